@@ -1,0 +1,291 @@
+"""Which array library a value belongs to, and what differs between NumPy and JAX.
+
+This is the only room that asks whether JAX is there. Everything above it is written once, over the
+array namespace `xp` (`numpy` or `jax.numpy`) that `namespace` reads off the values themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+
+try:
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+except ImportError:  # NumPy alone: every function below has a branch that needs nothing else
+    jax = jnp = lax = None
+
+Array = Any
+Tree = Any
+T = TypeVar("T")
+
+has_jax = jax is not None
+
+
+def require(package: str, purpose: str) -> ModuleType:
+    """Import an optional package, or say what needs it and what to install."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        name = package.partition(".")[0]
+        raise ImportError(
+            f"{purpose} needs the package {name}, which is not installed: pip install {name}"
+        ) from error
+
+
+# --------------------------------------------------------------------------------------- which library
+
+
+def namespace(*arrays: Array) -> ModuleType:
+    """The array namespace of the given arrays: JAX wherever one of them is JAX, else NumPy.
+
+    Asks the values by the array protocol, never by their type, so every JAX tracer answers `jax.numpy`.
+
+    Raises:
+        TypeError: nothing given is an array, or two libraries meet of which neither is NumPy.
+    """
+    found = {a.__array_namespace__() for a in arrays if hasattr(a, "__array_namespace__")}
+    if len(found) > 1:
+        found.discard(np)  # a NumPy operand beside JAX is a constant of the JAX program
+    if len(found) != 1:
+        given = ", ".join(sorted({type(a).__name__ for a in arrays})) or "nothing"
+        raise TypeError(f"expected arrays of NumPy or of JAX, got {given}")
+    return found.pop()
+
+
+def is_jax(xp: ModuleType) -> bool:
+    """Whether an array namespace is JAX's."""
+    return xp is jnp and has_jax
+
+
+def is_traced(*trees: Tree) -> bool:
+    """Whether any leaf is an abstract value inside `jit`, `grad` or `vmap`, whose numbers cannot be read."""
+    return has_jax and any(isinstance(leaf, jax.core.Tracer) for tree in trees for leaf in leaves(tree))
+
+
+# ------------------------------------------------------------------------------------------------ trees
+
+
+def leaves(tree: Tree) -> Iterator[Array]:
+    """The arrays of a tree of (named) tuples, in order; None holds none."""
+    if isinstance(tree, tuple):
+        for branch in tree:
+            yield from leaves(branch)
+    elif tree is not None:
+        yield tree
+
+
+def map_tree(f: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
+    """Apply `f` to each array of a tree of (named) tuples, and to those at its place in the other trees."""
+    if tree is None:
+        return None
+    if not isinstance(tree, tuple):
+        return f(tree, *others)
+    mapped = [map_tree(f, *branches) for branches in zip(tree, *others, strict=True)]
+    return type(tree)(*mapped) if hasattr(tree, "_fields") else tuple(mapped)
+
+
+def result(cls: type[T] | None = None, *, static: Sequence[str] = ()) -> Any:
+    """Make a class a frozen dataclass with identity equality and, where JAX is there, a pytree.
+
+    Args:
+        cls: the class, with annotated fields.
+        static: names of fields that hold no arrays; they become part of the pytree's structure.
+    """
+    if cls is None:
+        return functools.partial(result, static=static)
+    made: Any = dataclasses.dataclass(frozen=True, eq=False, repr="__repr__" not in cls.__dict__)(cls)
+    if has_jax:
+        names = [field.name for field in dataclasses.fields(made)]
+        jax.tree_util.register_dataclass(
+            made, [name for name in names if name not in static], [name for name in names if name in static]
+        )
+    return made
+
+
+# ------------------------------------------------------------------------------------------------ loops
+
+
+def scan(
+    step: Callable[[Any, Any], tuple[Any, Any]], carry: Tree, xs: Tree, *, reverse: bool = False
+) -> tuple[Tree, Tree]:
+    """Thread `carry` through `step(carry, x) -> (carry, y)` over axis 0 of `xs`, and stack the `y`.
+
+    `jax.lax.scan` for JAX, a loop that writes rows into arrays made at its first step for NumPy. There must
+    be at least one step: callers reject length 0 at the door.
+    """
+    if is_jax(namespace(*leaves(carry), *leaves(xs))):
+        return lax.scan(step, carry, xs, reverse=reverse)
+    length = next(leaves(xs)).shape[0]
+    order: Iterable[int] = range(length - 1, -1, -1) if reverse else range(length)
+    stacked: list[Array] | None = None
+    rows: Tree = None
+    for t in order:
+        carry, rows = step(carry, map_tree(lambda x, t=t: x[t], xs))
+        if stacked is None:
+            stacked = [np.empty((length, *np.shape(row)), np.asarray(row).dtype) for row in leaves(rows)]
+        for into, row in zip(stacked, leaves(rows), strict=True):
+            into[t] = row
+    filled = iter(stacked or ())
+    return carry, map_tree(lambda _: next(filled), rows)
+
+
+def jit(static: Sequence[str] = ()) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Compile a function under JAX when it is called with JAX values; call it as it is with NumPy values.
+
+    The function's arguments are arrays, trees of arrays or, where named in `static`, hashable values.
+    """
+
+    def decorate(f: Callable[..., T]) -> Callable[..., T]:
+        compiled = jax.jit(f, static_argnames=tuple(static)) if has_jax else None
+
+        @functools.wraps(f)
+        def call(*args: Any, **kwargs: Any) -> T:
+            arrays = [leaf for arg in (*args, *kwargs.values()) for leaf in leaves(arg)]
+            if compiled is not None and is_jax(namespace(*arrays)):
+                return compiled(*args, **kwargs)
+            return f(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def to_numpy(tree: Tree) -> Tree:
+    """Copy a tree's arrays to NumPy on the host."""
+    return map_tree(np.asarray, tree)
+
+
+# -------------------------------------------------------------------------------------------- functions
+
+
+def sigmoid(xp: ModuleType, a: Array) -> Array:
+    """σ(a) = ½(1 + tanh(a/2)): no exponential that could overflow.
+
+    Its absolute error is at the rounding level, its relative error near 0 is not: for logarithms of gates
+    use `log_sigmoid` of the pre-activation.
+    """
+    return 0.5 * (1 + xp.tanh(0.5 * a))
+
+
+def sigmoid_and_slope(xp: ModuleType, a: Array) -> tuple[Array, Array]:
+    """σ(a) and σ'(a) = σ(a) σ(−a), both with a relative error at the rounding level wherever they are normal.
+
+    ½(1 + tanh(a/2)) is 0 for a < −17 in float32 and f(1 − f) already for |a| > 17, so a product of Jacobians
+    made of them would vanish where the true one is only small.
+    """
+    e = xp.exp(-xp.abs(a))
+    return xp.where(a >= 0, xp.ones_like(e), e) / (1 + e), e / (1 + e) ** 2
+
+
+def tanh_slope(xp: ModuleType, a: Array) -> Array:
+    """tanh'(a) = 4 e / (1 + e)² with e = exp(−2|a|): 1 − tanh² is 0 already for |a| > 9 in float32."""
+    e = xp.exp(-2 * xp.abs(a))
+    return 4 * e / (1 + e) ** 2
+
+
+def log_sigmoid(a: Array) -> Array:
+    """Natural log of σ(a), exact where log(sigmoid(a)) is already 0 (a > 17 in float32) or −inf."""
+    xp = namespace(a)
+    return -xp.logaddexp(xp.zeros_like(a), -a)
+
+
+def sum_over_time(x: Array) -> Array:
+    """Sum over axis 0 that stays accurate over millions of steps.
+
+    A running float32 sum of 10⁶ log-gates is off by up to a percent. NumPy and JAX with float64 enabled
+    accumulate in float64; float32 JAX sums blocks of √T steps, then the blocks' sums.
+    """
+    xp = namespace(x)
+    length = x.shape[0]
+    if not is_jax(xp):
+        return np.sum(x, axis=0, dtype=np.float64)
+    if jax.config.jax_enable_x64:
+        return jnp.sum(x, axis=0, dtype=jnp.float64)
+    size = max(1, int(length**0.5))
+    whole = length // size * size
+    blocks = x[:whole].reshape((-1, size, *x.shape[1:])).sum(axis=1)
+    return blocks.sum(axis=0) + x[whole:].sum(axis=0)
+
+
+# ------------------------------------------------------------------------------------------ random draws
+
+
+class Draws:
+    """Random arrays from an int, a `numpy.random.Generator` or a JAX key, in that source's library.
+
+    An int seeds JAX where it is installed and NumPy where it is not. Each call draws anew.
+    """
+
+    def __init__(self, key: Any):
+        self.xp: ModuleType
+        if isinstance(key, np.random.Generator):
+            self.xp, self._generator = np, key
+        elif isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+            if key < 0:
+                raise ValueError(f"key is {key}; a seed is an integer of at least 0")
+            self.xp = jnp if has_jax else np
+            self._generator = np.random.default_rng(key)
+            self._key = jax.random.key(int(key)) if has_jax else None
+        elif has_jax and isinstance(key, jax.Array):
+            self.xp, self._key = jnp, key
+        else:
+            raise TypeError(
+                f"key is a {type(key).__name__}; expected an int, a numpy.random.Generator or a JAX key"
+            )
+
+    def _next_key(self) -> Any:
+        self._key, key = jax.random.split(self._key)
+        return key
+
+    def uniform(self, shape: tuple[int, ...], dtype: Any, low: float, high: float) -> Array:
+        """Uniform draws from [low, high)."""
+        if is_jax(self.xp):
+            return jax.random.uniform(self._next_key(), shape, dtype, low, high)
+        return self._generator.uniform(low, high, shape).astype(dtype)
+
+    def normal(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Standard normal draws."""
+        if is_jax(self.xp):
+            return jax.random.normal(self._next_key(), shape, dtype)
+        return self._generator.standard_normal(shape).astype(dtype)
+
+    def glorot_uniform(self, rows: int, columns: int, blocks: int, dtype: Any) -> Array:
+        """[rows, blocks·columns], each block uniform in ±√(6 / (rows + columns)) (Glorot & Bengio 2010)."""
+        limit = (6 / (rows + columns)) ** 0.5
+        return self.uniform((rows, blocks * columns), dtype, -limit, limit)
+
+    def orthogonal(self, size: int, blocks: int, dtype: Any) -> Array:
+        """[size, blocks·size] of independent Haar-distributed orthogonal blocks."""
+        made = []
+        for _ in range(blocks):
+            q, r = self.xp.linalg.qr(self.normal((size, size), dtype))
+            made.append(q * self.xp.sign(self.xp.diagonal(r)))
+        return self.xp.concat(made, axis=-1)
+
+
+def float_dtype(xp: ModuleType, dtype: Any) -> np.dtype:
+    """`dtype` as float32 or float64 of the library that will hold it.
+
+    Raises:
+        ValueError: another dtype, or float64 under JAX without `jax_enable_x64`.
+    """
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.dtype("float32"), np.dtype("float64")):
+        raise ValueError(f"dtype is {dtype!r}; expected float32 or float64")
+    if found == np.dtype("float64") and is_jax(xp) and not jax.config.jax_enable_x64:
+        raise ValueError(
+            "dtype is float64, but JAX has float64 switched off and would hand out float32: "
+            'call jax.config.update("jax_enable_x64", True) first, or draw with a numpy.random.Generator'
+        )
+    return found

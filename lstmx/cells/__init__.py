@@ -1,0 +1,12 @@
+"""One file per cell: its parameters, state, initialisation and the faces of its one-step map."""
+
+from lstmx.cells.base import Cell as Cell
+from lstmx.cells.gru import GRU as GRU
+from lstmx.cells.gru import GRUParams as GRUParams
+from lstmx.cells.gru import GRUState as GRUState
+from lstmx.cells.lstm import LSTM as LSTM
+from lstmx.cells.lstm import LSTMParams as LSTMParams
+from lstmx.cells.lstm import LSTMState as LSTMState
+from lstmx.cells.simple import SimpleRNN as SimpleRNN
+from lstmx.cells.simple import SimpleRNNParams as SimpleRNNParams
+from lstmx.cells.simple import SimpleRNNState as SimpleRNNState

@@ -1,0 +1,206 @@
+"""What a cell must have, and what follows from it.
+
+A cell is a frozen, hashable dataclass of options. Its mathematics are five pure functions, written once
+over the array namespace, each on one step or on all steps at once (any leading axes):
+
+    preactivations(params, before, x)            a_t from s_{t-1} and x_t
+    update(before, a)                            s_t from s_{t-1} and a_t
+    linearise(before, a, after)                  the factors of the one-step Jacobian
+    pull(params, slopes, cotangent)              Jᵀ v and the cotangent of a_t
+    push(params, slopes, tangent, x_tangent)     J u
+
+The three faces `step`, `pullback` and `pushforward` are made of these. `linearise` is apart from `pull` and
+`push` because it does not depend on the direction: a loop computes it for many steps in one go.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from lstmx.arrays import Array, Draws, float_dtype, namespace
+from lstmx.checks import positive
+
+
+class Cell(ABC):
+    """A recurrent cell: options in a frozen dataclass, mathematics in pure functions.
+
+    Attributes:
+        input_size: number of features D of x_t.
+        hidden_size: number of units H.
+    """
+
+    input_size: int
+    hidden_size: int
+
+    state_type: ClassVar[type]
+    """NamedTuple of the state, `hidden` first; each field is [*batch, H]."""
+    gate_type: ClassVar[type]
+    """NamedTuple of what `gates` returns."""
+    gate_blocks: ClassVar[dict[str, int]]
+    """The sigmoid gates and the block of H pre-activations that each is computed from."""
+    retention_gate: ClassVar[str | None]
+    """The gate that multiplies the old state, whose time scale is the unit's memory; None without one."""
+
+    def __post_init__(self) -> None:
+        positive("input_size", self.input_size)
+        positive("hidden_size", self.hidden_size)
+
+    # ------------------------------------------------------------------------------- what a cell must have
+
+    @abstractmethod
+    def parameter_shapes(self) -> Any:
+        """The parameters' NamedTuple, holding shapes."""
+
+    @abstractmethod
+    def _draw(self, draws: Draws, dtype: Any) -> Any:
+        """Fresh parameters."""
+
+    @abstractmethod
+    def preactivations(self, params: Any, before: Any, x: Array) -> Array:
+        """Pre-activations a_t [*batch, blocks·H] from the state before and the input x [*batch, D]."""
+
+    @abstractmethod
+    def update(self, before: Any, a: Array) -> Any:
+        """The state after, from the state before and the pre-activations."""
+
+    @abstractmethod
+    def gates(self, a: Array) -> Any:
+        """Gate activations from pre-activations, as `gate_type`, each [*batch, H]."""
+
+    @abstractmethod
+    def linearise(self, before: Any, a: Array, after: Any) -> Any:
+        """The direction-free factors of the one-step Jacobian, a NamedTuple of [*batch, H]."""
+
+    @abstractmethod
+    def total_cotangent(self, slopes: Any, cotangent: Any) -> Any:
+        """∂L/∂(each state field), its ways through the other fields of the same step included.
+
+        The cotangent of the joint state takes its fields as independent coordinates; this one does not.
+        """
+
+    @abstractmethod
+    def pull(self, params: Any, slopes: Any, cotangent: Any) -> tuple[Any, Array]:
+        """A cotangent of the state after, pulled back to the state before; and the one of a_t."""
+
+    @abstractmethod
+    def push(self, params: Any, slopes: Any, tangent: Any, x_tangent: Array | None) -> Any:
+        """A tangent of the state before (and of x), pushed forward to the state after."""
+
+    @abstractmethod
+    def sides(self, a_cotangent: Array) -> tuple[Array, Array]:
+        """The cotangents of x W and of h U, from the one of the pre-activations."""
+
+    @abstractmethod
+    def parameter_cotangent(self, hidden_before: Array, x: Array, a_cotangent: Array) -> Any:
+        """The parameters' cotangent, summed over all leading axes of the arguments."""
+
+    # ------------------------------------------------------------------------------------ what follows
+
+    def init(self, key: Any, dtype: Any = "float32") -> Any:
+        """Fresh parameters: Glorot-uniform input kernel per gate, orthogonal recurrent kernel per gate.
+
+        Biases are zero, save what an option of the cell sets.
+
+        Args:
+            key: an int (JAX where it is installed, else NumPy), a `numpy.random.Generator` (NumPy) or a JAX
+                key (JAX). The library of the parameters is the library that everything computed from them
+                runs in.
+            dtype: "float32" or "float64".
+
+        Returns:
+            The cell's parameter NamedTuple.
+
+        Raises:
+            TypeError: key is none of the three.
+            ValueError: another dtype, or float64 under JAX without x64 enabled.
+
+        References:
+            Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks",
+            AISTATS 2010.
+        """
+        draws = Draws(key)
+        return self._draw(draws, float_dtype(draws.xp, dtype))
+
+    def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> Any:
+        """The zero state with the given batch axes, in the parameters' library and dtype."""
+        xp = namespace(*params)
+        shape = (*batch, self.hidden_size)
+        return self.state_type(*(xp.zeros(shape, dtype=params[0].dtype) for _ in self.state_type._fields))
+
+    def step(self, params: Any, state: Any, x: Array) -> tuple[Any, Array]:
+        """One step forward.
+
+        Args:
+            params: the cell's parameters.
+            state: the state before, fields [*batch, H].
+            x: the input, [*batch, D].
+
+        Returns:
+            The state after, and the pre-activations [*batch, blocks·H].
+        """
+        a = self.preactivations(params, state, x)
+        return self.update(state, a), a
+
+    def pullback(
+        self, params: Any, before: Any, preactivations: Array, after: Any, cotangent: Any
+    ) -> tuple[Any, Array]:
+        """A cotangent one step back: Jᵀ v with J = ∂(state after)/∂(state before).
+
+        Args:
+            params: the cell's parameters.
+            before: the state before the step, fields [*batch, H].
+            preactivations: what the step computed, [*batch, blocks·H].
+            after: the state after the step.
+            cotangent: v, shaped like the state, its fields taken as independent coordinates.
+
+        Returns:
+            The cotangent of the state before, and the one of the pre-activations, from which
+            `parameter_cotangent` and `input_cotangent` make those of the parameters and of x.
+        """
+        return self.pull(params, self.linearise(before, preactivations, after), cotangent)
+
+    def pushforward(
+        self,
+        params: Any,
+        before: Any,
+        preactivations: Array,
+        after: Any,
+        tangent: Any,
+        x_tangent: Array | None = None,
+    ) -> Any:
+        """A tangent one step forward: J u, plus ∂(state after)/∂x times `x_tangent` where it is given.
+
+        Args:
+            params: the cell's parameters.
+            before: the state before the step, fields [*batch, H].
+            preactivations: what the step computed, [*batch, blocks·H].
+            after: the state after the step.
+            tangent: u, shaped like the state.
+            x_tangent: a tangent of the input, [*batch, D]; None for zero.
+
+        Returns:
+            The tangent of the state after.
+        """
+        return self.push(params, self.linearise(before, preactivations, after), tangent, x_tangent)
+
+    def input_cotangent(self, params: Any, a_cotangent: Array) -> Array:
+        """The cotangent of x [*batch, D], from the one of the pre-activations."""
+        return self.sides(a_cotangent)[0] @ params.input_kernel.T
+
+
+def blocks(packed: Array, size: int) -> tuple[Array, ...]:
+    """The blocks of `size` columns that a packed last axis holds."""
+    return tuple(packed[..., k : k + size] for k in range(0, packed.shape[-1], size))
+
+
+def outer(left: Array, right: Array) -> Array:
+    """Σ over all leading axes of leftᵀ right: [*n, p], [*n, q] -> [p, q], one matrix product."""
+    xp = namespace(left, right)
+    return xp.reshape(left, (-1, left.shape[-1])).T @ xp.reshape(right, (-1, right.shape[-1]))
+
+
+def total(x: Array) -> Array:
+    """Sum over all leading axes: [*n, p] -> [p]."""
+    xp = namespace(x)
+    return xp.sum(xp.reshape(x, (-1, x.shape[-1])), axis=0)

@@ -1,0 +1,155 @@
+"""The gated recurrent unit whose reset gate acts after the recurrent product, as in PyTorch and cuDNN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from lstmx.arrays import Array, Draws, namespace, sigmoid, sigmoid_and_slope, tanh_slope
+from lstmx.cells.base import Cell, blocks, outer, total
+
+
+class GRUParams(NamedTuple):
+    """Parameters; column blocks r, z, n (reset gate, update gate, candidate)."""
+
+    input_kernel: Array
+    """W, [D, 3H]."""
+    recurrent_kernel: Array
+    """U, [H, 3H]."""
+    bias: Array
+    """b, [3H]; for r and z the sum of the two biases that PyTorch keeps."""
+    candidate_bias: Array
+    """b_q, [H]: the recurrent bias of the candidate, inside the product with the reset gate."""
+
+
+class GRUState(NamedTuple):
+    """State h."""
+
+    hidden: Array
+    """h_t, [*batch, H]."""
+
+
+class GRUGates(NamedTuple):
+    """Gate activations; the candidate is no gate: it lies in [−1, 1]."""
+
+    reset_gate: Array
+    update_gate: Array
+    candidate: Array
+
+
+class GRUSlopes(NamedTuple):
+    """Factors of the one-step Jacobian: ∂h_t/∂a_t for the four blocks r, z, n, q, and the straight way."""
+
+    reset: Array
+    update: Array
+    candidate: Array
+    recurrent: Array
+    carry: Array
+    """∂h_t/∂h_{t-1} at fixed pre-activations: the update gate."""
+
+
+@dataclass(frozen=True)
+class GRU(Cell):
+    """Gated recurrent unit, reset after the recurrent product.
+
+        r, z = σ(x W_r + h U_r + b_r), σ(x W_z + h U_z + b_z)
+        q = h U_n + b_q;  n = tanh(x W_n + b_n + r ∘ q)
+        h_t = (1 − z) ∘ n + z ∘ h_{t-1}
+
+    The pre-activations are packed in four blocks: a_r, a_z, a_n = x W_n + b_n (its input side), and q. Here
+    z is the share of the old state that is kept; some texts call 1 − z the update gate.
+
+    Attributes:
+        input_size: number of features D of x_t.
+        hidden_size: number of units H.
+
+    References:
+        Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
+        translation", EMNLP 2014, for the unit; the equations above are those of `torch.nn.GRU`.
+    """
+
+    input_size: int
+    hidden_size: int
+
+    state_type: ClassVar[type] = GRUState
+    gate_type: ClassVar[type] = GRUGates
+    gate_blocks: ClassVar[dict[str, int]] = {"reset_gate": 0, "update_gate": 1}
+    retention_gate: ClassVar[str | None] = "update_gate"
+
+    def parameter_shapes(self) -> GRUParams:
+        d, h = self.input_size, self.hidden_size
+        return GRUParams((d, 3 * h), (h, 3 * h), (3 * h,), (h,))
+
+    def _draw(self, draws: Draws, dtype: Any) -> GRUParams:
+        d, h, xp = self.input_size, self.hidden_size, draws.xp
+        return GRUParams(
+            draws.glorot_uniform(d, h, 3, dtype),
+            draws.orthogonal(h, 3, dtype),
+            xp.zeros(3 * h, dtype=dtype),
+            xp.zeros(h, dtype=dtype),
+        )
+
+    def preactivations(self, params: GRUParams, before: GRUState, x: Array) -> Array:
+        xp = namespace(params.bias, before.hidden, x)
+        gates = 2 * self.hidden_size
+        from_x = x @ params.input_kernel + params.bias
+        from_h = before.hidden @ params.recurrent_kernel
+        q = from_h[..., gates:] + params.candidate_bias
+        return xp.concat([from_x[..., :gates] + from_h[..., :gates], from_x[..., gates:], q], axis=-1)
+
+    def gates(self, a: Array) -> GRUGates:
+        xp = namespace(a)
+        r, z, n, q = blocks(a, self.hidden_size)
+        r = sigmoid(xp, r)
+        return GRUGates(r, sigmoid(xp, z), xp.tanh(n + r * q))
+
+    def update(self, before: GRUState, a: Array) -> GRUState:
+        _, z, n = self.gates(a)
+        return GRUState((1 - z) * n + z * before.hidden)
+
+    def linearise(self, before: GRUState, a: Array, after: GRUState) -> GRUSlopes:
+        del after
+        xp = namespace(a, before.hidden)
+        a_r, a_z, a_n, q = blocks(a, self.hidden_size)
+        r, r_slope = sigmoid_and_slope(xp, a_r)
+        z, z_slope = sigmoid_and_slope(xp, a_z)
+        n = a_n + r * q
+        candidate = sigmoid_and_slope(xp, -a_z)[0] * tanh_slope(xp, n)
+        return GRUSlopes(
+            reset=candidate * q * r_slope,
+            update=(before.hidden - xp.tanh(n)) * z_slope,
+            candidate=candidate,
+            recurrent=candidate * r,
+            carry=z,
+        )
+
+    def total_cotangent(self, slopes: GRUSlopes, cotangent: GRUState) -> GRUState:
+        del slopes
+        return cotangent
+
+    def pull(self, params: GRUParams, slopes: GRUSlopes, cotangent: GRUState) -> tuple[GRUState, Array]:
+        d_h = cotangent.hidden
+        d_a = namespace(d_h, slopes.carry).concat(
+            [d_h * slopes.reset, d_h * slopes.update, d_h * slopes.candidate, d_h * slopes.recurrent], axis=-1
+        )
+        return GRUState(d_h * slopes.carry + self.sides(d_a)[1] @ params.recurrent_kernel.T), d_a
+
+    def push(self, params: GRUParams, slopes: GRUSlopes, tangent: GRUState, x_tangent: Array | None) -> GRUState:
+        r, z, q = blocks(tangent.hidden @ params.recurrent_kernel, self.hidden_size)
+        straight = slopes.carry * tangent.hidden
+        d_h = straight + slopes.reset * r + slopes.update * z + slopes.recurrent * q
+        if x_tangent is not None:
+            r, z, n = blocks(x_tangent @ params.input_kernel, self.hidden_size)
+            d_h = d_h + slopes.reset * r + slopes.update * z + slopes.candidate * n
+        return GRUState(d_h)
+
+    def sides(self, a_cotangent: Array) -> tuple[Array, Array]:
+        r, z, _, q = blocks(a_cotangent, self.hidden_size)
+        recurrent = namespace(a_cotangent).concat([r, z, q], axis=-1)
+        return a_cotangent[..., : 3 * self.hidden_size], recurrent
+
+    def parameter_cotangent(self, hidden_before: Array, x: Array, a_cotangent: Array) -> GRUParams:
+        from_x, from_h = self.sides(a_cotangent)
+        bias = total(a_cotangent)
+        split = 3 * self.hidden_size
+        return GRUParams(outer(x, from_x), outer(hidden_before, from_h), bias[:split], bias[split:])

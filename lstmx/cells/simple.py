@@ -1,0 +1,110 @@
+"""The simple recurrent network of Elman: one tanh layer that reads its own last output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from lstmx.arrays import Array, Draws, namespace, tanh_slope
+from lstmx.cells.base import Cell, outer, total
+
+
+class SimpleRNNParams(NamedTuple):
+    """Parameters."""
+
+    input_kernel: Array
+    """W, [D, H]."""
+    recurrent_kernel: Array
+    """U, [H, H]."""
+    bias: Array
+    """b, [H]."""
+
+
+class SimpleRNNState(NamedTuple):
+    """State h."""
+
+    hidden: Array
+    """h_t, [*batch, H]."""
+
+
+class SimpleRNNGates(NamedTuple):
+    """No gates: the activation is all there is, and it lies in [−1, 1]."""
+
+    candidate: Array
+
+
+class SimpleRNNSlopes(NamedTuple):
+    """The one factor of the one-step Jacobian: tanh'(a_t) = 1 − h_t²."""
+
+    candidate: Array
+
+
+@dataclass(frozen=True)
+class SimpleRNN(Cell):
+    """Tanh network: h_t = tanh(x W + h_{t-1} U + b).
+
+    Attributes:
+        input_size: number of features D of x_t.
+        hidden_size: number of units H.
+
+    References:
+        Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
+    """
+
+    input_size: int
+    hidden_size: int
+
+    state_type: ClassVar[type] = SimpleRNNState
+    gate_type: ClassVar[type] = SimpleRNNGates
+    gate_blocks: ClassVar[dict[str, int]] = {}
+    retention_gate: ClassVar[str | None] = None
+
+    def parameter_shapes(self) -> SimpleRNNParams:
+        d, h = self.input_size, self.hidden_size
+        return SimpleRNNParams((d, h), (h, h), (h,))
+
+    def _draw(self, draws: Draws, dtype: Any) -> SimpleRNNParams:
+        d, h = self.input_size, self.hidden_size
+        return SimpleRNNParams(
+            draws.glorot_uniform(d, h, 1, dtype),
+            draws.orthogonal(h, 1, dtype),
+            draws.xp.zeros(h, dtype=dtype),
+        )
+
+    def preactivations(self, params: SimpleRNNParams, before: SimpleRNNState, x: Array) -> Array:
+        return x @ params.input_kernel + before.hidden @ params.recurrent_kernel + params.bias
+
+    def gates(self, a: Array) -> SimpleRNNGates:
+        return SimpleRNNGates(namespace(a).tanh(a))
+
+    def update(self, before: SimpleRNNState, a: Array) -> SimpleRNNState:
+        del before
+        return SimpleRNNState(namespace(a).tanh(a))
+
+    def linearise(self, before: SimpleRNNState, a: Array, after: SimpleRNNState) -> SimpleRNNSlopes:
+        del before, after
+        return SimpleRNNSlopes(tanh_slope(namespace(a), a))
+
+    def total_cotangent(self, slopes: SimpleRNNSlopes, cotangent: SimpleRNNState) -> SimpleRNNState:
+        del slopes
+        return cotangent
+
+    def pull(
+        self, params: SimpleRNNParams, slopes: SimpleRNNSlopes, cotangent: SimpleRNNState
+    ) -> tuple[SimpleRNNState, Array]:
+        d_a = cotangent.hidden * slopes.candidate
+        return SimpleRNNState(d_a @ params.recurrent_kernel.T), d_a
+
+    def push(
+        self, params: SimpleRNNParams, slopes: SimpleRNNSlopes, tangent: SimpleRNNState, x_tangent: Array | None
+    ) -> SimpleRNNState:
+        d_a = tangent.hidden @ params.recurrent_kernel
+        if x_tangent is not None:
+            d_a = d_a + x_tangent @ params.input_kernel
+        return SimpleRNNState(slopes.candidate * d_a)
+
+    def sides(self, a_cotangent: Array) -> tuple[Array, Array]:
+        return a_cotangent, a_cotangent
+
+    def parameter_cotangent(self, hidden_before: Array, x: Array, a_cotangent: Array) -> SimpleRNNParams:
+        return SimpleRNNParams(outer(x, a_cotangent), outer(hidden_before, a_cotangent), total(a_cotangent))

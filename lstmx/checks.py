@@ -1,0 +1,149 @@
+"""The worded errors of the door: what came, what was expected, how to get there."""
+
+from __future__ import annotations
+
+import operator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import Array, is_traced, map_tree, namespace
+
+
+def positive(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int of at least `least`.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: too small.
+    """
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}; expected an integer of at least {least}")
+    number = operator.index(value)
+    if number < least:
+        raise ValueError(f"{name} is {number}; expected an integer of at least {least}")
+    return number
+
+
+def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
+    """`value` if it is one of the words in `options`, else a ValueError that lists them."""
+    if value not in options:
+        expected = ", ".join(repr(option) for option in options)
+        raise ValueError(f"{name} is {value!r}; expected one of {expected}")
+    return value
+
+
+def array(name: str, value: Any) -> Array:
+    """`value` if it is a NumPy or JAX array, else a TypeError that says how to make one."""
+    if not hasattr(value, "__array_namespace__"):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; expected a NumPy or JAX array: numpy.asarray({name}, dtype=...)"
+        )
+    return value
+
+
+def same_dtype(name: str, value: Array, dtype: Any, owner: str) -> None:
+    """Raise a TypeError unless `value` has exactly `dtype`: numbers are never cast in silence."""
+    if value.dtype != dtype:
+        raise TypeError(
+            f"{name} is {value.dtype}; {owner} {dtype}. Nothing is cast in silence: "
+            f'pass {name}.astype("{dtype}"), or make parameters with cell.init(key, dtype=...)'
+        )
+
+
+def shaped(name: str, value: Any, shape: tuple[int, ...], dtype: Any, axes: str) -> Array:
+    """`value` if it is an array of exactly this shape and dtype; `axes` names the axes in the error."""
+    array(name, value)
+    if tuple(value.shape) != tuple(shape):
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; expected {axes} = {tuple(shape)}")
+    same_dtype(name, value, dtype, f"{axes} is expected as")
+    return value
+
+
+def parameters(cell: Any, params: Any) -> None:
+    """Raise unless `params` are the parameters of `cell`: its class, its shapes, one float dtype."""
+    shapes = cell.parameter_shapes()
+    kind = type(shapes)
+    if not isinstance(params, kind):
+        raise TypeError(
+            f"params is a {type(params).__name__}; {cell} expects {kind.__name__}, as made by cell.init(key)"
+        )
+    for field, value, shape in zip(kind._fields, params, shapes, strict=True):
+        array(f"params.{field}", value)
+        if tuple(value.shape) != shape:
+            raise ValueError(f"params.{field} has shape {tuple(value.shape)}; {cell} expects {shape}")
+    dtypes = {str(value.dtype) for value in params}
+    if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
+        raise TypeError(f"params hold {', '.join(sorted(dtypes))}; expected float32 or float64 throughout")
+
+
+def sequences(cell: Any, params: Any, xs: Any) -> None:
+    """Raise unless `xs` is [T, *batch, input_size] with T ≥ 1, of the parameters' dtype."""
+    array("xs", xs)
+    form = f"xs should be [T, *batch, {cell.input_size}], got {tuple(xs.shape)}"
+    if xs.ndim < 2:
+        raise ValueError(f"xs has {xs.ndim} axes; expected at least 2, time first. {form}")
+    if xs.shape[-1] != cell.input_size:
+        raise ValueError(
+            f"xs has {xs.shape[-1]} features in its last axis; this {type(cell).__name__} expects "
+            f"input_size={cell.input_size}. {form}"
+        )
+    if xs.shape[0] == 0:
+        raise ValueError(f"xs has no time steps (T = 0); expected at least one. {form}")
+    same_dtype("xs", xs, params[0].dtype, "the parameters are")
+
+
+def state(cell: Any, params: Any, value: Any, batch: tuple[int, ...], name: str = "state") -> None:
+    """Raise unless `value` is a state of `cell` with the batch axes of the inputs."""
+    if not isinstance(value, cell.state_type):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; {cell} expects {cell.state_type.__name__}, "
+            "as made by cell.initial_state(params, batch)"
+        )
+    for field, part in zip(value._fields, value, strict=True):
+        shaped(f"{name}.{field}", part, (*batch, cell.hidden_size), params[0].dtype, "[*batch, hidden_size]")
+
+
+def door(cell: Any, params: Any, xs: Any, initial: Any) -> tuple[ModuleType, Any, Array, Any]:
+    """Check the arguments of a forward pass and bring them into one library.
+
+    Returns:
+        The namespace, and params, xs and initial state (zeros where it was None) in that library.
+    """
+    parameters(cell, params)
+    sequences(cell, params, xs)
+    if initial is None:
+        initial = cell.initial_state(params, xs.shape[1:-1])
+    state(cell, params, initial, tuple(xs.shape[1:-1]))
+    xp = namespace(*params, xs, *initial)
+    return xp, map_tree(xp.asarray, params), xp.asarray(xs), map_tree(xp.asarray, initial)
+
+
+def finite(name: str, values: Array, unit: str = "unit") -> None:
+    """Raise at the first step and unit of `values` [T, *batch, N] that is NaN or infinite.
+
+    Under a JAX transformation the numbers cannot be read and nothing is checked.
+
+    Raises:
+        ValueError: naming the step, the sequence in the batch and the unit.
+    """
+    if is_traced(values):
+        return
+    xp = namespace(values)
+    if bool(xp.all(xp.isfinite(values))):
+        return
+    where = np.argwhere(~np.isfinite(np.asarray(values)))[0]
+    step, *batch, index = (int(i) for i in where)
+    sequence = f", sequence {tuple(batch)}" if batch else ""
+    value = np.asarray(values)[tuple(where)]
+    raise ValueError(f"{name} is {value} first at step {step}{sequence}, {unit} {index}; expected finite numbers")
+
+
+def finite_parameters(params: Any) -> None:
+    """Raise if a parameter is NaN or infinite, naming the array."""
+    if is_traced(params):
+        return
+    for field, value in zip(params._fields, params, strict=True):
+        if not np.isfinite(np.asarray(value)).all():
+            raise ValueError(f"params.{field} holds NaN or infinity; expected finite numbers")

@@ -1,0 +1,207 @@
+"""`History`: what one pass of a cell over its inputs left behind, and what can be read off it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import Array, is_jax, is_traced, log_sigmoid, map_tree, namespace, result, to_numpy
+from lstmx.cells.base import Cell
+
+
+@result(static=("cell",))
+class History:
+    """Inputs, pre-activations and states of one pass; gates are derived from these.
+
+    Every gate of the cell is an attribute, [T, *batch, H]: `input_gate`, `forget_gate`, `candidate` and
+    `output_gate` for the LSTM, `reset_gate`, `update_gate` and `candidate` for the GRU. Gates lie in [0, 1];
+    a pre-activation does not, and has its own name.
+
+    Attributes:
+        cell: the cell that ran.
+        params: its parameters.
+        initial: the state before the first step, fields [*batch, H].
+        inputs: x_t, [T, *batch, D].
+        states: state after each step, fields [T, *batch, H].
+        stored: the pre-activations a_t [T, *batch, blocks·H], or None where only states were kept; read
+            `preactivations`, which rebuilds them on demand.
+    """
+
+    cell: Cell
+    params: Any
+    initial: Any
+    inputs: Array
+    states: Any
+    stored: Array | None
+
+    @property
+    def hidden_state(self) -> Array:
+        """h_t, [T, *batch, H]."""
+        return self.states.hidden
+
+    @property
+    def cell_state(self) -> Array:
+        """c_t, [T, *batch, H]; AttributeError for a cell that has none."""
+        if "cell" not in self.cell.state_type._fields:
+            raise AttributeError(f"a {type(self.cell).__name__} has no cell state; its history has hidden_state")
+        return self.states.cell
+
+    @property
+    def final(self) -> Any:
+        """The state after the last step, fields [*batch, H]."""
+        return map_tree(lambda x: x[-1], self.states)
+
+    @property
+    def before(self) -> Any:
+        """The state before each step, fields [T, *batch, H]: the initial state, then all but the last."""
+        xp = namespace(*self.states)
+        return map_tree(lambda first, x: xp.concat([first[None], x[:-1]]), self.initial, self.states)
+
+    @property
+    def preactivations(self) -> Array:
+        """a_t, [T, *batch, blocks·H], stored or rebuilt from inputs and states by one matrix product."""
+        if self.stored is not None:
+            return self.stored
+        return self.cell.preactivations(self.params, self.before, self.inputs)
+
+    @property
+    def gates(self) -> Any:
+        """All gate activations, a NamedTuple of [T, *batch, H]."""
+        return self.cell.gates(self.preactivations)
+
+    @property
+    def log_forget(self) -> Array:
+        """Natural log of the forget gate, [T, *batch, H], exact where the gate rounds to 0 or to 1."""
+        return self.log_gate("forget_gate")
+
+    def log_gate(self, name: str) -> Array:
+        """Natural log of a sigmoid gate, [T, *batch, H], from its pre-activation.
+
+        Raises:
+            AttributeError: the cell has no sigmoid gate of this name.
+        """
+        if name not in self.cell.gate_blocks:
+            raise AttributeError(self._no_attribute(name))
+        start = self.cell.gate_blocks[name] * self.cell.hidden_size
+        return log_sigmoid(self.preactivations[..., start : start + self.cell.hidden_size])
+
+    def __getattr__(self, name: str) -> Array:
+        # Reached only for names that are no field and no property: the gates of this history's cell.
+        if not name.startswith("_") and name in self.cell.gate_type._fields:
+            return getattr(self.gates, name)
+        raise AttributeError(self._no_attribute(name))
+
+    def _no_attribute(self, name: str) -> str:
+        known = ", ".join(self.cell.gate_type._fields)
+        return f"the history of a {type(self.cell).__name__} has no {name}; its gates and activations are: {known}"
+
+    def __dir__(self) -> list[str]:
+        return sorted([*super().__dir__(), *self.cell.gate_type._fields])
+
+    def __len__(self) -> int:
+        """The number of steps T."""
+        return self.inputs.shape[0]
+
+    @property
+    def data(self) -> tuple[Any, ...]:
+        """What the history holds beside its cell: params, initial, inputs, states, stored; a tree of arrays."""
+        return self.params, self.initial, self.inputs, self.states, self.stored
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The batch axes; () for one sequence."""
+        return tuple(self.inputs.shape[1:-1])
+
+    def __getitem__(self, steps: slice) -> History:
+        """A stretch of time as a history of its own, whose initial state is the one before its first step.
+
+        Raises:
+            TypeError: not a slice.
+            ValueError: a slice with a stride, or an empty one.
+        """
+        if not isinstance(steps, slice):
+            raise TypeError(
+                f"a history is sliced by time, history[start:stop]; got {steps!r}. "
+                "For one sequence of a batch use history.sequence(...)"
+            )
+        start, stop, stride = steps.indices(len(self))
+        if stride != 1:
+            raise ValueError(f"history[{start}:{stop}:{stride}] skips steps; a history is contiguous in time")
+        if start >= stop:
+            raise ValueError(f"history[{start}:{stop}] is empty; this history has steps 0 to {len(self) - 1}")
+        initial = self.initial if start == 0 else map_tree(lambda x: x[start - 1], self.states)
+        cut = map_tree(lambda x: x[start:stop], (self.inputs, self.states, self.stored))
+        return History(self.cell, self.params, initial, *cut)
+
+    def __iter__(self) -> Any:
+        raise TypeError("a history is not iterated step by step; use its arrays, such as history.hidden_state")
+
+    def sequence(self, *index: int) -> History:
+        """One sequence of a batch as a history without batch axes.
+
+        Args:
+            *index: one integer per batch axis; none for a history without batch axes.
+
+        Raises:
+            TypeError: an index is no integer.
+            ValueError: not one index per batch axis.
+            IndexError: an index outside its axis.
+        """
+        if len(index) != len(self.batch):
+            raise ValueError(f"{len(index)} indices for batch axes {self.batch}; expected one for each")
+        for position, size in zip(index, self.batch, strict=True):
+            if isinstance(position, bool) or not hasattr(position, "__index__"):
+                raise TypeError(f"sequence index {position!r} is not an integer")
+            if not -size <= position < size:
+                raise IndexError(f"sequence index {index} is outside the batch axes {self.batch}")
+        initial = map_tree(lambda x: x[index], self.initial)
+        cut = map_tree(lambda x: x[(slice(None), *index)], (self.inputs, self.states, self.stored))
+        return History(self.cell, self.params, initial, *cut)
+
+    def to_numpy(self) -> History:
+        """This history with every array copied to NumPy, so that what follows runs in NumPy."""
+        return History(self.cell, *to_numpy(self.data))
+
+    @staticmethod
+    def concatenate(*histories: History) -> History:
+        """Join histories that follow one another: each starts in the state that the one before it ended in.
+
+        Raises:
+            TypeError: something given is not a history.
+            ValueError: none given, other cells or parameters, other batch axes, or a gap between two.
+        """
+        if not histories:
+            raise ValueError("concatenate needs at least one history")
+        for position, history in enumerate(histories):
+            if not isinstance(history, History):
+                raise TypeError(f"history {position} is a {type(history).__name__}; expected a History")
+            if position:
+                _check_continues(position, histories[position - 1], history)
+        stored = all(history.stored is not None for history in histories)
+        parts = [(h.inputs, h.states, h.stored if stored else None) for h in histories]
+        xp = namespace(*(h.inputs for h in histories))
+        joined = map_tree(lambda *arrays: xp.concat(arrays), *parts)
+        return History(histories[0].cell, histories[0].params, histories[0].initial, *joined)
+
+    def __repr__(self) -> str:
+        kept = "states" if self.stored is None else "all"
+        library = "JAX" if is_jax(namespace(self.inputs)) else "NumPy"
+        batch = f", batch {self.batch}" if self.batch else ""
+        return f"History({self.cell}: {len(self)} steps{batch}, {self.inputs.dtype}, {library}, keep={kept!r})"
+
+
+def _check_continues(position: int, first: History, second: History) -> None:
+    """Raise unless `second` is what followed `first`."""
+    if second.cell != first.cell:
+        raise ValueError(f"history {position} is of {second.cell}; the one before it is of {first.cell}")
+    if second.batch != first.batch:
+        raise ValueError(f"history {position} has batch axes {second.batch}; the one before it {first.batch}")
+    for what, left, right in (
+        ("other parameters than", first.params, second.params),
+        ("an initial state that is not the final state of", first.final, second.initial),
+    ):
+        if is_traced(left, right) or all(a is b for a, b in zip(left, right, strict=True)):
+            continue
+        if not all(np.array_equal(a, b) for a, b in zip(left, right, strict=True)):
+            raise ValueError(f"history {position} has {what} the one before it")

@@ -1,0 +1,217 @@
+"""What gates do: means, saturation and time scales per gate and unit."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstmx.arrays import (
+    Array,
+    jit,
+    log_sigmoid,
+    map_tree,
+    namespace,
+    result,
+    sigmoid_and_slope,
+    sum_over_time,
+)
+from lstmx.checks import finite, finite_parameters
+from lstmx.history import History
+
+_CHUNK_ELEMENTS = 2**22  # of pre-activations at a time: the memory that statistics take beside the history
+
+
+@result
+class UnitStatistics:
+    """What one gate does, per unit, over all steps and sequences; each field is [H].
+
+    Attributes:
+        mean: mean activation.
+        std: standard deviation of the activation.
+        min: least activation.
+        max: greatest activation.
+        left: left saturation, the fraction of time below 0.1.
+        right: right saturation, the fraction of time above 0.9.
+
+    References:
+        Karpathy, Johnson & Fei-Fei, "Visualizing and understanding recurrent networks", arXiv 1506.02078, for
+        saturation.
+    """
+
+    mean: Array
+    std: Array
+    min: Array
+    max: Array
+    left: Array
+    right: Array
+
+
+@result(static=("retention_gate",))
+class GateStatistics:
+    """What the gates of a history do; `statistics["forget_gate"]` is one gate's `UnitStatistics`.
+
+    Time scales are those of the gate f that multiplies the old state (an LSTM's forget gate, a GRU's update
+    gate), in steps, and say how long a unit would remember if nothing but that gate acted on its state.
+
+    Attributes:
+        gates: name of each sigmoid gate to its statistics.
+        retention_gate: name of the gate that the time scales are of.
+        timescale: geometric time scale −1/⟨ln f⟩, [H]: the decay that a state undergoes.
+        timescale_arithmetic: −1/ln⟨f⟩, [H]: the estimator of Mahto et al. 2021, never the smaller one.
+        half_life: ln 2 · `timescale`, [H].
+    """
+
+    gates: dict[str, UnitStatistics]
+    retention_gate: str
+    timescale: Array
+    timescale_arithmetic: Array
+    half_life: Array
+
+    def __getitem__(self, name: str) -> UnitStatistics:
+        if name not in self.gates:
+            raise KeyError(f"no gate {name!r}; these statistics have {', '.join(self.gates)}")
+        return self.gates[name]
+
+    def __repr__(self) -> str:
+        return f"GateStatistics({', '.join(self.gates)}: {len(self.timescale)} units)"
+
+    def __str__(self) -> str:
+        """A table: a row for each gate, averaged over units, and the time scales' spread over units."""
+        head = f"{'gate':<12}  {'mean':>6}  {'std':>6}  {'min':>6}  {'max':>6}  {'< 0.1':>6}  {'> 0.9':>6}"
+        lines = [f"{head}   (mean over units; min and max over all)"]
+        for name, gate in self.gates.items():
+            mean, std, left, right = (np.mean(x) for x in (gate.mean, gate.std, gate.left, gate.right))
+            low, high = np.min(np.asarray(gate.min)), np.max(np.asarray(gate.max))
+            lines.append(
+                f"{name.replace('_', ' '):<12}  {mean:6.3f}  {std:6.3f}  {low:6.3f}  {high:6.3f}"
+                f"  {left:6.1%}  {right:6.1%}"
+            )
+        lines += [
+            "",
+            f"{'time scale of the ' + self.retention_gate.replace('_', ' '):<33}  least   median  greatest",
+        ]
+        for label, scale in (
+            ("geometric −1/⟨ln f⟩, steps", self.timescale),
+            ("arithmetic −1/ln⟨f⟩, steps", self.timescale_arithmetic),
+            ("half-life, steps", self.half_life),
+        ):
+            low, middle, high = (f(np.asarray(scale)) for f in (np.min, np.median, np.max))
+            lines.append(f"{label:<33}  {low:<6.4g}  {middle:<6.4g}  {high:<.4g}")
+        return "\n".join(lines)
+
+
+class _Moments(NamedTuple):
+    """Accumulated over a stretch of time and all sequences; per gate [gates, H], of the retention gate [H]."""
+
+    count: Any
+    mean: Array
+    squares: Array
+    min: Array
+    max: Array
+    left: Array
+    right: Array
+    log_retention: Array
+    complement: Array
+
+
+def gate_statistics(history: History) -> GateStatistics:
+    """Mean, spread, saturation and time scales of every gate and unit.
+
+    All steps and all sequences of the batch count alike. Works chunk by chunk, so a history with
+    `keep="states"` is never expanded whole.
+
+    Args:
+        history: the recorded pass.
+
+    Returns:
+        The statistics; `print` shows them as a table.
+
+    Raises:
+        ValueError: the cell has no gates, or the history holds NaN or infinity (the first step and unit are
+            named).
+
+    References:
+        Mahto, Vo, Turek & Huth, "Multi-timescale representation learning in LSTM language models", ICLR 2021,
+        for the arithmetic time scale.
+
+    Example:
+        >>> import lstmx, numpy
+        >>> cell = lstmx.LSTM(3, 8)
+        >>> params = cell.init(numpy.random.default_rng(0))
+        >>> history = lstmx.record(cell, params, numpy.zeros((5, 3), "float32"))
+        >>> lstmx.gate_statistics(history).timescale.round(3)[0]  # of σ(1)
+        np.float64(3.192)
+    """
+    cell = history.cell
+    if cell.retention_gate is None:
+        raise ValueError(f"a {type(cell).__name__} has no gates; gate statistics need a gated cell")
+    finite_parameters(history.params)
+    finite("inputs", history.inputs, "feature")
+    finite("hidden_state", history.hidden_state)
+
+    width = max(1, history.params.bias.shape[0] * int(np.prod(history.batch)))
+    size = max(1, _CHUNK_ELEMENTS // width)
+    parts = [history[start : start + size] for start in range(0, len(history), size)]
+    moments = _moments(cell, *parts[0].data)
+    for part in parts[1:]:
+        moments = _combine(moments, _moments(cell, *part.data))
+
+    xp = namespace(moments.mean)
+    count = moments.count
+    variance = moments.squares / count
+    fields = (
+        moments.mean,
+        xp.sqrt(variance),
+        moments.min,
+        moments.max,
+        moments.left / count,
+        moments.right / count,
+    )
+    gates = {name: UnitStatistics(*(field[k] for field in fields)) for k, name in enumerate(cell.gate_blocks)}
+    geometric = _reciprocal(-moments.log_retention / count)
+    arithmetic = _reciprocal(-xp.log1p(-moments.complement / count))
+    return GateStatistics(gates, cell.retention_gate, geometric, arithmetic, np.log(2.0) * geometric)
+
+
+@jit(static=("cell",))
+def _moments(cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Array | None) -> _Moments:
+    history = History(cell, params, initial, inputs, states, stored)
+    a, h = history.preactivations, cell.hidden_size
+    xp = namespace(a)
+    a = xp.reshape(a, (-1, a.shape[-1] // h, h))
+    retention = a[:, cell.gate_blocks[cell.retention_gate]]
+    gates = sigmoid_and_slope(xp, xp.stack([a[:, k] for k in cell.gate_blocks.values()], axis=1))[0]
+    mean = sum_over_time(gates) / gates.shape[0]
+    return _Moments(
+        count=xp.asarray(gates.shape[0], dtype=mean.dtype),
+        mean=mean,
+        squares=sum_over_time((gates - mean) ** 2),
+        min=xp.min(gates, axis=0),
+        max=xp.max(gates, axis=0),
+        left=sum_over_time((gates < 0.1).astype(gates.dtype)),
+        right=sum_over_time((gates > 0.9).astype(gates.dtype)),
+        log_retention=sum_over_time(log_sigmoid(retention)),
+        complement=sum_over_time(sigmoid_and_slope(xp, -retention)[0]),
+    )
+
+
+def _combine(a: _Moments, b: _Moments) -> _Moments:
+    """Moments of two stretches together (Chan, Golub & LeVeque's pairwise update)."""
+    xp = namespace(a.mean)
+    count = a.count + b.count
+    gap = b.mean - a.mean
+    sums = map_tree(lambda x, y: x + y, a, b)
+    return sums._replace(
+        mean=a.mean + gap * (b.count / count),
+        squares=a.squares + b.squares + gap**2 * (a.count * b.count / count),
+        min=xp.minimum(a.min, b.min),
+        max=xp.maximum(a.max, b.max),
+    )
+
+
+def _reciprocal(rate: Array) -> Array:
+    """1 / rate, infinite for a rate of exactly 0, without a warning."""
+    xp = namespace(rate)
+    still = rate == 0
+    return xp.where(still, xp.inf, 1 / xp.where(still, xp.ones_like(rate), rate))

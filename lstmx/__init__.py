@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from lstmx import plot as plot
 from lstmx.adjoint import Gradients as Gradients
 from lstmx.adjoint import backward as backward
 from lstmx.cells import GRU as GRU
@@ -13,10 +14,29 @@ from lstmx.cells import LSTMState as LSTMState
 from lstmx.cells import SimpleRNN as SimpleRNN
 from lstmx.cells import SimpleRNNParams as SimpleRNNParams
 from lstmx.cells import SimpleRNNState as SimpleRNNState
+from lstmx.comparison import Comparison as Comparison
+from lstmx.comparison import compare as compare
+from lstmx.gradients import GateShare as GateShare
+from lstmx.gradients import GradientFlow as GradientFlow
+from lstmx.gradients import gradient_flow as gradient_flow
+from lstmx.gradients import highway as highway
 from lstmx.history import History as History
 from lstmx.statistics import GateStatistics as GateStatistics
 from lstmx.statistics import UnitStatistics as UnitStatistics
 from lstmx.statistics import gate_statistics as gate_statistics
+from lstmx.tasks import Batch as Batch
+from lstmx.tasks import Task as Task
+from lstmx.tasks import adding_problem as adding_problem
+from lstmx.tasks import copy_memory as copy_memory
+from lstmx.tasks import next_character as next_character
+from lstmx.tasks import next_step as next_step
+from lstmx.training import Model as Model
+from lstmx.training import ModelParams as ModelParams
+from lstmx.training import ReadoutParams as ReadoutParams
+from lstmx.training import Training as Training
+from lstmx.training import TrainingDiverged as TrainingDiverged
+from lstmx.training import evaluate as evaluate
+from lstmx.training import train as train
 from lstmx.unroll import record as record
 from lstmx.unroll import run as run
 

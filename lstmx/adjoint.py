@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from lstmx.arrays import Array, jit, map_tree, namespace, result, scan
+import numpy as np
+
+from lstmx.arrays import Array, is_jax, jax, jit, map_tree, materialised, namespace, result, scan
 from lstmx.checks import shaped, state
 from lstmx.history import History
+from lstmx.scaling import Scaled, add, normalised, pack, scaled, unpack, unscaled
+
+_CHUNK_ELEMENTS = 2**19  # of pre-activations: a chunk's arrays stay in the processor's cache or near it
 
 
 @result
@@ -30,8 +36,10 @@ class Gradients:
 def backward(history: History, outputs_cotangent: Array, final_cotangent: Any = None) -> Gradients:
     """Backpropagation through time over a recorded pass, in NumPy as in JAX.
 
-    The recurrence δs_{t-1} = J_tᵀ δs_t, with ∂L/∂h_t added at each step, is run by the cell's own `pull`; the
-    factors of all J_t are computed before it and the parameters' gradients after it, by one product each.
+    The recurrence δs_{t-1} = J_tᵀ δs_t, with ∂L/∂h_t added at each step, is run by the cell's own `pull`, chunk
+    by chunk; the factors of a chunk's J_t are computed before it and the parameters' gradients after it, by one
+    product each. On the way the cotangent is carried with a power of two of its own, so it does not underflow
+    where the gradient of an earlier loss is still to come.
 
     Args:
         history: the recorded pass.
@@ -63,21 +71,128 @@ def backward(history: History, outputs_cotangent: Array, final_cotangent: Any = 
     return _backward(cell, *history.data, outputs_cotangent, final_cotangent)
 
 
+def chunk_steps(history: History) -> int:
+    """Steps that a reverse pass takes at a time: few enough for memory, enough for large products."""
+    width = 4 * history.cell.hidden_size * max(1, int(np.prod(history.batch)))
+    return max(16, min(1024, _CHUNK_ELEMENTS // width))
+
+
+def reverse_chunks(
+    history: History,
+    body: Callable[[Any, History, Any], tuple[Any, Any]],
+    carry: Any,
+    extras: Any = None,
+    steps: int | None = None,
+) -> tuple[Any, Any]:
+    """Walk a history backwards, chunk by chunk: `body(carry, part, extras of the part) -> (carry, rows)`.
+
+    Only one chunk's pre-activations exist at a time. The first chunk in time may be shorter than the others;
+    every other one starts at step 1 or later, so the state before it is a recorded one.
+
+    Args:
+        history: the recorded pass.
+        body: what to do with a chunk, which is a history; `rows` is a tree of arrays [steps, ...] or None.
+        carry: handed from chunk to chunk, from the last to the first.
+        extras: a tree of arrays [T, ...] cut like the history.
+        steps: length of a chunk; None for `chunk_steps`.
+
+    Returns:
+        The last carry, and the rows of all steps, [T, ...].
+    """
+    size = min(len(history), chunk_steps(history) if steps is None else steps)
+    count = (len(history) - 1) // size
+    head = len(history) - count * size
+    xp = namespace(history.inputs)
+
+    def chunk(carry: Any, k: Array) -> tuple[Any, Any]:
+        part, cut = _part(history, extras, head + k * size, size)
+        return body(carry, part, cut)
+
+    rows = None
+    if count:
+        carry, rows = scan(chunk, carry, xp.arange(count), reverse=True)
+        rows = map_tree(lambda x: xp.reshape(x, (count * size, *x.shape[2:])), rows)
+    carry, first = body(carry, history[:head], map_tree(lambda x: x[:head], extras))
+    return carry, first if rows is None else map_tree(lambda a, b: xp.concat([a, b]), first, rows)
+
+
+def _part(history: History, extras: Any, start: Array, size: int) -> tuple[History, Any]:
+    """The stretch of `size` steps from `start` ≥ 1, which may be traced."""
+    if is_jax(namespace(history.inputs)):
+
+        def cut(x: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(x, start, size)
+    else:
+
+        def cut(x: Array) -> Array:
+            return x[start : start + size]
+
+    initial = map_tree(lambda x: x[start - 1], history.states)
+    inputs, states, stored, extras = map_tree(cut, (history.inputs, history.states, history.stored, extras))
+    return History(history.cell, history.params, initial, inputs, states, stored), extras
+
+
+def pull_by(cell: Any, params: Any) -> Callable[[Any, Any], Any]:
+    """The cell's one step back for a loop, `(slopes, state cotangent) -> state cotangent before`."""
+    transposed = materialised(params.recurrent_kernel.T)
+    return lambda slopes, cotangent: cell.pull(transposed, slopes, cotangent)[0]
+
+
+def walk_back(
+    cell: Any, hand_back: Callable[[Any, Any], Any], slopes: Any, packed: Array, direct: Scaled | None
+) -> tuple[Array, Scaled]:
+    """The reverse recurrence v_{t-1} = hand_back(v_t + direct_t), from the last step of `slopes` to the first.
+
+    Args:
+        cell: the cell.
+        hand_back: the linear map of one step back, such as `pull_by(cell, params)`.
+        slopes: the cell's linearisation of each step, [T, ...].
+        packed: cotangent of the state after the last step, `pack`ed.
+        direct: ∂L/∂h_t at fixed other outputs, [T, *batch, H]; None for none.
+
+    Returns:
+        The cotangent of the state before the first step, packed; and those that arrive at the state after
+        each step, the step's own `direct` included.
+    """
+    kind, h = cell.state_type, cell.hidden_size
+
+    def step(packed: Array, x: Any) -> tuple[Array, Array]:
+        slopes, direct = x
+        cotangent = normalised(_inject(unpack(packed, kind, h), direct))
+        packed = pack(cotangent._replace(value=hand_back(slopes, cotangent.value)))
+        return packed, packed
+
+    before, handed = scan(step, packed, (slopes, direct), reverse=True)
+    handed = namespace(handed).concat([handed[1:], packed[None]])
+    return before, _inject(unpack(handed, kind, h), direct)
+
+
+def _inject(cotangent: Scaled, direct: Scaled | None) -> Scaled:
+    """The cotangent with the loss's own dependence on this step's output added."""
+    if direct is None:
+        return cotangent
+    zero = map_tree(namespace(direct.value).zeros_like, cotangent.value)
+    return add(cotangent, Scaled(zero._replace(hidden=direct.value), direct.exponent))
+
+
 @jit(static=("cell",))
 def _backward(
     cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Any, outputs: Array, final: Any
 ) -> Gradients:
     xp = namespace(*params, inputs, outputs)
-    outputs, final = map_tree(xp.asarray, (outputs, final))
     history = History(cell, params, initial, inputs, states, stored)
-    before = history.before
-    slopes = cell.linearise(before, history.preactivations, states)
+    hand_back = pull_by(cell, params)
 
-    def step(cotangent: Any, x: Any) -> tuple[Any, Array]:
-        slopes, direct = x
-        return cell.pull(params, slopes, cotangent._replace(hidden=cotangent.hidden + direct))
+    def chunk(carry: Any, part: History, direct: Scaled) -> tuple[Any, Array]:
+        cotangent, parameters = carry
+        before = part.before
+        slopes = cell.linearise(before, part.preactivations, part.states)
+        cotangent, arriving = walk_back(cell, hand_back, slopes, cotangent, direct)
+        d_a = unscaled(arriving._replace(value=cell.preactivation_cotangent(slopes, arriving.value)))
+        here = cell.parameter_cotangent(before.hidden, part.inputs, d_a)
+        return (cotangent, map_tree(xp.add, parameters, here)), cell.input_cotangent(params, d_a)
 
-    initial_cotangent, d_a = scan(step, final, (slopes, outputs), reverse=True)
-
-    parameters = cell.parameter_cotangent(before.hidden, inputs, d_a)
-    return Gradients(parameters, cell.input_cotangent(params, d_a), initial_cotangent)
+    start = pack(scaled(map_tree(xp.asarray, final)))
+    nothing = map_tree(xp.zeros_like, params)
+    (before, parameters), inputs = reverse_chunks(history, chunk, (start, nothing), scaled(xp.asarray(outputs)))
+    return Gradients(parameters, inputs, unscaled(unpack(before, cell.state_type, cell.hidden_size)))

@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+jax: Any
+jnp: Any
 try:
     import jax
     import jax.numpy as jnp
-    from jax import lax
 except ImportError:  # NumPy alone: every function below has a branch that needs nothing else
-    jax = jnp = lax = None
+    jax = jnp = None
 
 Array = Any
 Tree = Any
@@ -74,18 +75,20 @@ def is_traced(*trees: Tree) -> bool:
 
 
 def leaves(tree: Tree) -> Iterator[Array]:
-    """The arrays of a tree of (named) tuples, in order; None holds none."""
-    if isinstance(tree, tuple):
-        for branch in tree:
+    """The arrays of a tree of dicts and (named) tuples, in order; None holds none."""
+    if isinstance(tree, (tuple, dict)):
+        for branch in tree.values() if isinstance(tree, dict) else tree:
             yield from leaves(branch)
     elif tree is not None:
         yield tree
 
 
 def map_tree(f: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
-    """Apply `f` to each array of a tree of (named) tuples, and to those at its place in the other trees."""
+    """Apply `f` to each array of a tree of dicts and (named) tuples, and those at its place in the others."""
     if tree is None:
         return None
+    if isinstance(tree, dict):
+        return {key: map_tree(f, tree[key], *(other[key] for other in others)) for key in tree}
     if not isinstance(tree, tuple):
         return f(tree, *others)
     mapped = [map_tree(f, *branches) for branches in zip(tree, *others, strict=True)]
@@ -122,7 +125,7 @@ def scan(
     be at least one step: callers reject length 0 at the door.
     """
     if is_jax(namespace(*leaves(carry), *leaves(xs))):
-        return lax.scan(step, carry, xs, reverse=reverse)
+        return jax.lax.scan(step, carry, xs, reverse=reverse)
     length = next(leaves(xs)).shape[0]
     order: Iterable[int] = range(length - 1, -1, -1) if reverse else range(length)
     stacked: list[Array] | None = None
@@ -156,6 +159,15 @@ def jit(static: Sequence[str] = ()) -> Callable[[Callable[..., T]], Callable[...
         return call
 
     return decorate
+
+
+def materialised(x: Array) -> Array:
+    """`x` as an array in memory, not as a view or an expression that a compiler may move into a loop.
+
+    A loop that multiplies by a transposed matrix wants it transposed once, before: XLA on the CPU otherwise
+    fuses the transposition, and what the vector is computed from, into a naive product.
+    """
+    return jax.lax.optimization_barrier(x) if is_jax(namespace(x)) else np.ascontiguousarray(x)
 
 
 def to_numpy(tree: Tree) -> Tree:
@@ -279,8 +291,8 @@ def float_dtype(xp: ModuleType, dtype: Any) -> np.dtype:
     """
     try:
         found = np.dtype(dtype)
-    except TypeError:
-        found = None
+    except TypeError as error:
+        raise ValueError(f"dtype is {dtype!r}; expected float32 or float64") from error
     if found not in (np.dtype("float32"), np.dtype("float64")):
         raise ValueError(f"dtype is {dtype!r}; expected float32 or float64")
     if found == np.dtype("float64") and is_jax(xp) and not jax.config.jax_enable_x64:

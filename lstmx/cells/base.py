@@ -6,7 +6,7 @@ over the array namespace, each on one step or on all steps at once (any leading 
     preactivations(params, before, x)            a_t from s_{t-1} and x_t
     update(before, a)                            s_t from s_{t-1} and a_t
     linearise(before, a, after)                  the factors of the one-step Jacobian
-    pull(params, slopes, cotangent)              Jᵀ v and the cotangent of a_t
+    pull(Uᵀ, slopes, cotangent)                  Jᵀ v and the cotangent of a_t
     push(params, slopes, tangent, x_tangent)     J u
 
 The three faces `step`, `pullback` and `pushforward` are made of these. `linearise` is apart from `pull` and
@@ -53,7 +53,7 @@ class Cell(ABC):
         """The parameters' NamedTuple, holding shapes."""
 
     @abstractmethod
-    def _draw(self, draws: Draws, dtype: Any) -> Any:
+    def draw(self, draws: Draws, dtype: Any) -> Any:
         """Fresh parameters."""
 
     @abstractmethod
@@ -80,8 +80,19 @@ class Cell(ABC):
         """
 
     @abstractmethod
-    def pull(self, params: Any, slopes: Any, cotangent: Any) -> tuple[Any, Array]:
-        """A cotangent of the state after, pulled back to the state before; and the one of a_t."""
+    def straight(self, slopes: Any, cotangent: Any) -> Any:
+        """The part of `pull` that passes no pre-activation: what the old state gets directly."""
+
+    @abstractmethod
+    def preactivation_cotangent(self, slopes: Any, cotangent: Any) -> Array:
+        """The cotangent of the pre-activations a_t, [*batch, blocks·H]: the part of `pull` without a product."""
+
+    @abstractmethod
+    def pull(self, transposed: Array, slopes: Any, cotangent: Any) -> tuple[Any, Array]:
+        """A cotangent of the state after, pulled back to the state before; and the one of a_t.
+
+        `transposed` is the recurrent kernel's transpose, which a loop prepares once.
+        """
 
     @abstractmethod
     def push(self, params: Any, slopes: Any, tangent: Any, x_tangent: Array | None) -> Any:
@@ -120,7 +131,7 @@ class Cell(ABC):
             AISTATS 2010.
         """
         draws = Draws(key)
-        return self._draw(draws, float_dtype(draws.xp, dtype))
+        return self.draw(draws, float_dtype(draws.xp, dtype))
 
     def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> Any:
         """The zero state with the given batch axes, in the parameters' library and dtype."""
@@ -158,7 +169,7 @@ class Cell(ABC):
             The cotangent of the state before, and the one of the pre-activations, from which
             `parameter_cotangent` and `input_cotangent` make those of the parameters and of x.
         """
-        return self.pull(params, self.linearise(before, preactivations, after), cotangent)
+        return self.pull(params.recurrent_kernel.T, self.linearise(before, preactivations, after), cotangent)
 
     def pushforward(
         self,

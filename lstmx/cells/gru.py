@@ -80,7 +80,7 @@ class GRU(Cell):
         d, h = self.input_size, self.hidden_size
         return GRUParams((d, 3 * h), (h, 3 * h), (3 * h,), (h,))
 
-    def _draw(self, draws: Draws, dtype: Any) -> GRUParams:
+    def draw(self, draws: Draws, dtype: Any) -> GRUParams:
         d, h, xp = self.input_size, self.hidden_size, draws.xp
         return GRUParams(
             draws.glorot_uniform(d, h, 3, dtype),
@@ -127,12 +127,19 @@ class GRU(Cell):
         del slopes
         return cotangent
 
-    def pull(self, params: GRUParams, slopes: GRUSlopes, cotangent: GRUState) -> tuple[GRUState, Array]:
+    def straight(self, slopes: GRUSlopes, cotangent: GRUState) -> GRUState:
+        return GRUState(cotangent.hidden * slopes.carry)
+
+    def preactivation_cotangent(self, slopes: GRUSlopes, cotangent: GRUState) -> Array:
         d_h = cotangent.hidden
-        d_a = namespace(d_h, slopes.carry).concat(
+        return namespace(d_h, slopes.carry).concat(
             [d_h * slopes.reset, d_h * slopes.update, d_h * slopes.candidate, d_h * slopes.recurrent], axis=-1
         )
-        return GRUState(d_h * slopes.carry + self.sides(d_a)[1] @ params.recurrent_kernel.T), d_a
+
+    def pull(self, transposed: Array, slopes: GRUSlopes, cotangent: GRUState) -> tuple[GRUState, Array]:
+        d_a = self.preactivation_cotangent(slopes, cotangent)
+        _, from_h = self.sides(d_a)
+        return GRUState(cotangent.hidden * slopes.carry + from_h @ transposed), d_a
 
     def push(self, params: GRUParams, slopes: GRUSlopes, tangent: GRUState, x_tangent: Array | None) -> GRUState:
         r, z, q = blocks(tangent.hidden @ params.recurrent_kernel, self.hidden_size)

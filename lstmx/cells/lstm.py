@@ -89,7 +89,7 @@ class LSTM(Cell):
         d, h = self.input_size, self.hidden_size
         return LSTMParams((d, 4 * h), (h, 4 * h), (4 * h,))
 
-    def _draw(self, draws: Draws, dtype: Any) -> LSTMParams:
+    def draw(self, draws: Draws, dtype: Any) -> LSTMParams:
         d, h, xp = self.input_size, self.hidden_size, draws.xp
         zeros = xp.zeros(h, dtype=dtype)
         return LSTMParams(
@@ -130,12 +130,20 @@ class LSTM(Cell):
     def total_cotangent(self, slopes: LSTMSlopes, cotangent: LSTMState) -> LSTMState:
         return LSTMState(cotangent.hidden, cotangent.cell + cotangent.hidden * slopes.readout)
 
-    def pull(self, params: LSTMParams, slopes: LSTMSlopes, cotangent: LSTMState) -> tuple[LSTMState, Array]:
+    def straight(self, slopes: LSTMSlopes, cotangent: LSTMState) -> LSTMState:
         d_h, d_c = self.total_cotangent(slopes, cotangent)
-        d_a = namespace(d_h, d_c, slopes.carry).concat(
+        return LSTMState(0 * d_h, d_c * slopes.carry)
+
+    def preactivation_cotangent(self, slopes: LSTMSlopes, cotangent: LSTMState) -> Array:
+        d_h, d_c = self.total_cotangent(slopes, cotangent)
+        return namespace(d_h, d_c, slopes.carry).concat(
             [d_c * slopes.input, d_c * slopes.forget, d_c * slopes.candidate, d_h * slopes.output], axis=-1
         )
-        return LSTMState(d_a @ params.recurrent_kernel.T, d_c * slopes.carry), d_a
+
+    def pull(self, transposed: Array, slopes: LSTMSlopes, cotangent: LSTMState) -> tuple[LSTMState, Array]:
+        d_a = self.preactivation_cotangent(slopes, cotangent)
+        d_c = self.total_cotangent(slopes, cotangent).cell
+        return LSTMState(d_a @ transposed, d_c * slopes.carry), d_a
 
     def push(
         self, params: LSTMParams, slopes: LSTMSlopes, tangent: LSTMState, x_tangent: Array | None

@@ -63,7 +63,7 @@ class SimpleRNN(Cell):
         d, h = self.input_size, self.hidden_size
         return SimpleRNNParams((d, h), (h, h), (h,))
 
-    def _draw(self, draws: Draws, dtype: Any) -> SimpleRNNParams:
+    def draw(self, draws: Draws, dtype: Any) -> SimpleRNNParams:
         d, h = self.input_size, self.hidden_size
         return SimpleRNNParams(
             draws.glorot_uniform(d, h, 1, dtype),
@@ -89,11 +89,18 @@ class SimpleRNN(Cell):
         del slopes
         return cotangent
 
+    def straight(self, slopes: SimpleRNNSlopes, cotangent: SimpleRNNState) -> SimpleRNNState:
+        del slopes
+        return SimpleRNNState(0 * cotangent.hidden)
+
+    def preactivation_cotangent(self, slopes: SimpleRNNSlopes, cotangent: SimpleRNNState) -> Array:
+        return cotangent.hidden * slopes.candidate
+
     def pull(
-        self, params: SimpleRNNParams, slopes: SimpleRNNSlopes, cotangent: SimpleRNNState
+        self, transposed: Array, slopes: SimpleRNNSlopes, cotangent: SimpleRNNState
     ) -> tuple[SimpleRNNState, Array]:
-        d_a = cotangent.hidden * slopes.candidate
-        return SimpleRNNState(d_a @ params.recurrent_kernel.T), d_a
+        d_a = self.preactivation_cotangent(slopes, cotangent)
+        return SimpleRNNState(d_a @ transposed), d_a
 
     def push(
         self, params: SimpleRNNParams, slopes: SimpleRNNSlopes, tangent: SimpleRNNState, x_tangent: Array | None

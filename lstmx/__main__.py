@@ -1,0 +1,8 @@
+"""`python -m lstmx`: the same as the console script `lstmx`."""
+
+import sys
+
+from lstmx.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The command line: `lstmx deep-dive` and `lstmx analyze`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
+from lstmx.comparison import compare
+from lstmx.report import claim_folder, write_report
+from lstmx.storage import load_array, load_parameters, save_parameters
+from lstmx.tasks import CharacterTask, next_character
+from lstmx.training import adam
+from lstmx.unroll import record
+
+_CELLS: dict[str, type[Cell]] = {"lstm": LSTM, "gru": GRU, "simple-rnn": SimpleRNN}
+_PASSAGE = 2000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status, 2 for an error of the user's input."""
+    options = _parser().parse_args(_with_default(sys.argv[1:] if arguments is None else arguments))
+    try:
+        options.command(options)
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        print(f"lstmx: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lstmx: interrupted; nothing more was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _with_default(arguments: list[str]) -> list[str]:
+    """The arguments with `deep-dive` in front where they name no command."""
+    if arguments and (not arguments[0].startswith("-") or arguments[0] in ("-h", "--help", "--version")):
+        return arguments
+    return ["deep-dive", *arguments]
+
+
+def _parser() -> argparse.ArgumentParser:
+    from lstmx import __version__
+
+    parser = argparse.ArgumentParser(prog="lstmx", description="A microscope for recurrent networks.")
+    parser.add_argument("--version", action="version", version=f"lstmx {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="{deep-dive,analyze}")
+    shown = argparse.ArgumentDefaultsHelpFormatter
+
+    dive = commands.add_parser(
+        "deep-dive",
+        formatter_class=shown,
+        help="train small character models on English text and report on their gates (the default)",
+    )
+    dive.set_defaults(command=deep_dive)
+    dive.add_argument("--text", type=Path, help="a UTF-8 text file; Python's own help topics if not given")
+    dive.add_argument("--cell", choices=list(_CELLS), default="lstm", help="the cell under the microscope")
+    dive.add_argument("--hidden-size", type=int, default=128, help="units of that cell")
+    dive.add_argument("--steps", type=int, default=800, help="training steps of each model")
+    dive.add_argument("--seed", type=int, default=0, help="of parameters and batches")
+
+    analyze_ = commands.add_parser(
+        "analyze", formatter_class=shown, help="record and report on your own parameters and inputs"
+    )
+    analyze_.set_defaults(command=analyze)
+    analyze_.add_argument("--inputs", type=Path, required=True, help=".npy of inputs, [T, D]")
+    analyze_.add_argument("--parameters", type=Path, required=True, help=".npz of a cell's parameters")
+    for command in (dive, analyze_):
+        command.add_argument("--output", type=Path, default=Path("lstmx-report"), help="folder of the report")
+        command.add_argument("--force", action="store_true", help="write into a folder that no report wrote")
+    return parser
+
+
+def deep_dive(options: argparse.Namespace) -> None:
+    """Train three cells on text, record the first on a passage it was not trained on, and report."""
+    text, source = _text(options.text)
+    task = next_character(text, length=64, batch=32, seed=options.seed)
+    chosen = _CELLS[options.cell]
+    cells = [chosen(task.input_size, options.hidden_size)]  # type: ignore[call-arg]
+    cells += [kind(task.input_size, options.hidden_size) for kind in _CELLS.values() if kind is not chosen]  # type: ignore[call-arg]
+    folder = claim_folder(options.output, options.force)
+    print(f"{source}: {len(text):,} characters, {len(task.vocabulary)} different; training {options.steps} steps")
+    comparison = compare(cells, task, steps=options.steps, optimizer=adam(1e-2), seed=options.seed)
+    if comparison.interrupted:
+        print("interrupted: reporting on what was trained so far")
+
+    cell, params = comparison.cells[0], comparison.trainings[0].params
+    readout = {f"readout_{name}": np.asarray(value) for name, value in params.readout._asdict().items()}
+    vocabulary = np.array(task.vocabulary.characters)
+    save_parameters(folder / "parameters.npz", cell, params.cell, **readout, vocabulary=vocabulary)
+    passage = task.validation_text[:_PASSAGE]
+    history = record(cell, params.cell, task.vocabulary.one_hot(task.vocabulary.encode(passage)))
+    head = _head(source, task, str(comparison), cell, len(passage))
+    print("\n" + write_report(folder, history, head, passage, comparison))
+    print(f"Figures, summary, parameters and history are in {folder}/")
+
+
+def _head(source: str, task: CharacterTask, table: str, cell: Cell, length: int) -> list[str]:
+    return [
+        f"Text: {source}, {len(task.train_text):,} characters to train on and {len(task.validation_text):,} more.",
+        "",
+        table,
+        "",
+        f"Under the microscope: {cell} on {length:,} characters that it was not trained on.",
+    ]
+
+
+def analyze(options: argparse.Namespace) -> None:
+    """Record a user's own cell on a user's own inputs, and report."""
+    cell, params = load_parameters(options.parameters)
+    xs = load_array(options.inputs)
+    if xs.ndim != 2:
+        raise ValueError(f"{options.inputs} has shape {xs.shape}; expected one sequence [T, {cell.input_size}]")
+    history = record(cell, params, xs)
+    folder = claim_folder(options.output, options.force)
+    head = [f"{cell} from {options.parameters} on {len(xs):,} steps from {options.inputs}."]
+    print(write_report(folder, history, head))
+    print(f"Figures, summary and history are in {folder}/")
+
+
+def _text(path: Path | None) -> tuple[str, str]:
+    """The text to read and what to call it."""
+    if path is None:
+        from pydoc_data.topics import topics
+
+        return "\n".join(topics[name] for name in sorted(topics)), "Python's help topics"
+    try:
+        return path.read_bytes().decode("utf-8"), str(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from error

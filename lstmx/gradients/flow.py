@@ -1,0 +1,261 @@
+"""`gradient_flow`: the cotangents of a loss back through time, in log scale where they leave the float range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lstmx.adjoint import pull_by, reverse_chunks, walk_back
+from lstmx.arrays import Array, is_jax, jax, jit, map_tree, namespace, result
+from lstmx.cells.base import blocks
+from lstmx.checks import finite, finite_parameters, one_of, shaped
+from lstmx.gradients.summary import FlowSummary
+from lstmx.history import History
+from lstmx.scaling import Scaled, log_norm, pack, scaled, times_power, unpack, unscaled
+
+
+@result
+class GateShare:
+    """What one way back carries at each step of the joint-state cotangent.
+
+    Attributes:
+        log_norm: natural log of the L2 norm of this way's part of the cotangent of the state before the step,
+            [T, *batch].
+        share: its projection on the whole, ⟨part, whole⟩ / ‖whole‖², [T, *batch]: the shares of all ways add
+            up to 1. Negative where the part opposes the whole; NaN where the whole is exactly zero.
+    """
+
+    log_norm: Array
+    share: Array
+
+
+@result
+class GradientFlow(FlowSummary):
+    """Where the gradient of a loss goes, step by step. L2 norms in natural logs; −inf for an exact zero.
+
+    Index t of [T, ...] is the state after step t. All cotangents are total: they include what flows back from
+    later steps. Gradients through these numbers themselves are not promised.
+
+    Attributes:
+        log_norm: of the cotangent of the joint state, whose fields are independent coordinates: for an LSTM
+            h_t counts with all its ways and c_t without the one through h_t, [T, *batch].
+        log_norm_hidden: of ∂L/∂h_t, [T, *batch].
+        log_norm_cell: of ∂L/∂c_t, the way through h_t included, [T, *batch]; None without a cell state.
+        log_highway: of what reaches c_t (h_t in a GRU) along the retention gates alone, [T, *batch]; None for
+            a cell without such a gate.
+        log_parameter_profile: of the part of ∂L/∂U that step t contributes, ln(‖δa_t‖ ‖h_{t-1}‖), [T, *batch].
+        parameter_alignment: cosine between that part and the whole ∂L/∂U of all steps and sequences,
+            [T, *batch]; NaN where the part is zero; None with outputs="norms".
+        parameters: gradients of the parameters, summed over time and batch.
+        hidden: ∂L/∂h_t, [T, *batch, H]; None with outputs="norms".
+        cell: ∂L/∂c_t, [T, *batch, H]; None without a cell state or with outputs="norms".
+        inputs: ∂L/∂x_t, [T, *batch, D]; None with outputs="norms".
+        initial: ∂L/∂(initial state), fields [*batch, H].
+        gates: the ways back through each gate's pre-activation, and "straight" along the retention gate, each
+            a `GateShare` of the cotangent handed from step t to the state before it; None with outputs="norms".
+    """
+
+    log_norm: Array
+    log_norm_hidden: Array
+    log_norm_cell: Array | None
+    log_highway: Array | None
+    log_parameter_profile: Array
+    parameter_alignment: Array | None
+    parameters: Any
+    hidden: Array | None
+    cell: Array | None
+    inputs: Array | None
+    initial: Any
+    gates: dict[str, GateShare] | None
+
+    @property
+    def parameter_profile(self) -> Array:
+        """‖∂L/∂U restricted to step t‖, [T, *batch]: 0 or infinity where it leaves the float range."""
+        return namespace(self.log_parameter_profile).exp(self.log_parameter_profile)
+
+
+def gradient_flow(history: History, loss: Any = "last", *, outputs: str = "all") -> GradientFlow:
+    """Follow the gradient of a loss back through a recorded pass.
+
+    One reverse pass by the cell's own `pull`. The cotangent is carried as an array of magnitude about 1 and an
+    integer power of two, so its log norm is right where the norm itself has long left the float range, and its
+    digits are those of plain backpropagation where it has not. Losses at many steps are added on one running
+    scale. A history with keep="states" is worked on chunk by chunk.
+
+    Args:
+        history: the recorded pass.
+        loss: the direct part of ∂L/∂h_t, [T, *batch, H]; or "last", the sum of the last output; or, under JAX, a
+            function from outputs [T, *batch, H] to a scalar, whose derivative is taken.
+        outputs: "all", or "norms" for the log norms, the parameter profile and the parameters' gradients alone,
+            which needs no [T, *batch, H] memory.
+
+    Returns:
+        The flow; `print` shows a summary in words.
+
+    Raises:
+        TypeError: the loss is of the wrong kind or dtype, or a function with a history in NumPy.
+        ValueError: a wrong shape or word; or NaN or infinity in parameters, inputs, states or loss, with the
+            first step and unit.
+
+    Example:
+        >>> import lstmx, numpy
+        >>> cell = lstmx.LSTM(3, 8)
+        >>> params = cell.init(numpy.random.default_rng(0))
+        >>> history = lstmx.record(cell, params, numpy.zeros((500, 3), "float32"))
+        >>> flow = lstmx.gradient_flow(history, "last")
+        >>> bool(flow.log_norm[0] < -100), bool(numpy.isfinite(flow.log_norm).all())
+        (True, True)
+    """
+    one_of("outputs", outputs, ("all", "norms"))
+    direct = loss_cotangent(history, loss)
+    finite_parameters(history.params)
+    finite("inputs", history.inputs, "feature")
+    finite("hidden_state", history.hidden_state)
+    if direct is not None:
+        finite("loss", direct)
+    return _flow(history.cell, *history.data, direct, outputs=outputs)
+
+
+def loss_cotangent(history: History, loss: Any) -> Array | None:
+    """A loss, however given, as the direct part of ∂L/∂h_t; None for "last"."""
+    if isinstance(loss, str):
+        one_of("loss", loss, ("last",))
+        return None
+    outputs = history.hidden_state
+    if callable(loss):
+        if not is_jax(namespace(outputs)):
+            raise TypeError(
+                "loss is a function, which takes JAX to differentiate; this history is in NumPy. Pass dL/dh_t "
+                "as an array [T, *batch, H]"
+            )
+        value, pull = jax.vjp(loss, outputs)
+        if value.shape != ():
+            raise ValueError(f"loss(outputs) has shape {value.shape}; expected a scalar")
+        return pull(jax.numpy.ones_like(value))[0]
+    shape = tuple(outputs.shape)
+    return shaped("loss", loss, shape, outputs.dtype, "dL/dh_t [T, *batch, hidden_size]")
+
+
+@jit(static=("cell", "outputs"))
+def _flow(
+    cell: Any,
+    params: Any,
+    initial: Any,
+    inputs: Array,
+    states: Any,
+    stored: Array | None,
+    direct: Array | None,
+    outputs: str,
+) -> GradientFlow:
+    xp = namespace(*params, inputs)
+    history = History(cell, params, initial, inputs, states, stored)
+    zero = cell.initial_state(params, history.batch)
+    start = pack(scaled(zero if direct is not None else zero._replace(hidden=xp.ones_like(zero.hidden))))
+    injected = None if direct is None else scaled(xp.asarray(direct))
+
+    hand_back = pull_by(cell, params)
+
+    def chunk(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
+        cotangent, straight, gradient = carry
+        before, a = part.before, part.preactivations
+        slopes = cell.linearise(before, a, part.states)
+        cotangent, arriving = walk_back(cell, hand_back, slopes, cotangent, injected)
+        total = Scaled(cell.total_cotangent(slopes, arriving.value), arriving.exponent)
+        d_a = cell.preactivation_cotangent(slopes, arriving.value)
+        d_a_true = unscaled(Scaled(d_a, arriving.exponent))
+        gradient = map_tree(xp.add, gradient, cell.parameter_cotangent(before.hidden, part.inputs, d_a_true))
+
+        from_h = Scaled(cell.sides(d_a)[1], arriving.exponent)
+        profile = log_norm(from_h) + log_norm(scaled(before.hidden))
+        rows = {"joint": log_norm(arriving), "fields": _norm_of_fields(total), "profile": profile}
+        if cell.retention_gate is not None:
+            straight, rows["highway"] = _walk_highway(cell, slopes, straight, injected)
+        if outputs == "all":
+            rows["inputs"] = cell.input_cotangent(params, d_a_true)
+            rows["total"] = unscaled(total)
+            rows["d_a"] = from_h.value
+            rows["gates"] = _ways_back(cell, params, slopes, arriving, d_a)
+        return (cotangent, straight, gradient), rows
+
+    nothing = map_tree(xp.zeros_like, params)
+    (final, _, gradient), rows = reverse_chunks(history, chunk, (start, start, nothing), injected)
+
+    everything = outputs == "all"
+    return GradientFlow(
+        log_norm=rows["joint"],
+        log_norm_hidden=rows["fields"]["hidden"],
+        log_norm_cell=rows["fields"].get("cell"),
+        log_highway=rows.get("highway"),
+        log_parameter_profile=rows["profile"],
+        parameter_alignment=_alignment(history.before.hidden, rows["d_a"], gradient) if everything else None,
+        parameters=gradient,
+        hidden=rows["total"].hidden if everything else None,
+        cell=getattr(rows["total"], "cell", None) if everything else None,
+        inputs=rows.get("inputs"),
+        initial=unscaled(unpack(final, cell.state_type, cell.hidden_size)),
+        gates={name: GateShare(*way) for name, way in rows["gates"].items()} if everything else None,
+    )
+
+
+def _walk_highway(cell: Any, slopes: Any, packed: Array, injected: Scaled | None) -> tuple[Array, Array]:
+    """As `walk_back`, along the retention gates alone: the cotangent, and the log norm at each step."""
+
+    def hand_back(slopes: Any, cotangent: Any) -> Any:
+        return cell.straight(slopes, cotangent)
+
+    before, arriving = walk_back(cell, hand_back, slopes, packed, injected)
+    return before, log_norm(arriving._replace(value=cell.total_cotangent(slopes, arriving.value)[-1]))
+
+
+def _norm_of_fields(total: Scaled) -> dict[str, Array]:
+    return {name: log_norm(Scaled(value, total.exponent)) for name, value in total.value._asdict().items()}
+
+
+def _ways_back(
+    cell: Any, params: Any, slopes: Any, arriving: Scaled, d_a: Array
+) -> dict[str, tuple[Array, Array]]:
+    """Log norm and share of each way from the state after to the state before, for all steps of a chunk."""
+    xp = namespace(d_a)
+    h = cell.hidden_size
+    straight = cell.straight(slopes, arriving.value)
+    nothing = map_tree(xp.zeros_like, straight)
+    kernels = blocks(params.recurrent_kernel, h)
+    ways = {
+        name: nothing._replace(hidden=d @ kernel.T)
+        for name, d, kernel in zip(cell.gate_type._fields, blocks(cell.sides(d_a)[1], h), kernels, strict=True)
+    }
+    if cell.retention_gate is not None:
+        ways["straight"] = straight
+    whole = nothing
+    for way in ways.values():
+        whole = map_tree(xp.add, whole, way)
+    whole = scaled(whole)
+    square = _inner(whole.value, whole.value)
+    square = xp.where(square == 0, xp.nan, square)
+    return {
+        name: (
+            log_norm(Scaled(way, arriving.exponent)),
+            _inner(times_power(xp, way, -whole.exponent), whole.value) / square,
+        )
+        for name, way in ways.items()
+    }
+
+
+def _inner(left: Any, right: Any) -> Array:
+    """⟨left, right⟩ over the last axis and all fields."""
+    xp = namespace(*left)
+    return sum(xp.sum(a * b, axis=-1) for a, b in zip(left, right, strict=True))
+
+
+def _alignment(hidden_before: Array, d_a: Array, gradient: Any) -> Array:
+    """Cosine between h_{t-1} ⊗ δa_t and ∂L/∂U, [T, *batch]."""
+    xp = namespace(d_a)
+    whole = gradient.recurrent_kernel / xp.max(xp.abs(gradient.recurrent_kernel))
+    whole = whole / xp.sqrt(xp.sum(whole**2))
+    return xp.sum((_unit(xp, hidden_before) @ whole) * _unit(xp, d_a), axis=-1)
+
+
+def _unit(xp: Any, x: Array) -> Array:
+    """X over its L2 norm on the last axis; NaN for an exact zero."""
+    size = xp.max(xp.abs(x), axis=-1, keepdims=True)
+    x = x / xp.where(size == 0, xp.nan, size)
+    return x / xp.sqrt(xp.sum(x**2, axis=-1, keepdims=True))

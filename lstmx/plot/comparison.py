@@ -1,0 +1,83 @@
+"""Learning curves of several models on one task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lstmx.comparison import Comparison
+from lstmx.plot import canvas
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+_BLOCKS = 250  # most points of a training curve: single steps are too noisy to compare
+_WIDE = 30  # greatest over least loss from which on the ordinate is logarithmic
+
+
+def comparison(comparison: Comparison, *, figure: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """Draw training and validation loss of several models, and their mean absolute error where there is one.
+
+    Validation curves are bold with markers. Training curves are thin and pale, and block means where there are
+    more than 250 steps; the legend says of how many. The dashed line is the task's baseline loss.
+
+    Args:
+        comparison: from `lstmx.compare`.
+        figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new
+            one, which belongs to no pyplot state and shows itself in a notebook.
+
+    Returns:
+        The figure drawn on.
+
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: the figure already holds axes.
+    """
+    if not isinstance(comparison, Comparison):
+        raise TypeError(
+            f"comparison is a {type(comparison).__name__}; expected a Comparison, "
+            "as from lstmx.compare(cells, task)"
+        )
+    error = comparison.validation_error
+    columns = 1 if error is None else 2
+    figure = canvas.figure_for(figure, (6.5 * columns, 4.5))
+
+    panels = figure.subplots(1, columns, squeeze=False)[0]
+    _losses(panels[0], comparison)
+    if error is not None:
+        canvas.title(panels[1], "validation error")
+        _validation(panels[1], comparison, error)
+        panels[1].set_ylabel("mean absolute error")
+        canvas.start_at_zero(panels[1])
+    figure.suptitle(comparison.task)
+    return figure
+
+
+def _losses(ax: Axes, comparison: Comparison) -> None:
+    canvas.title(ax, "loss")
+    training = np.asarray(comparison.training_loss).T
+    size = canvas.block_size(len(training), _BLOCKS)
+    at, means = canvas.block_centres(len(training), size), canvas.block_means(training, size)
+    for curve, (colour, _) in zip(means.T, canvas.styles(), strict=False):
+        ax.plot(at, curve, color=colour, linewidth=0.8, alpha=0.4, marker=canvas.marker_for(at))
+    _validation(ax, comparison, comparison.validation_loss)
+
+    # One entry of the legend stands for the training curves of all models.
+    joined = f" (means of {size} steps)" if size > 1 else ""
+    ax.plot([], [], color="0.4", linewidth=0.8, alpha=0.6, label=f"training{joined}")
+    ax.axhline(comparison.baseline, color="0.4", linestyle="--", linewidth=1, label=comparison.baseline_name)
+    drawn = np.append(comparison.validation_loss, comparison.baseline)
+    if np.nanmin(drawn) > 0 and np.nanmax(drawn) / np.nanmin(drawn) > _WIDE:
+        ax.set_yscale("log")
+    ax.set_ylabel(comparison.metric)
+    ax.legend(fontsize="small")
+
+
+def _validation(ax: Axes, comparison: Comparison, curves: np.ndarray) -> None:
+    steps = np.asarray(comparison.validation_steps)
+    for name, curve, style in zip(comparison.names, np.asarray(curves), canvas.styles(), strict=False):
+        colour, marker = style
+        ax.plot(steps, curve, color=colour, marker=marker, markersize=4, linewidth=2, label=f"{name}, validation")
+    canvas.index_axis(ax.xaxis, "training step", comparison.training_loss.shape[1] + 1)

@@ -1,0 +1,123 @@
+"""What gates do: saturation and time scales of all units."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lstmx.plot import canvas
+from lstmx.statistics import GateStatistics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def saturation(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
+    """Draw how often each unit's gates are nearly closed against how often they are nearly open.
+
+    A unit at (x, y) spends a fraction x of the time below 0.1 and y above 0.9, so none lies above the line
+    x + y = 1, and one on it is always saturated: a gate that acts as a switch.
+
+    Args:
+        statistics: from `lstmx.gate_statistics`.
+        ax: axes to draw on; None for those of a new figure, `ax.figure`.
+
+    Returns:
+        The axes drawn on.
+
+    Raises:
+        TypeError: an argument of another kind.
+
+    References:
+        Karpathy, Johnson & Fei-Fei, "Visualizing and understanding recurrent networks", arXiv 1506.02078,
+        figure 2.
+    """
+    _check(statistics)
+    ax = canvas.axes_for(ax, (5, 5))
+
+    ax.plot([0, 1], [1, 0], color="0.6", linestyle="--", linewidth=1, label="always saturated")
+    for (name, gate), style in zip(statistics.gates.items(), canvas.styles(), strict=False):
+        colour, marker = style
+        ax.plot(
+            np.asarray(gate.left),
+            np.asarray(gate.right),
+            color=colour,
+            marker=marker,
+            linestyle="",
+            markersize=5,
+            markeredgewidth=0,
+            alpha=0.6,
+            label=name.replace("_", " "),
+        )
+    ax.set(
+        xlabel="left saturation (fraction of time below 0.1)",
+        ylabel="right saturation (fraction of time above 0.9)",
+        xlim=(-0.03, 1.03),
+        ylim=(-0.03, 1.03),
+        aspect="equal",
+    )
+    canvas.title(ax, f"gate saturation of {len(statistics.timescale)} units")
+    ax.legend(loc="upper right", fontsize="small")
+    return ax
+
+
+def timescales(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
+    """Draw both estimators of every unit's time scale, units sorted by the geometric one.
+
+    Args:
+        statistics: from `lstmx.gate_statistics`.
+        ax: axes to draw on; None for those of a new figure, `ax.figure`.
+
+    Returns:
+        The axes drawn on, with a logarithmic ordinate. Units without a finite time scale are last, have no
+        marker and are counted in the legend.
+
+    Raises:
+        TypeError: an argument of another kind.
+
+    References:
+        Mahto, Vo, Turek & Huth, "Multi-timescale representation learning in LSTM language models", ICLR 2021.
+    """
+    _check(statistics)
+    ax = canvas.axes_for(ax, (6, 4))
+
+    geometric = np.asarray(statistics.timescale)
+    arithmetic = np.asarray(statistics.timescale_arithmetic)
+    order = np.argsort(geometric)
+    for name, values, colour in (
+        ("arithmetic −1/ln⟨f⟩", arithmetic, canvas.COLOURS[1]),
+        ("geometric −1/⟨ln f⟩", geometric, canvas.COLOURS[0]),
+    ):
+        infinite = np.count_nonzero(~np.isfinite(values))
+        label = f"{name} ({infinite} of {len(values)} units infinite)" if infinite else name
+        ax.plot(np.where(np.isfinite(values), values, np.nan)[order], ".", color=colour, label=label)
+    _log_scale(ax, np.append(geometric, arithmetic))
+    ax.set_ylabel("time scale (steps)")
+    canvas.index_axis(ax.xaxis, "unit, sorted by geometric time scale", len(order))
+    canvas.title(ax, f"time scales of the {statistics.retention_gate.replace('_', ' ')}")
+    ax.legend(loc="upper left", fontsize="small")
+    return ax
+
+
+def _log_scale(ax: Axes, values: np.ndarray) -> None:
+    """A logarithmic ordinate of at least a decade around the finite values, so that its ticks differ."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (1.0, 1.0)
+    middle = np.sqrt(low * high)
+    ax.set_yscale("log")
+    ax.update_datalim([(0, middle / 10**0.5), (0, middle * 10**0.5)], updatex=False)
+    ax.autoscale_view(scalex=False)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _check(statistics: Any) -> None:
+    if not isinstance(statistics, GateStatistics):
+        raise TypeError(
+            f"statistics is a {type(statistics).__name__}; expected GateStatistics, "
+            "as from lstmx.gate_statistics(history)"
+        )

@@ -1,0 +1,80 @@
+"""What a character model's units follow in the text that it reads: plain findings, each with its number."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lstmx.history import History
+
+
+class Tracked(NamedTuple):
+    """A unit whose state follows a property of the text."""
+
+    unit: int
+    correlation: float
+    """Pearson correlation on the second half of the passage; the unit was chosen on the first."""
+
+
+def text_properties(text: str) -> dict[str, np.ndarray]:
+    """Numbers that a reader of a text could keep count of, one for each character."""
+    since_newline, since_space, indent = (np.zeros(len(text)) for _ in range(3))
+    quoted = np.zeros(len(text))
+    column = word = indentation = 0
+    leading, inside = True, False
+    for t, character in enumerate(text):
+        if character == "\n":
+            column, indentation, leading = 0, 0, True
+        else:
+            column += 1
+            leading = leading and character == " "
+            indentation += leading
+        word = 0 if character.isspace() else word + 1
+        inside = inside != (character == '"')
+        since_newline[t], since_space[t], indent[t], quoted[t] = column, word, indentation, inside
+    return {
+        "the position in the line": since_newline,
+        "the position in the word": since_space,
+        "the line's indentation": indent,
+        "being inside double quotes": quoted,
+    }
+
+
+def tracked_properties(history: History, text: str) -> dict[str, Tracked]:
+    """For each property of the text, the unit whose state follows it best.
+
+    The unit is chosen by its correlation with the property on the first half of the passage and reported with
+    the one on the second half, so that the best of many units by chance does not pass for a finding.
+
+    Args:
+        history: a pass without batch axes over the text, [T, H].
+        text: the T characters read.
+
+    Returns:
+        Property to unit; properties that are constant in a half are left out.
+    """
+    state = np.asarray(history.states[-1], np.float64)
+    half = len(text) // 2
+    found = {}
+    for name, values in text_properties(text).items():
+        if np.ptp(values[:half]) == 0 or np.ptp(values[half:]) == 0:
+            continue
+        unit = int(np.argmax(np.abs(_correlations(state[:half], values[:half]))))
+        found[name] = Tracked(unit, float(_correlations(state[half:, unit : unit + 1], values[half:])[0]))
+    return found
+
+
+def gate_by_character(gate: np.ndarray, text: str, least: int = 10) -> dict[str, float]:
+    """Mean over units of a gate [T, H] at each character that occurs at least `least` times, lowest first."""
+    mean = np.asarray(gate, np.float64).mean(axis=1)
+    characters = np.array(list(text))
+    means = {str(c): float(mean[characters == c].mean()) for c in set(text) if text.count(c) >= least}
+    return dict(sorted(means.items(), key=lambda item: item[1]))
+
+
+def _correlations(states: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each column of [T, H] with [T]; 0 for a column that does not move."""
+    states, values = states - states.mean(axis=0), values - values.mean()
+    scale = np.linalg.norm(states, axis=0) * np.linalg.norm(values)
+    return (values @ states) / np.where(scale == 0, np.inf, scale)

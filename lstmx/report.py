@@ -1,0 +1,146 @@
+"""A folder of figures, numbers and sentences about one recorded pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstmx import plot
+from lstmx.comparison import Comparison
+from lstmx.history import History
+from lstmx.reading import gate_by_character, tracked_properties
+from lstmx.statistics import GateStatistics, gate_statistics
+from lstmx.storage import save_history
+
+_MARK = ".lstmx-report"
+_DASHBOARD_STEPS = 400
+
+
+def claim_folder(path: str | Path, force: bool = False) -> Path:
+    """Make the report's folder, or take one that is empty or that an earlier report marked as its own.
+
+    Args:
+        path: the folder.
+        force: write into it whatever it holds.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: the folder holds something that no report wrote.
+        NotADirectoryError: there is a file of this name.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; expected a folder for the report")
+    if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).exists() and not force:
+        raise FileExistsError(
+            f"{folder} holds files that no lstmx report wrote; choose another --output, or --force to write there"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARK).write_text("Written by lstmx; a later report may overwrite this folder.\n")
+    return folder
+
+
+def write_figures(folder: Path, history: History, statistics: GateStatistics | None) -> None:
+    """dynamics.png, and for a gated cell saturation.png and timescales.png."""
+    part = history[: min(len(history), _DASHBOARD_STEPS)]
+    _save(plot.dynamics(part), folder / "dynamics.png")
+    if statistics is not None:
+        _save(plot.saturation(statistics).figure, folder / "saturation.png")
+        _save(plot.timescales(statistics).figure, folder / "timescales.png")
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=110)
+
+
+def state_summary(history: History) -> list[str]:
+    """Range of the final state, and mean and standard deviation of each gate over the pass."""
+    lines = [
+        f"final {name} state: from {np.min(np.asarray(value)):+.4f} to {np.max(np.asarray(value)):+.4f}"
+        for name, value in history.final._asdict().items()
+    ]
+    for name in history.cell.gate_blocks:
+        gate = np.asarray(getattr(history, name))
+        lines.append(f"{name.replace('_', ' ')}: mean {gate.mean():.4f}, standard deviation {gate.std():.4f}")
+    return lines
+
+
+def memory_sentences(statistics: GateStatistics) -> list[str]:
+    """What the time scales and the saturation say, in sentences."""
+    scale = np.asarray(statistics.timescale)
+    longest = int(np.argmax(scale))
+    name = statistics.retention_gate.replace("_", " ")
+    gate = statistics[statistics.retention_gate]
+    open_most = int((np.asarray(gate.right) > 0.5).sum())
+    return [
+        f"By its {name} alone, the median unit keeps half of its state for "
+        f"{np.median(np.asarray(statistics.half_life)):.1f} steps, unit {longest} for "
+        f"{float(np.asarray(statistics.half_life)[longest]):.1f}.",
+        f"{open_most} of {len(scale)} units hold their {name} above 0.9 for more than half of the time; "
+        f"over all units it is above 0.9 for {np.mean(np.asarray(gate.right)):.1%} of the time and below 0.1 for "
+        f"{np.mean(np.asarray(gate.left)):.1%}.",
+    ]
+
+
+def reading_sentences(history: History, text: str) -> list[str]:
+    """What the gates and states of a character model follow in the text, in sentences."""
+    lines = []
+    name = history.cell.retention_gate
+    if name is not None:
+        means = gate_by_character(getattr(history, name), text)
+        if len(means) >= 4:
+            words = [f"{character!r} {mean:.2f}" for character, mean in means.items()]
+            lines.append(
+                f"The {name.replace('_', ' ')} depends on what is read: averaged over units it is lowest at "
+                f"{', '.join(words[:3])} and highest at {', '.join(words[-3:])}."
+            )
+    for what, (unit, correlation) in tracked_properties(history, text).items():
+        lines.append(
+            f"Unit {unit} follows {what} best: correlation {correlation:+.2f} on the second half of the passage "
+            "(the unit was chosen on the first half)."
+        )
+    return lines
+
+
+def statistics_or_none(history: History) -> GateStatistics | None:
+    """The gate statistics of a gated cell, None of another."""
+    return gate_statistics(history) if history.cell.retention_gate is not None else None
+
+
+def write_report(
+    folder: Path,
+    history: History,
+    head: list[str],
+    text: str | None = None,
+    comparison: Comparison | None = None,
+) -> str:
+    """Write figures, history.npz and summary.txt of a pass without batch axes.
+
+    Args:
+        folder: where to, as claimed.
+        history: the pass, [T, H].
+        head: first lines of the summary.
+        text: the characters read, for a character model.
+        comparison: curves of the models trained, for comparison.png.
+
+    Returns:
+        The summary.
+    """
+    statistics = statistics_or_none(history)
+    lines = [*head, "", *state_summary(history)]
+    if statistics is not None:
+        lines += ["", str(statistics), "", *memory_sentences(statistics)]
+    if text is not None:
+        lines += ["", *reading_sentences(history, text)]
+    write_figures(folder, history, statistics)
+    if comparison is not None:
+        _save(plot.comparison(comparison), folder / "comparison.png")
+    extras: dict[str, Any] = {} if text is None else {"text": np.array(text)}
+    save_history(folder / "history.npz", history, **extras)
+    summary = "\n".join(lines) + "\n"
+    (folder / "summary.txt").write_text(summary, encoding="utf-8")
+    return summary

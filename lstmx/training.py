@@ -1,0 +1,261 @@
+"""A linear readout on a cell, and one small optax loop. Needs JAX and optax."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstmx.arrays import Array, Draws, float_dtype, is_jax, jax, jnp, namespace, require
+from lstmx.cells.base import Cell
+from lstmx.checks import array, one_of, parameters, positive
+from lstmx.tasks import Batch
+from lstmx.unroll import run
+
+LOSSES = ("cross_entropy", "mean_squared_error")
+
+
+class ReadoutParams(NamedTuple):
+    """A linear map from outputs to predictions."""
+
+    kernel: Array
+    """[H, O]."""
+    bias: Array
+    """[O]."""
+
+
+class ModelParams(NamedTuple):
+    """Parameters of a cell and of its readout."""
+
+    cell: Any
+    readout: ReadoutParams
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A cell and a linear readout of its outputs, with the loss that it is trained on.
+
+    Attributes:
+        cell: the recurrent cell.
+        output_size: classes or values O predicted at each step.
+        loss: "cross_entropy" (targets are classes, nats) or "mean_squared_error".
+    """
+
+    cell: Cell
+    output_size: int
+    loss: str = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cell, Cell):
+            raise TypeError(f"cell is a {type(self.cell).__name__}; expected a cell such as lstmx.LSTM(3, 8)")
+        positive("output_size", self.output_size)
+        one_of("loss", self.loss, LOSSES)
+
+    def init(self, key: Any, dtype: Any = "float32") -> ModelParams:
+        """Fresh parameters: the cell's own, a Glorot-uniform readout kernel and a zero bias.
+
+        Args:
+            key: an int, a `numpy.random.Generator` or a JAX key, as for a cell.
+            dtype: "float32" or "float64".
+        """
+        draws = Draws(key)
+        dtype = float_dtype(draws.xp, dtype)
+        kernel = draws.glorot_uniform(self.cell.hidden_size, self.output_size, 1, dtype)
+        bias = draws.xp.zeros(self.output_size, dtype=dtype)
+        return ModelParams(self.cell.draw(draws, dtype), ReadoutParams(kernel, bias))
+
+    def predict(self, params: ModelParams, xs: Array, state: Any = None) -> tuple[Array, Any]:
+        """Predictions [T, *batch, O] (logits for cross entropy) and the final state, as `lstmx.run`."""
+        outputs, final = run(self.cell, params.cell, xs, state)
+        return outputs @ params.readout.kernel + params.readout.bias, final
+
+    def count(self) -> int:
+        """Number of parameters."""
+        readout = (self.cell.hidden_size + 1) * self.output_size
+        return readout + sum(int(np.prod(shape)) for shape in self.cell.parameter_shapes())
+
+
+class Training(NamedTuple):
+    """What `train` returns; pass it back as `resume=` to go on."""
+
+    params: ModelParams
+    optimizer_state: Any
+    step: int
+    """Steps done in all; the next batch is `batches(step)`."""
+    losses: np.ndarray
+    """Training loss of each step done so far, [step]."""
+    gradient_norms: np.ndarray
+    """Global L2 norm of the gradient before clipping, [step]."""
+    interrupted: bool = False
+    """Whether Ctrl-C ended it early."""
+
+
+class TrainingDiverged(FloatingPointError):
+    """The loss became NaN or infinite; `training` holds everything up to the step before."""
+
+    def __init__(self, message: str, training: Training):
+        super().__init__(message)
+        self.training = training
+
+
+def train(
+    model: Model,
+    params: ModelParams,
+    batches: Callable[[int], Batch],
+    optimizer: Any = None,
+    steps: int = 1000,
+    *,
+    clip: float = 1.0,
+    progress: bool = True,
+    resume: Training | None = None,
+    after_step: Callable[[Training], None] | None = None,
+) -> Training:
+    """Minimise a model's loss, one batch a step.
+
+    Deterministic: the same parameters and batches give the same numbers, and 10 steps then 10 resumed are the
+    same as 20. Batches are converted to the parameters' dtype. Ctrl-C ends the training and returns what was
+    trained, marked `interrupted`.
+
+    Args:
+        model: what to train.
+        params: its parameters in JAX, as from `model.init(0)`; not looked at when resuming.
+        batches: the batch of each step number, such as `task.batch`.
+        optimizer: an optax optimizer; None for Adam with learning rate 3e-3.
+        steps: steps to do now.
+        clip: global L2 norm that gradients are clipped to before the optimizer; infinity for no clipping.
+        progress: show a progress bar with the loss.
+        resume: what an earlier call returned, with the same model and optimizer.
+        after_step: called with the training so far after every step.
+
+    Returns:
+        Parameters, optimizer state, and loss and gradient norm of every step.
+
+    Raises:
+        ImportError: JAX or optax is not installed.
+        TypeError: an argument of the wrong kind, or parameters in NumPy.
+        ValueError: a number out of range, or parameters of another model.
+        TrainingDiverged: the loss of a step is not finite; names the step and carries the training before it.
+    """
+    require("jax", "training")
+    tqdm = require("tqdm.auto", "the progress bar")
+    steps = positive("steps", steps, 0)
+    if not (isinstance(clip, (int, float)) and clip > 0):
+        raise ValueError(f"clip is {clip!r}; expected a positive number, float('inf') for none")
+    optimizer = adam() if optimizer is None else optimizer
+    if resume is None:
+        _check_params(model, params)
+        resume = Training(params, optimizer.init(params), 0, np.empty(0), np.empty(0))
+    _check_params(model, resume.params)
+
+    training = resume
+    update = _update(model, optimizer, float(clip))
+    losses, norms = list(training.losses), list(training.gradient_norms)
+    interrupted = False
+    with tqdm.tqdm(total=steps, disable=not progress, unit="step", desc=type(model.cell).__name__) as bar:
+        try:
+            for step in range(training.step, training.step + steps):
+                batch = _to_jax(batches(step), training.params)
+                params, optimizer_state, loss, norm = update(training.params, training.optimizer_state, batch)
+                loss = float(loss)
+                if not np.isfinite(loss):
+                    message = f"the loss of step {step} is {loss}; lower the learning rate or clip harder"
+                    raise TrainingDiverged(message, _with_history(training, losses, norms))
+                losses.append(loss)
+                norms.append(float(norm))
+                training = training._replace(params=params, optimizer_state=optimizer_state, step=step + 1)
+                if after_step is not None:
+                    after_step(training)
+                bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                bar.update()
+        except KeyboardInterrupt:
+            interrupted = True
+    return _with_history(training, losses, norms)._replace(interrupted=interrupted)
+
+
+def evaluate(model: Model, params: ModelParams, batch: Batch) -> tuple[float, float]:
+    """Loss and mean absolute error of a model on a batch.
+
+    Args:
+        model: the model.
+        params: its parameters in JAX.
+        batch: sequences, targets and weights.
+
+    Returns:
+        The loss, and the weighted mean absolute error; NaN for cross entropy, where it has no meaning.
+    """
+    _check_params(model, params)
+    loss, error = _compiled_loss(model)(params, _to_jax(batch, params))
+    return float(loss), float(error)
+
+
+@functools.cache
+def adam(learning_rate: float = 3e-3) -> Any:
+    """Optax's Adam; the same object for the same rate, so that a training step is compiled once."""
+    return require("optax", "training").adam(learning_rate)
+
+
+def _with_history(training: Training, losses: list[float], norms: list[float]) -> Training:
+    done = training.step
+    return training._replace(losses=np.array(losses[:done]), gradient_norms=np.array(norms[:done]))
+
+
+def _check_params(model: Model, params: Any) -> None:
+    require("jax", "training")
+    if not isinstance(params, ModelParams):
+        raise TypeError(f"params is a {type(params).__name__}; expected ModelParams, as from model.init(0)")
+    parameters(model.cell, params.cell)
+    shape = (model.cell.hidden_size, model.output_size)
+    array("params.readout.kernel", params.readout.kernel)
+    if tuple(params.readout.kernel.shape) != shape:
+        raise ValueError(
+            f"params.readout.kernel has shape {tuple(params.readout.kernel.shape)}; this model expects {shape}"
+        )
+    if not is_jax(namespace(*params.cell)):
+        raise TypeError(
+            "training differentiates with JAX, but params are NumPy arrays: model.init(0) makes JAX ones"
+        )
+
+
+def _to_jax(batch: Batch, params: ModelParams) -> Batch:
+    dtype = params.readout.kernel.dtype
+
+    def convert(x: Any) -> Array:
+        return jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None)
+
+    return Batch(*(convert(x) for x in batch))
+
+
+def _loss(model: Model, params: ModelParams, batch: Batch) -> tuple[Array, Array]:
+    """Weighted mean loss, and weighted mean absolute error (NaN for cross entropy)."""
+    predictions, _ = model.predict(params, batch.inputs)
+    weight = batch.weights / batch.weights.sum()
+    if model.loss == "cross_entropy":
+        log_p = jax.nn.log_softmax(predictions)
+        chosen = jnp.take_along_axis(log_p, batch.targets[..., None], axis=-1)[..., 0]
+        return -(weight * chosen).sum(), jnp.full((), jnp.nan, log_p.dtype)
+    difference = predictions - batch.targets
+    return (weight * (difference**2).mean(-1)).sum(), (weight * jnp.abs(difference).mean(-1)).sum()
+
+
+@functools.lru_cache(maxsize=16)
+def _update(model: Model, optimizer: Any, clip: float) -> Any:
+    """The compiled training step of a model: one for each model, optimizer and clipping."""
+    optax = require("optax", "training")
+
+    def update(params: ModelParams, state: Any, batch: Batch) -> tuple[ModelParams, Any, Array, Array]:
+        (loss, _), gradient = jax.value_and_grad(functools.partial(_loss, model), has_aux=True)(params, batch)
+        norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient)))
+        scale = jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30)).astype(norm.dtype)
+        clipped = jax.tree.map(lambda g: g * scale, gradient)
+        updates, state = optimizer.update(clipped, state, params)
+        return optax.apply_updates(params, updates), state, loss, norm
+
+    return jax.jit(update)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_loss(model: Model) -> Any:
+    return jax.jit(functools.partial(_loss, model))

@@ -1,0 +1,195 @@
+"""The optax loop: deterministic, resumable, clipped, loud about divergence; and `compare`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lstmx
+from lstmx.training import adam
+
+TASK = lstmx.adding_problem(length=8, batch=16, seed=0)
+MODEL = lstmx.Model(lstmx.LSTM(2, 6), 1, "mean_squared_error")
+
+
+def norm(tree):
+    return np.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(tree)))
+
+
+def test_training_lowers_the_loss():
+    training = lstmx.train(MODEL, MODEL.init(0), TASK.batch, adam(3e-2), 200, progress=False)
+    assert training.step == 200
+    assert training.losses.shape == training.gradient_norms.shape == (200,)
+    assert training.losses[-20:].mean() < 0.5 * training.losses[:5].mean()
+
+
+def test_training_is_deterministic_and_resumes_to_the_bit():
+    whole = lstmx.train(MODEL, MODEL.init(0), TASK.batch, steps=20, progress=False)
+    half = lstmx.train(MODEL, MODEL.init(0), TASK.batch, steps=12, progress=False)
+    rest = lstmx.train(MODEL, None, TASK.batch, steps=8, progress=False, resume=half)
+    for left, right in zip(jax.tree.leaves(whole.params), jax.tree.leaves(rest.params), strict=True):
+        np.testing.assert_array_equal(left, right)
+    np.testing.assert_array_equal(whole.losses, rest.losses)
+    np.testing.assert_array_equal(whole.gradient_norms, rest.gradient_norms)
+
+
+def test_loss_and_gradient_norm_are_those_of_the_batch():
+    params = MODEL.init(1)
+    training = lstmx.train(MODEL, params, TASK.batch, steps=1, progress=False)
+    inputs, targets, _ = TASK.batch(0)
+
+    def loss(params):
+        predictions, _ = MODEL.predict(params, jnp.asarray(inputs))
+        return jnp.mean((predictions[-1] - targets[-1]) ** 2)
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    assert training.losses[0] == pytest.approx(float(value), rel=1e-6)
+    assert training.gradient_norms[0] == pytest.approx(norm(gradient), rel=1e-5)
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    params = MODEL.init(1)
+    training = lstmx.train(MODEL, params, TASK.batch, optax.sgd(1.0), 1, clip=1e-3, progress=False)
+    moved = jax.tree.map(lambda a, b: a - b, params, training.params)
+    assert norm(moved) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_cross_entropy_of_equal_logits_is_log_of_the_classes():
+    task = lstmx.copy_memory(delay=3, batch=2)
+    model = lstmx.Model(lstmx.GRU(10, 4), 9)
+    params = jax.tree.map(jnp.zeros_like, model.init(0))
+    loss, error = lstmx.evaluate(model, params, task.validation)
+    assert loss == pytest.approx(np.log(9), rel=1e-6)
+    assert np.isnan(error)
+
+
+def test_mean_absolute_error_counts_weighted_steps_only():
+    params = jax.tree.map(jnp.zeros_like, MODEL.init(0))
+    loss, error = lstmx.evaluate(MODEL, params, TASK.validation)
+    assert error == pytest.approx(np.abs(TASK.validation.targets[-1]).mean(), rel=1e-6)
+    assert loss == pytest.approx((TASK.validation.targets[-1] ** 2).mean(), rel=1e-6)
+
+
+def test_divergence_names_the_step_and_keeps_what_was_trained():
+    def batches(step):
+        batch = TASK.batch(step)
+        return batch._replace(inputs=batch.inputs * np.float32("nan")) if step == 3 else batch
+
+    with pytest.raises(lstmx.TrainingDiverged, match="the loss of step 3 is nan") as caught:
+        lstmx.train(MODEL, MODEL.init(0), batches, steps=10, progress=False)
+    kept = caught.value.training
+    assert kept.step == 3
+    np.testing.assert_array_equal(
+        kept.losses, lstmx.train(MODEL, MODEL.init(0), TASK.batch, steps=3, progress=False).losses
+    )
+
+
+def test_interrupting_returns_what_was_trained():
+    def batches(step):
+        if step == 4:
+            raise KeyboardInterrupt
+        return TASK.batch(step)
+
+    training = lstmx.train(MODEL, MODEL.init(0), batches, steps=10, progress=False)
+    assert training.interrupted
+    assert training.step == len(training.losses) == 4
+
+
+def test_float64_parameters_train_in_float64():
+    training = lstmx.train(MODEL, MODEL.init(0, "float64"), TASK.batch, steps=2, progress=False)
+    assert {leaf.dtype for leaf in jax.tree.leaves(training.params)} == {np.dtype("float64")}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: lstmx.train(MODEL, MODEL.init(np.random.default_rng(0)), TASK.batch), TypeError, "NumPy arrays"),
+        (lambda: lstmx.train(MODEL, MODEL.init(0).cell, TASK.batch), TypeError, "expected ModelParams"),
+        (lambda: lstmx.train(MODEL, MODEL.init(0), TASK.batch, steps=-1), ValueError, "steps is -1"),
+        (lambda: lstmx.train(MODEL, MODEL.init(0), TASK.batch, clip=0), ValueError, "clip is 0"),
+        (lambda: lstmx.Model(lstmx.LSTM, 3), TypeError, "cell is a ABCMeta"),
+        (lambda: lstmx.Model(lstmx.LSTM(2, 3), 3, "hinge"), ValueError, "loss is 'hinge'; expected one of"),
+        (
+            lambda: lstmx.train(MODEL, lstmx.Model(lstmx.LSTM(2, 6), 2).init(0), TASK.batch),
+            ValueError,
+            "params.readout.kernel has shape",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+def test_compare_matches_parameter_counts():
+    cells = [lstmx.LSTM(2, 16), lstmx.GRU(2, 3), lstmx.SimpleRNN(2, 3)]
+    comparison = lstmx.compare(cells, TASK, steps=4, evaluations=2, progress=False)
+    assert comparison.names == ("LSTM", "GRU", "SimpleRNN")
+    counts = comparison.parameter_counts
+    assert counts[0] == 4 * 16 * (2 + 16 + 1) + 17
+    for cell, count in zip(comparison.cells, counts, strict=True):
+        for size in (cell.hidden_size - 1, cell.hidden_size + 1):
+            other = type(cell)(2, size)
+            assert abs(count - counts[0]) <= abs(lstmx.Model(other, 1).count() - counts[0])
+    assert comparison.training_loss.shape == (3, 4)
+    assert comparison.validation_loss.shape == comparison.validation_error.shape == (3, 3)
+    np.testing.assert_array_equal(comparison.validation_steps, [0, 2, 4])
+    np.testing.assert_array_equal(comparison.final_loss, comparison.validation_loss[:, -1])
+    assert "SimpleRNN" in str(comparison)
+    assert "always 1" in str(comparison)
+
+
+def test_compare_matches_hidden_sizes():
+    cells = {"forgetful": lstmx.LSTM(2, 5, forget_bias=-1.0), "patient": lstmx.LSTM(2, 9, forget_bias=3.0)}
+    comparison = lstmx.compare(cells, TASK, steps=1, match="hidden_size", progress=False)
+    assert comparison.names == ("forgetful", "patient")
+    assert comparison.cells == (lstmx.LSTM(2, 5, -1.0), lstmx.LSTM(2, 5, 3.0))
+
+
+def test_next_step_prediction_of_two_cells_is_one_call():
+    time = np.arange(30)[:, None, None] * 0.3
+    waves = np.sin(time + np.linspace(0, 6, 20)[None, :, None] + np.arange(3)).astype(np.float32)
+    cells = [lstmx.LSTM(3, 16), lstmx.SimpleRNN(3, 16)]
+    comparison = lstmx.compare(cells, lstmx.next_step(waves), steps=300, match="hidden_size", progress=False)
+    assert (comparison.final_loss < 0.5 * comparison.baseline).all()
+    assert (comparison.validation_error[:, -1] < comparison.validation_error[:, 0]).all()
+
+
+def test_compare_keeps_what_an_interruption_left():
+    calls = []
+
+    def batch(step):
+        calls.append(step)
+        if len(calls) == 6:  # the second step of the second model
+            raise KeyboardInterrupt
+        return TASK.batch(step)
+
+    import dataclasses
+
+    task = dataclasses.replace(TASK, batch=batch)
+    cells = [lstmx.LSTM(2, 4), lstmx.GRU(2, 4), lstmx.SimpleRNN(2, 4)]
+    comparison = lstmx.compare(cells, task, steps=4, progress=False)
+    assert comparison.interrupted
+    assert comparison.names == ("LSTM", "GRU")
+    np.testing.assert_array_equal(np.isnan(comparison.training_loss), [[0, 0, 0, 0], [0, 1, 1, 1]])
+    assert np.isfinite(comparison.final_loss).all()
+
+
+@pytest.mark.parametrize(
+    ("cells", "error", "match"),
+    [
+        ([], ValueError, "cells is empty"),
+        ([lstmx.LSTM(2, 3), lstmx.LSTM(2, 4)], ValueError, "two cells are called 'LSTM'"),
+        ([lstmx.LSTM(3, 3)], ValueError, "input_size=3; the task 'adding problem, T = 8' gives 2 features"),
+        (["LSTM"], TypeError, "cell 0 is a str"),
+    ],
+)
+def test_compare_names_what_is_wrong(cells, error, match):
+    with pytest.raises(error, match=match):
+        lstmx.compare(cells, TASK, steps=1)
+
+
+def test_compare_wants_a_task():
+    with pytest.raises(TypeError, match="task is a str; expected a Task"):
+        lstmx.compare([lstmx.LSTM(2, 3)], "adding")

@@ -18,8 +18,13 @@ from lstmx.comparison import Comparison as Comparison
 from lstmx.comparison import compare as compare
 from lstmx.gradients import GateShare as GateShare
 from lstmx.gradients import GradientFlow as GradientFlow
+from lstmx.gradients import Influence as Influence
+from lstmx.gradients import PathSpectrum as PathSpectrum
+from lstmx.gradients import gate_kernel as gate_kernel
 from lstmx.gradients import gradient_flow as gradient_flow
 from lstmx.gradients import highway as highway
+from lstmx.gradients import influence as influence
+from lstmx.gradients import path_spectrum as path_spectrum
 from lstmx.history import History as History
 from lstmx.statistics import GateStatistics as GateStatistics
 from lstmx.statistics import UnitStatistics as UnitStatistics

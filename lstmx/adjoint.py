@@ -132,14 +132,14 @@ def _part(history: History, extras: Any, start: Array, size: int) -> tuple[Histo
     return History(history.cell, history.params, initial, inputs, states, stored), extras
 
 
-def pull_by(cell: Any, params: Any) -> Callable[[Any, Any], Any]:
-    """The cell's one step back for a loop, `(slopes, state cotangent) -> state cotangent before`."""
+def pull_by(cell: Any, params: Any) -> Callable[[Any, Scaled], Scaled]:
+    """The cell's one step back for a loop, `(slopes, state cotangent) -> cotangent of the state before`."""
     transposed = materialised(params.recurrent_kernel.T)
-    return lambda slopes, cotangent: cell.pull(transposed, slopes, cotangent)[0]
+    return lambda slopes, cotangent: cotangent._replace(value=cell.pull(transposed, slopes, cotangent.value)[0])
 
 
 def walk_back(
-    cell: Any, hand_back: Callable[[Any, Any], Any], slopes: Any, packed: Array, direct: Scaled | None
+    cell: Any, hand_back: Callable[[Any, Scaled], Scaled], slopes: Any, packed: Array, direct: Scaled | None
 ) -> tuple[Array, Scaled]:
     """The reverse recurrence v_{t-1} = hand_back(v_t + direct_t), from the last step of `slopes` to the first.
 
@@ -147,7 +147,8 @@ def walk_back(
         cell: the cell.
         hand_back: the linear map of one step back, such as `pull_by(cell, params)`.
         slopes: the cell's linearisation of each step, [T, ...].
-        packed: cotangent of the state after the last step, `pack`ed.
+        packed: cotangent of the state after the last step, `pack`ed; more leading axes than the slopes' are
+            cotangents walked back together.
         direct: ∂L/∂h_t at fixed other outputs, [T, *batch, H]; None for none.
 
     Returns:
@@ -159,7 +160,7 @@ def walk_back(
     def step(packed: Array, x: Any) -> tuple[Array, Array]:
         slopes, direct = x
         cotangent = normalised(_inject(unpack(packed, kind, h), direct))
-        packed = pack(cotangent._replace(value=hand_back(slopes, cotangent.value)))
+        packed = pack(hand_back(slopes, cotangent))
         return packed, packed
 
     before, handed = scan(step, packed, (slopes, direct), reverse=True)

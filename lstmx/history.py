@@ -184,6 +184,18 @@ class History:
         joined = map_tree(lambda *arrays: xp.concat(arrays), *parts)
         return History(histories[0].cell, histories[0].params, histories[0].initial, *joined)
 
+    def summary(self) -> str:
+        """Range of the final state, and mean and standard deviation of each gate, a line each."""
+        lines = [repr(self)]
+        for name, value in self.final._asdict().items():
+            low, high = np.min(np.asarray(value)), np.max(np.asarray(value))
+            lines.append(f"final {name} state: from {low:+.4f} to {high:+.4f}")
+        gates = self.gates
+        for name in self.cell.gate_blocks:
+            gate = np.asarray(getattr(gates, name))
+            lines.append(f"{name.replace('_', ' ')}: mean {gate.mean():.4f}, standard deviation {gate.std():.4f}")
+        return "\n".join(lines)
+
     def __repr__(self) -> str:
         kept = "states" if self.stored is None else "all"
         library = "JAX" if is_jax(namespace(self.inputs)) else "NumPy"

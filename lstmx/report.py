@@ -57,18 +57,6 @@ def _save(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def state_summary(history: History) -> list[str]:
-    """Range of the final state, and mean and standard deviation of each gate over the pass."""
-    lines = [
-        f"final {name} state: from {np.min(np.asarray(value)):+.4f} to {np.max(np.asarray(value)):+.4f}"
-        for name, value in history.final._asdict().items()
-    ]
-    for name in history.cell.gate_blocks:
-        gate = np.asarray(getattr(history, name))
-        lines.append(f"{name.replace('_', ' ')}: mean {gate.mean():.4f}, standard deviation {gate.std():.4f}")
-    return lines
-
-
 def memory_sentences(statistics: GateStatistics) -> list[str]:
     """What the time scales and the saturation say, in sentences."""
     scale = np.asarray(statistics.timescale)
@@ -131,7 +119,7 @@ def write_report(
         The summary.
     """
     statistics = statistics_or_none(history)
-    lines = [*head, "", *state_summary(history)]
+    lines = [*head, "", history.summary()]
     if statistics is not None:
         lines += ["", str(statistics), "", *memory_sentences(statistics)]
     if text is not None:

@@ -66,13 +66,13 @@ def normalised(number: Scaled) -> Scaled:
     return Scaled(times_power(xp, number.value, -size), xp.maximum(number.exponent + size, np.int32(NOTHING)))
 
 
-def scaled(value: Any) -> Scaled:
-    """A tree of arrays [*lead, N] as `Scaled`, an exact zero with the exponent `NOTHING`."""
+def scaled(value: Any, exponent: Array | int = 0) -> Scaled:
+    """A tree of arrays [*lead, N] times 2^exponent as `Scaled`, an exact zero with the exponent `NOTHING`."""
     xp = namespace(*leaves(value))
     size = magnitude(xp, value)
-    exponent = exponent_of(xp, size)
-    nothing = xp.full_like(exponent, NOTHING)
-    return Scaled(times_power(xp, value, -exponent), xp.where(size == 0, nothing, exponent))
+    own = exponent_of(xp, size)
+    nothing = xp.full_like(own, NOTHING)
+    return Scaled(times_power(xp, value, -own), xp.where(size == 0, nothing, xp.maximum(own + exponent, nothing)))
 
 
 def add(left: Scaled, right: Scaled) -> Scaled:
@@ -82,6 +82,14 @@ def add(left: Scaled, right: Scaled) -> Scaled:
     a = times_power(xp, left.value, left.exponent - exponent)
     b = times_power(xp, right.value, right.exponent - exponent)
     return Scaled(map_tree(lambda x, y: x + y, a, b), exponent)
+
+
+def total(numbers: Scaled) -> Scaled:
+    """The sum over axis 0, on the largest scale."""
+    xp = namespace(*leaves(numbers.value), numbers.exponent)
+    exponent = xp.max(numbers.exponent, axis=0)
+    terms = times_power(xp, numbers.value, numbers.exponent - exponent)
+    return Scaled(map_tree(lambda x: xp.sum(x, axis=0), terms), exponent)
 
 
 def unscaled(number: Scaled) -> Any:
@@ -121,3 +129,13 @@ def log_norm(number: Scaled) -> Array:
     square = xp.where(empty, xp.ones_like(size), square)
     logarithm = xp.log(size) + 0.5 * xp.log(square) + number.exponent.astype(size.dtype) * math.log(2)
     return xp.where(empty, -xp.inf, logarithm)
+
+
+def log_hypot(logs: Array, axis: int) -> Array:
+    """Log of the root of the sum of squares of numbers given by their logs; −inf where all are zero."""
+    xp = namespace(logs)
+    largest = xp.max(logs, axis=axis, keepdims=True)
+    empty = xp.isneginf(largest)
+    square = xp.sum(xp.exp(2 * (logs - xp.where(empty, xp.zeros_like(largest), largest))), axis=axis)
+    empty, largest = xp.squeeze(empty, axis=axis), xp.squeeze(largest, axis=axis)
+    return xp.where(empty, -xp.inf, largest + 0.5 * xp.log(xp.where(empty, xp.ones_like(square), square)))

@@ -126,7 +126,7 @@ def train(
         optimizer: an optax optimizer; None for Adam with learning rate 3e-3.
         steps: steps to do now.
         clip: global L2 norm that gradients are clipped to before the optimizer; infinity for no clipping.
-        progress: show a progress bar with the loss.
+        progress: show a progress bar with the loss where standard error is a terminal or a notebook.
         resume: what an earlier call returned, with the same model and optimizer.
         after_step: called with the training so far after every step.
 
@@ -154,7 +154,9 @@ def train(
     update = _update(model, optimizer, float(clip))
     losses, norms = list(training.losses), list(training.gradient_norms)
     interrupted = False
-    with tqdm.tqdm(total=steps, disable=not progress, unit="step", desc=type(model.cell).__name__) as bar:
+    with tqdm.tqdm(
+        total=steps, disable=None if progress else True, unit="step", desc=type(model.cell).__name__
+    ) as bar:
         try:
             for step in range(training.step, training.step + steps):
                 batch = _to_jax(batches(step), training.params)

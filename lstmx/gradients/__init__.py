@@ -4,3 +4,8 @@ from lstmx.gradients.flow import GateShare as GateShare
 from lstmx.gradients.flow import GradientFlow as GradientFlow
 from lstmx.gradients.flow import gradient_flow as gradient_flow
 from lstmx.gradients.highway import highway as highway
+from lstmx.gradients.influence import Influence as Influence
+from lstmx.gradients.influence import gate_kernel as gate_kernel
+from lstmx.gradients.influence import influence as influence
+from lstmx.gradients.paths import PathSpectrum as PathSpectrum
+from lstmx.gradients.paths import path_spectrum as path_spectrum

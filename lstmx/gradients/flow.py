@@ -199,8 +199,8 @@ def _flow(
 def _walk_highway(cell: Any, slopes: Any, packed: Array, injected: Scaled | None) -> tuple[Array, Array]:
     """As `walk_back`, along the retention gates alone: the cotangent, and the log norm at each step."""
 
-    def hand_back(slopes: Any, cotangent: Any) -> Any:
-        return cell.straight(slopes, cotangent)
+    def hand_back(slopes: Any, cotangent: Scaled) -> Scaled:
+        return cotangent._replace(value=cell.straight(slopes, cotangent.value))
 
     before, arriving = walk_back(cell, hand_back, slopes, packed, injected)
     return before, log_norm(arriving._replace(value=cell.total_cotangent(slopes, arriving.value)[-1]))

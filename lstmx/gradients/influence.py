@@ -1,0 +1,258 @@
+"""`influence`: how much an output moves when an earlier input or state does, for pairs of steps.
+
+`gate_kernel` is the weight that the gates, taken as given, put on earlier steps: another thing, with its own name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from lstmx.adjoint import pull_by, reverse_chunks
+from lstmx.arrays import Array, is_traced, jit, log_sigmoid, map_tree, namespace, result, scan
+from lstmx.checks import finite, finite_parameters, one_of, positive
+from lstmx.history import History
+from lstmx.scaling import NOTHING, Scaled, add, log_hypot, log_norm, normalised, pack, scaled, unpack
+
+_ALL_PAIRS = 512
+_EXACT_UNITS = 512
+_GROUP_ELEMENTS = 2**23  # of cotangents carried back at a time
+
+
+@result
+class Influence:
+    """Sensitivity of outputs to earlier inputs or states: Frobenius norms of ∂h_t/∂x_s or ∂h_t/∂s_s.
+
+    Attributes:
+        log_norms: natural logs, [outputs, inputs, *batch]; −inf where s > t, and for an exact zero.
+        outputs: the steps t, [outputs].
+        inputs: the steps s, [inputs].
+        standard_error: of `norms` when estimated by probes, relative to them, [outputs, inputs, *batch]; None for
+            exact norms.
+    """
+
+    log_norms: Array
+    outputs: Array
+    inputs: Array
+    standard_error: Array | None
+
+    @property
+    def norms(self) -> Array:
+        """‖∂h_t/∂x_s‖, [outputs, inputs, *batch]."""
+        return namespace(self.log_norms).exp(self.log_norms)
+
+    @property
+    def lag_profile(self) -> np.ndarray:
+        """Mean of `norms` over the pairs of each lag t − s = 0, 1, …, [lags, *batch]; NaN for a lag without one."""
+        norms = np.asarray(self.norms, np.float64)
+        lag = np.asarray(self.outputs)[:, None] - np.asarray(self.inputs)[None, :]
+        profile = np.full((max(int(lag.max()), 0) + 1, *norms.shape[2:]), np.nan)
+        for k in range(len(profile)):
+            pairs = norms[lag == k]
+            if len(pairs):
+                profile[k] = pairs.mean(axis=0)
+        return profile
+
+    @property
+    def mean_lag(self) -> np.ndarray:
+        """Σ ℓ I(ℓ) / Σ I(ℓ) of the lag profile, in steps, [*batch]."""
+        profile = self.lag_profile
+        lags = np.arange(len(profile)).reshape(-1, *(1,) * (profile.ndim - 1))
+        return np.nansum(lags * profile, axis=0) / np.nansum(profile, axis=0)
+
+    def quantile(self, fraction: float = 0.95) -> np.ndarray:
+        """Least lag within which this fraction of the lag profile's sum lies, in steps, [*batch].
+
+        Raises:
+            ValueError: fraction is not between 0 and 1.
+        """
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction is {fraction!r}; expected a number between 0 and 1")
+        cumulated = np.nancumsum(self.lag_profile, axis=0)
+        return np.argmax(cumulated >= fraction * cumulated[-1] * (1 - 1e-12), axis=0)
+
+    def __repr__(self) -> str:
+        kind = "exact" if self.standard_error is None else "by probes"
+        return f"Influence({len(self.outputs)} output steps on {len(self.inputs)} earlier steps, {kind})"
+
+
+def influence(
+    history: History,
+    outputs: Any = None,
+    inputs: Any = None,
+    probes: int | None = None,
+    *,
+    of: str = "inputs",
+    seed: int = 0,
+) -> Influence:
+    """How strongly outputs depend on earlier inputs or states, every way through the gates included.
+
+    One reverse pass carries H cotangents for each output step, or `probes` of them: for a random vector v of
+    signs, E ‖vᵀ ∂h_t/∂x_s‖² is the squared Frobenius norm (Hutchinson's estimator).
+
+    Args:
+        history: the recorded pass.
+        outputs: output steps t, integers; None for all steps of a history of at most 512, else the last one.
+        inputs: earlier steps s to report on; None for all.
+        probes: number of sign vectors, at least 2; None for the exact norms, for at most 512 units.
+        of: "inputs" for ∂h_t/∂x_s, "state" for ∂h_t/∂s_s with s_s the joint state after step s.
+        seed: of the probes.
+
+    Returns:
+        The influence of each pair.
+
+    Raises:
+        TypeError: a step or the number of probes is no integer.
+        ValueError: a step outside the history, fewer than 2 probes, more than 512 units without probes, another
+            word for `of`, or NaN or infinity in parameters, inputs or states.
+    """
+    length, cell = len(history), history.cell
+    one_of("of", of, ("inputs", "state"))
+    chosen = _steps("outputs", outputs, length, list(range(length)) if length <= _ALL_PAIRS else [length - 1])
+    reported = _steps("inputs", inputs, length, list(range(length)))
+    if probes is not None:
+        positive("probes", probes, 2)
+    elif cell.hidden_size > _EXACT_UNITS:
+        raise ValueError(
+            f"exact influence takes at most {_EXACT_UNITS} units; pass probes=32 for {cell.hidden_size}"
+        )
+    finite_parameters(history.params)
+    finite("inputs", history.inputs, "feature")
+    finite("hidden_state", history.hidden_state)
+
+    vectors = np.eye(cell.hidden_size)
+    if probes is not None:
+        vectors = np.random.default_rng(seed).choice([-1.0, 1.0], size=(probes, cell.hidden_size))
+    xp = namespace(history.inputs)
+    vectors = xp.asarray(vectors, dtype=history.inputs.dtype)
+    width = vectors.size * max(1, int(np.prod(history.batch)))
+    size = max(1, _GROUP_ELEMENTS // width)
+    logs, errors = [], []
+    for group in range(0, len(chosen), size):
+        last = max(chosen[group : group + size])
+        hot = np.arange(last + 1)[:, None] == np.array(chosen[group : group + size])
+        log_norms, error = _influence(cell, *history[: last + 1].data, vectors, xp.asarray(hot), of=of)
+        missing = [(0, length - last - 1)] + [(0, 0)] * (log_norms.ndim - 1)
+        logs.append(xp.moveaxis(xp.pad(log_norms, missing, constant_values=-np.inf), 1, 0))
+        errors.append(xp.moveaxis(xp.pad(error, missing), 1, 0))
+    rows = np.array(reported)
+    mean = 0.0 if probes is None else 0.5 * math.log(probes)  # probes are averaged, unit vectors added up
+    return Influence(
+        log_norms=xp.concat(logs)[:, rows] - mean,
+        outputs=np.array(chosen),
+        inputs=rows,
+        standard_error=None if probes is None else xp.concat(errors)[:, rows],
+    )
+
+
+@jit(static=("cell", "of"))
+def _influence(
+    cell: Any,
+    params: Any,
+    initial: Any,
+    inputs: Array,
+    states: Any,
+    stored: Array | None,
+    vectors: Array,
+    hot: Array,
+    of: str,
+) -> tuple[Array, Array]:
+    """Log norms and relative standard errors, [T, outputs, *batch], of outputs where `hot` [T, outputs]."""
+    xp = namespace(inputs, vectors)
+    history = History(cell, params, initial, inputs, states, stored)
+    lead = (hot.shape[1], vectors.shape[0], *history.batch)
+    zero = map_tree(lambda x: xp.zeros((*lead, x.shape[-1]), dtype=x.dtype), history.initial)
+    middle = (1,) * len(history.batch)
+    unit = xp.broadcast_to(
+        xp.reshape(vectors, (1, vectors.shape[0], *middle, cell.hidden_size)), zero.hidden.shape
+    )
+    here = scaled(zero._replace(hidden=unit))
+    pull = pull_by(cell, params)
+
+    def step(packed: Array, x: Any) -> tuple[Array, Any]:
+        slopes, hot = x
+        hot = xp.reshape(hot, (-1, 1, *middle))
+        injected = here._replace(exponent=xp.where(hot, here.exponent, xp.full_like(here.exponent, NOTHING)))
+        cotangent = normalised(add(unpack(packed, cell.state_type, cell.hidden_size), injected))
+        reached: Any = cotangent
+        if of == "inputs":
+            d_a = cell.preactivation_cotangent(slopes, cotangent.value)
+            reached = Scaled((cell.input_cotangent(params, d_a),), cotangent.exponent)
+        return pack(pull(slopes, cotangent)), _over_vectors(log_norm(reached))
+
+    def chunk(packed: Array, part: History, hot: Array) -> tuple[Array, Any]:
+        slopes = cell.linearise(part.before, part.preactivations, part.states)
+        return scan(step, packed, (slopes, hot), reverse=True)
+
+    return reverse_chunks(history, chunk, pack(scaled(zero)), hot)[1]
+
+
+def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
+    """The weight that the gates, taken as given, put on the candidate of each earlier step.
+
+    Unrolling c_t = f_t ∘ c_{t-1} + i_t ∘ g_t gives c_t = Σ_s w_{t,s} ∘ g_s + (Π f) ∘ c_0 with
+    w_{t,s} = i_s ∘ Π_{r=s+1..t} f_r. The kernel is ‖o_t ∘ w_{t,s}‖₁, normalised over s. It reads the cell state
+    as a weighted sum, and says where the content of c_t came from. It is not the sensitivity of `influence`:
+    an input also acts through the gates of later steps, which are held fixed here, and a candidate may be zero.
+
+    Args:
+        history: the recorded pass of an LSTM.
+        outputs: steps t, integers; None for all steps of a history of at most 512, else the last one.
+
+    Returns:
+        NumPy float64, [outputs, T, *batch]; sums to 1 over s ≤ t, zero for s > t.
+
+    Raises:
+        TypeError: a step is no integer, or the history is inside a JAX transformation.
+        ValueError: the cell has no input, forget and output gate, or a step is outside the history.
+    """
+    length, cell = len(history), history.cell
+    missing = {"input_gate", "forget_gate", "output_gate"} - set(cell.gate_blocks)
+    if missing:
+        raise ValueError(
+            f"a {type(cell).__name__} has no {', '.join(sorted(missing))}; gate_kernel needs an LSTM's"
+        )
+    if is_traced(history.inputs, history.states):
+        raise TypeError("gate_kernel sums in NumPy float64 and cannot run inside a JAX transformation")
+    chosen = _steps("outputs", outputs, length, list(range(length)) if length <= _ALL_PAIRS else [length - 1])
+    blocks = np.split(np.asarray(history.preactivations, np.float64), 4, axis=-1)
+    log_i, log_f, log_o = (
+        log_sigmoid(blocks[cell.gate_blocks[name]]) for name in ("input_gate", "forget_gate", "output_gate")
+    )
+    reach = np.cumsum(log_f, axis=0)
+    kernel = np.zeros((len(chosen), length, *history.batch))
+    for row, t in zip(kernel, chosen, strict=True):
+        weight = np.exp(log_o[t] + log_i[: t + 1] + reach[t] - reach[: t + 1]).sum(axis=-1)
+        row[: t + 1] = weight / weight.sum(axis=0)
+    return kernel
+
+
+def _over_vectors(logs: Array) -> tuple[Array, Array]:
+    """From log norms of vᵀM for each v, [outputs, vectors, *batch], the log of the root of the sum of squares.
+
+    Also the relative standard error of the root of their mean, as if the v were independent draws.
+    """
+    xp = namespace(logs)
+    norm, count = log_hypot(logs, axis=1), logs.shape[1]
+    empty = xp.isneginf(norm)
+    share = xp.exp(2 * (logs - xp.where(empty, xp.zeros_like(norm), norm)[:, None]))
+    spread = xp.sum((share - 1 / count) ** 2, axis=1) * (count / max(1, count - 1))
+    return norm, xp.where(empty, xp.zeros_like(norm), 0.5 * xp.sqrt(spread))
+
+
+def _steps(name: str, steps: Any, length: int, default: list[int]) -> list[int]:
+    """Steps as integers within a history, else an error that names the one that is not."""
+    if steps is None:
+        return default
+    found = list(steps) if isinstance(steps, Iterable) else [steps]
+    for step in found:
+        if isinstance(step, bool) or not hasattr(step, "__index__"):
+            raise TypeError(f"{name} holds {step!r}; expected integer steps")
+        if not 0 <= step < length:
+            raise ValueError(f"{name} holds step {int(step)}; expected 0 to {length - 1}")
+    if not found:
+        raise ValueError(f"{name} is empty; expected at least one step")
+    return [int(step) for step in found]

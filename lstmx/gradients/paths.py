@@ -1,0 +1,240 @@
+"""`path_spectrum`: the gradient sorted by how often its path leaves the cell state.
+
+Each one-step Jacobian of an LSTM is A + B: A has the columns of c_{t-1}, the way straight down the cell state; B
+those of h_{t-1}, every way through a gate. Their product over time, expanded in the number k of factors B, is a
+sum of orders P_k; P_0 from cell to cell is the constant error carousel, Π f.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lstmx.adjoint import pull_by, reverse_chunks, walk_back
+from lstmx.arrays import Array, jit, map_tree, namespace, result
+from lstmx.checks import finite, finite_parameters, positive, state
+from lstmx.gradients.highway import stretch
+from lstmx.history import History
+from lstmx.scaling import Scaled, add, log_hypot, log_norm, pack, scaled, total, unpack, unscaled
+
+_LARGEST_MATRIX = 256
+
+
+@result
+class PathSpectrum:
+    """A cotangent at the end of a stretch, or the whole Jacobian of it, by the number of crossings of h.
+
+    L2 (Frobenius) norms in natural logs, −inf for an exact zero. Orders are 0 … max_order; everything above is
+    the remainder. Time t is the state after step start + t. Vector fields are None with matrix=True, matrix
+    fields without it.
+
+    Attributes:
+        log_norms: of each order of the cotangent of the joint state, [T, max_order + 1, *batch].
+        log_remainder: of the orders above, together: [T, *batch]; with matrix=True [*batch].
+        log_total: of the whole cotangent, all orders together: [T, *batch]; with matrix=True the log Frobenius
+            norm of the whole Jacobian product, [*batch].
+        initial: by order, then the remainder, the cotangent of the state before the stretch, fields
+            [max_order + 2, *batch, H]; 0 where it leaves the float range.
+        log_matrix_norms: of P_k, the whole joint-state matrix, [max_order + 1, *batch].
+        log_cell_norms: of the block of P_k from cell state to cell state, [max_order + 1, *batch].
+        matrices: P_k, then the remainder, [max_order + 2, *batch, 2H, 2H]; rows and columns are the joint state
+            (hidden, cell) at the end and before the start; 0 where they leave the float range.
+    """
+
+    log_norms: Array | None
+    log_remainder: Array
+    log_total: Array
+    initial: Any
+    log_matrix_norms: Array | None
+    log_cell_norms: Array | None
+    matrices: Array | None
+
+    @property
+    def highway_share(self) -> Array:
+        """p_0 / ‖whole‖: the norm of order 0 over that of all orders together, [T, *batch] or [*batch].
+
+        Above 1 where higher orders cancel the highway; NaN where the whole is an exact zero.
+        """
+        xp = namespace(self.log_total)
+        if self.log_norms is not None:
+            return xp.exp(self.log_norms[:, 0] - self.log_total)
+        return xp.exp(self.log_matrix_norms[0] - self.log_total)
+
+    @property
+    def mean_order(self) -> Array:
+        """Σ k p_k / Σ p_k over orders, [T, *batch] or [*batch].
+
+        The remainder counts as max_order + 1, so this is a lower bound where the remainder matters. NaN where
+        everything is an exact zero.
+        """
+        xp = namespace(self.log_total)
+        axis = 1 if self.log_norms is not None else 0
+        orders = self.log_norms if self.log_norms is not None else self.log_matrix_norms
+        logs = xp.concat([orders, xp.expand_dims(self.log_remainder, axis=axis)], axis=axis)
+        largest = xp.max(logs, axis=axis, keepdims=True)
+        share = xp.exp(logs - xp.where(xp.isinf(largest), xp.nan, largest))
+        order = xp.arange(logs.shape[axis], dtype=logs.dtype)
+        order = xp.reshape(order, (-1,) + (1,) * (logs.ndim - axis - 1))
+        return xp.sum(order * share, axis=axis) / xp.sum(share, axis=axis)
+
+    def expected_detached(self, probability: float) -> Any:
+        """The expected gradient when the hidden state is detached with this probability at every step.
+
+        Each crossing survives with probability 1 − p, so the expectation is Σ_k (1 − p)^k P_k. Orders above
+        max_order are left out; see `log_remainder` for what they carry.
+
+        Args:
+            probability: p, between 0 and 1.
+
+        Returns:
+            The cotangent of the state before the stretch, fields [*batch, H]; with matrix=True the matrix,
+            [*batch, 2H, 2H].
+
+        Raises:
+            ValueError: the probability is not in [0, 1].
+
+        References:
+            Kanuparthi et al., "h-detach: modifying the LSTM gradient towards better optimization", ICLR 2019
+            (arXiv 1810.03023), for the detachment.
+        """
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability is {probability!r}; expected a number between 0 and 1")
+
+        def mean(orders: Array) -> Array:
+            return sum((1 - probability) ** k * orders[k] for k in range(orders.shape[0] - 1))
+
+        return mean(self.matrices) if self.matrices is not None else map_tree(mean, self.initial)
+
+
+def path_spectrum(
+    history: History,
+    max_order: int = 8,
+    start: int = 0,
+    stop: int | None = None,
+    seed_cotangent: Any = None,
+    *,
+    matrix: bool = False,
+) -> PathSpectrum:
+    """Sort the gradient over a stretch of time by how often its path crosses the hidden state.
+
+    The cotangent at the end is carried back order by order, by `max_order` + 2 of the cell's own pulls a step;
+    each order has an exponent of its own, so an order that is e^−10000 of another one is still right. With
+    `matrix`, the same for every unit vector of the joint state at once.
+
+    Args:
+        history: the recorded pass of a cell with a cell state.
+        max_order: highest order told apart, at least 0.
+        start: first step of the stretch.
+        stop: step after the last one; None for the end of the history.
+        seed_cotangent: cotangent of the state after step stop − 1, fields [*batch, H]; None for ones on h. Not
+            with `matrix`.
+        matrix: also expand the whole Jacobian product, for at most 256 units.
+
+    Returns:
+        The spectrum.
+
+    Raises:
+        TypeError: an argument is of the wrong kind or dtype.
+        ValueError: the cell has no cell state, the stretch is not within the history, too many units for
+            `matrix`, a seed with `matrix`, or NaN or infinity in parameters, inputs or states.
+    """
+    cell = history.cell
+    if "cell" not in cell.state_type._fields:
+        raise ValueError(
+            f"a {type(cell).__name__} has no cell state, so there is no highway to separate; path_spectrum "
+            "needs an LSTM's history"
+        )
+    max_order = positive("max_order", max_order, 0)
+    first, last = stretch(history, start, stop)
+    if matrix and cell.hidden_size > _LARGEST_MATRIX:
+        raise ValueError(f"matrix=True takes at most {_LARGEST_MATRIX} units; this cell has {cell.hidden_size}")
+    if matrix and seed_cotangent is not None:
+        raise ValueError("seed_cotangent has no meaning with matrix=True, which carries every unit vector back")
+    if seed_cotangent is not None:
+        state(cell, history.params, seed_cotangent, history.batch, name="seed_cotangent")
+    part = history[first:last]
+    finite_parameters(part.params)
+    finite("inputs", part.inputs, "feature")
+    finite("hidden_state", part.hidden_state)
+    if matrix:
+        return _matrix_spectrum(cell, *part.data, max_order=max_order)
+    return _vector_spectrum(cell, *part.data, seed_cotangent, max_order=max_order)
+
+
+@jit(static=("cell", "max_order"))
+def _vector_spectrum(
+    cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Any, seed: Any, max_order: int
+) -> PathSpectrum:
+    history = History(cell, params, initial, inputs, states, stored)
+    xp = namespace(*params, inputs)
+    if seed is None:
+        zero = cell.initial_state(params, history.batch)
+        seed = zero._replace(hidden=xp.ones_like(zero.hidden))
+
+    def rows(arriving: Scaled) -> dict[str, Array]:
+        norms = log_norm(arriving)
+        whole = log_norm(total(map_tree(lambda x: xp.moveaxis(x, 1, 0), arriving)))
+        return {"norms": norms[:, :-1], "remainder": norms[:, -1], "total": whole}
+
+    before, logs = _walk_orders(history, _of_order_zero(xp, map_tree(xp.asarray, seed), max_order), rows)
+    return PathSpectrum(logs["norms"], logs["remainder"], logs["total"], unscaled(before), None, None, None)
+
+
+@jit(static=("cell", "max_order"))
+def _matrix_spectrum(
+    cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Any, max_order: int
+) -> PathSpectrum:
+    history = History(cell, params, initial, inputs, states, stored)
+    xp, h = namespace(*params, inputs), cell.hidden_size
+    unit = xp.reshape(xp.eye(2 * h, dtype=inputs.dtype), (2 * h, *(1,) * len(history.batch), 2 * h))
+    unit = xp.broadcast_to(unit, (2 * h, *history.batch, 2 * h))
+    seed = cell.state_type(unit[..., :h], unit[..., h:])
+    before, _ = _walk_orders(history, _of_order_zero(xp, seed, max_order), lambda arriving: None)
+
+    def frobenius(number: Scaled, rows_from: int = 0) -> Array:
+        logs = log_norm(number)  # [orders, rows, *batch]
+        return log_hypot(logs[:, rows_from:], axis=1)
+
+    norms = frobenius(before)
+    cells = frobenius(Scaled(before.value.cell, before.exponent), rows_from=h)
+    whole = frobenius(map_tree(lambda x: x[None], total(before)))[0]
+    plain = unscaled(before)
+    matrices = xp.moveaxis(xp.concat([plain.hidden, plain.cell], axis=-1), 1, -2)
+    return PathSpectrum(None, norms[-1], whole, None, norms[:-1], cells[:-1], matrices)
+
+
+def _of_order_zero(xp: Any, seed: Any, max_order: int) -> Scaled:
+    """A cotangent as order 0 of max_order + 2 rows, the others zero, on a new first axis."""
+    others = map_tree(lambda x: xp.zeros((max_order + 1, *x.shape), dtype=x.dtype), seed)
+    return scaled(map_tree(lambda x, y: xp.concat([x[None], y]), seed, others))
+
+
+def _walk_orders(history: History, seed: Scaled, rows: Any) -> tuple[Scaled, Any]:
+    """Carry all orders back through a history; `rows` makes the per-step results of the arriving cotangents."""
+    cell = history.cell
+    pull = pull_by(cell, history.params)
+
+    def hand_back(slopes: Any, cotangent: Scaled) -> Scaled:
+        return _shift_orders(pull(slopes, cotangent))
+
+    def chunk(packed: Array, part: History, extras: None) -> tuple[Array, Any]:
+        slopes = cell.linearise(part.before, part.preactivations, part.states)
+        packed, arriving = walk_back(cell, hand_back, slopes, packed, None)
+        return packed, rows(arriving)
+
+    steps = max(1, 2**20 // seed.value.cell.size)
+    packed, made = reverse_chunks(history, chunk, pack(seed), steps=steps)
+    return unpack(packed, cell.state_type, cell.hidden_size), made
+
+
+def _shift_orders(pulled: Scaled) -> Scaled:
+    """What a step back does to orders: the part that arrives in c keeps its order, that in h gains one.
+
+    The last row is the remainder: it keeps both parts of its own and gains the part in h of the row before.
+    """
+    hidden, cell = pulled.value
+    xp = namespace(hidden)
+    nothing = xp.zeros_like(hidden[:1])
+    own = pulled.value._replace(hidden=xp.concat([xp.zeros_like(hidden[:-1]), hidden[-1:]]))
+    gained = pulled.value._replace(hidden=xp.concat([nothing, hidden[:-1]]), cell=xp.zeros_like(cell))
+    exponent = xp.concat([pulled.exponent[:1], pulled.exponent[:-1]])
+    return add(scaled(own, pulled.exponent), scaled(gained, exponent))

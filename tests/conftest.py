@@ -1,0 +1,28 @@
+"""What every test shares: strict JAX on two CPU devices, the three cells, and the two libraries."""
+
+import hypothesis
+import jax
+import pytest
+from reference import CELLS, LIBRARIES
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+hypothesis.settings.register_profile("lstmx", deadline=None, max_examples=25, derandomize=True, database=None)
+hypothesis.settings.load_profile("lstmx")
+
+collect_ignore = ["numpy_alone.py"]  # runs where JAX is absent; see its docstring
+
+
+@pytest.fixture(params=CELLS, ids=lambda kind: kind.__name__)
+def kind(request):
+    """A class of cells."""
+    return request.param
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request):
+    """The library that the parameters belong to, as the name that `reference.to` takes."""
+    return request.param

@@ -30,7 +30,7 @@ class Influence:
         log_norms: natural logs, [outputs, inputs, *batch]; −inf where s > t, and for an exact zero.
         outputs: the steps t, [outputs].
         inputs: the steps s, [inputs].
-        standard_error: of `norms` when estimated by probes, relative to them, [outputs, inputs, *batch]; None for
+        standard_error: relative one of `norms` when estimated by probes, [outputs, inputs, *batch]; None for
             exact norms.
     """
 
@@ -46,7 +46,7 @@ class Influence:
 
     @property
     def lag_profile(self) -> np.ndarray:
-        """Mean of `norms` over the pairs of each lag t − s = 0, 1, …, [lags, *batch]; NaN for a lag without one."""
+        """Mean of `norms` over the pairs of each lag t − s ≥ 0, [lags, *batch]; NaN for a lag without pairs."""
         norms = np.asarray(self.norms, np.float64)
         lag = np.asarray(self.outputs)[:, None] - np.asarray(self.inputs)[None, :]
         profile = np.full((max(int(lag.max()), 0) + 1, *norms.shape[2:]), np.nan)

@@ -55,9 +55,8 @@ class PathSpectrum:
         Above 1 where higher orders cancel the highway; NaN where the whole is an exact zero.
         """
         xp = namespace(self.log_total)
-        if self.log_norms is not None:
-            return xp.exp(self.log_norms[:, 0] - self.log_total)
-        return xp.exp(self.log_matrix_norms[0] - self.log_total)
+        orders, axis = self._orders()
+        return xp.exp(xp.take(orders, 0, axis=axis) - self.log_total)
 
     @property
     def mean_order(self) -> Array:
@@ -67,14 +66,17 @@ class PathSpectrum:
         everything is an exact zero.
         """
         xp = namespace(self.log_total)
-        axis = 1 if self.log_norms is not None else 0
-        orders = self.log_norms if self.log_norms is not None else self.log_matrix_norms
+        orders, axis = self._orders()
         logs = xp.concat([orders, xp.expand_dims(self.log_remainder, axis=axis)], axis=axis)
         largest = xp.max(logs, axis=axis, keepdims=True)
         share = xp.exp(logs - xp.where(xp.isinf(largest), xp.nan, largest))
         order = xp.arange(logs.shape[axis], dtype=logs.dtype)
         order = xp.reshape(order, (-1,) + (1,) * (logs.ndim - axis - 1))
         return xp.sum(order * share, axis=axis) / xp.sum(share, axis=axis)
+
+    def _orders(self) -> tuple[Array, int]:
+        """The log norms by order, and the axis of the order."""
+        return (self.log_norms, 1) if self.log_norms is not None else (self.log_matrix_norms, 0)
 
     def expected_detached(self, probability: float) -> Any:
         """The expected gradient when the hidden state is detached with this probability at every step.

@@ -1,5 +1,7 @@
 """What every test shares: strict JAX on two CPU devices, the three cells, and the two libraries."""
 
+import contextlib
+
 import hypothesis
 import jax
 import pytest
@@ -14,6 +16,19 @@ hypothesis.settings.register_profile("lstmx", deadline=None, max_examples=25, de
 hypothesis.settings.load_profile("lstmx")
 
 collect_ignore = ["numpy_alone.py"]  # runs where JAX is absent; see its docstring
+
+AS_A_USER_FINDS_JAX = {"test_readme"}
+PROMOTED_BY_OPTAX = {"test_training", "test_cli"}  # its Adam adds a Python float to an integer count
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _jax_as_the_module_needs_it(request):
+    with contextlib.ExitStack() as stack:
+        if request.path.stem in AS_A_USER_FINDS_JAX:
+            stack.enter_context(jax.enable_x64(False))
+        if request.path.stem in AS_A_USER_FINDS_JAX | PROMOTED_BY_OPTAX:
+            stack.enter_context(jax.numpy_dtype_promotion("standard"))
+        yield
 
 
 @pytest.fixture(params=CELLS, ids=lambda kind: kind.__name__)

@@ -2,5 +2,10 @@
 
 from lstmx.plot.comparison import comparison as comparison
 from lstmx.plot.dynamics import dynamics as dynamics
+from lstmx.plot.flow import compare_flows as compare_flows
+from lstmx.plot.flow import gates_ledger as gates_ledger
+from lstmx.plot.flow import gradient_flow as gradient_flow
+from lstmx.plot.influence import influence as influence
+from lstmx.plot.paths import path_spectrum as path_spectrum
 from lstmx.plot.statistics import saturation as saturation
 from lstmx.plot.statistics import timescales as timescales

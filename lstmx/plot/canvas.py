@@ -62,6 +62,28 @@ def axes_for(ax: Any, size: tuple[float, float]) -> Axes:
     return ax
 
 
+def sequence_index(sequence: Any, batch: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """The index into the batch axes of `name` that picks one sequence; () where there are none.
+
+    Raises:
+        TypeError: not integers.
+        ValueError: not one integer per batch axis; without batch axes, not 0.
+        IndexError: outside the batch.
+    """
+    index = sequence if isinstance(sequence, tuple) else (sequence,)
+    if not batch and index == (0,):
+        return ()
+    if len(index) != len(batch):
+        expected = "one integer for each" if batch else "0"
+        raise ValueError(f"sequence is {sequence}; the {name} has batch axes {batch}: expected {expected}")
+    for position, size in zip(index, batch, strict=True):
+        if isinstance(position, bool) or not hasattr(position, "__index__"):
+            raise TypeError(f"sequence index {position!r} is not an integer")
+        if not -size <= position < size:
+            raise IndexError(f"sequence index {index} is outside the batch axes {batch}")
+    return index
+
+
 # --------------------------------------------------------------------------------------------- thinning
 
 

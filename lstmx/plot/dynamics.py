@@ -74,15 +74,7 @@ def _one_sequence(history: Any, sequence: Any) -> History:
         raise TypeError(
             f"history is a {type(history).__name__}; expected a History, as from lstmx.record(cell, params, xs)"
         )
-    index = sequence if isinstance(sequence, tuple) else (sequence,)
-    if not history.batch and index == (0,):
-        index = ()
-    if len(index) != len(history.batch):
-        expected = "one integer for each" if history.batch else "0"
-        raise ValueError(
-            f"sequence is {sequence}; the history has batch axes {history.batch}: expected {expected}"
-        )
-    return history.sequence(*index)
+    return history.sequence(*canvas.sequence_index(sequence, history.batch, "history"))
 
 
 def _gated(panels: list[Axes], one: History) -> None:

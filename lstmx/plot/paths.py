@@ -1,0 +1,97 @@
+"""Orders of the gradient: how often its paths leave the cell state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lstmx.gradients import PathSpectrum
+from lstmx.plot import canvas, parts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+_NAMED = 9  # most orders with a name in the legend
+_FIELDS = ("log_norms", "log_remainder", "log_total", "log_matrix_norms", "log_cell_norms")
+
+
+def path_spectrum(
+    paths: PathSpectrum, sequence: int | tuple[int, ...] = 0, *, figure: Figure | SubFigure | None = None
+) -> Figure | SubFigure:
+    """Draw the norm of each order of a gradient, and how the orders share it on the way back.
+
+    Left: the log norm of each order at the first step, with the orders above in one mark and the whole as a
+    line; with matrix=True those of P_k and of its block from cell state to cell state, and no other panel.
+    Right: each order's part in the sum of all norms over the lag from the end; more than 1000 steps are drawn as
+    block means. An exact zero has no mark; the legend counts them.
+
+    Args:
+        paths: from `lstmx.path_spectrum`, in NumPy or JAX.
+        sequence: which sequence of the batch: an integer, or a tuple of one per batch axis; 0 for a spectrum
+            without batch axes.
+        figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new
+            one, which belongs to no pyplot state and shows itself in a notebook.
+
+    Returns:
+        The figure drawn on.
+
+    Raises:
+        TypeError: paths is no PathSpectrum, sequence no integers, or figure no figure.
+        ValueError: not one index per batch axis, or the figure already holds axes.
+        IndexError: sequence is outside the batch.
+    """
+    if not isinstance(paths, PathSpectrum):
+        raise TypeError(
+            f"paths is a {type(paths).__name__}; expected a PathSpectrum, as from lstmx.path_spectrum(history)"
+        )
+    matrix = paths.log_norms is None
+    batch = paths.log_total.shape[0 if matrix else 1 :]
+    one = parts.one_sequence(paths, _FIELDS, canvas.sequence_index(sequence, batch, "paths"))
+    figure = canvas.figure_for(figure, (6, 4.5) if matrix else (11, 4.5))
+
+    where = f", sequence {sequence}" if batch else ""
+    if matrix:
+        ax = figure.subplots()
+        series = {"order k": one.log_matrix_norms, "order k, from c to c": one.log_cell_norms}
+        _orders(ax, series, one.log_remainder, one.log_total)
+        over, mean = "orders of the Jacobian product", one.mean_order
+    else:
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
+        _orders(left, {"order k": one.log_norms[0]}, one.log_remainder[0], one.log_total[0])
+        _shares(right, np.concat([one.log_norms, one.log_remainder[:, None]], axis=1)[::-1])
+        over, mean = f"orders of the gradient over {len(one.log_total):,} steps", one.mean_order[0]
+    figure.suptitle(f"{over}{where}: mean order {parts.number(mean)}")
+    return figure
+
+
+def _orders(ax: Axes, series: dict[str, np.ndarray], remainder: Any, whole: Any) -> None:
+    above = len(next(iter(series.values())))
+    for (label, logs), (colour, marker) in zip(series.items(), canvas.styles(), strict=False):
+        ax.plot(parts.blank(logs), color=colour, marker=marker, linewidth=1, label=parts.counted(label, logs))
+    colour = canvas.COLOURS[0]
+    label = parts.counted(f"all above {above - 1}", remainder)
+    ax.plot([above], parts.blank(remainder), color=colour, marker="o", fillstyle="none", linestyle="", label=label)
+    label = parts.counted("all orders together", whole)
+    ax.axhline(float(parts.blank(whole)), color="0.4", linestyle="--", linewidth=1, label=label)
+    canvas.index_axis(ax.xaxis, "order (crossings of h)", above + 1)
+    ax.set_ylabel("ln of L2 norm")
+    canvas.title(ax, "norm of each order, from the end to the first step")
+    ax.legend(fontsize="small")
+
+
+def _shares(ax: Axes, logs: np.ndarray) -> None:
+    """Draw the shares of the orders, the columns of `logs` [lags, max_order + 2], the last one the remainder."""
+    from matplotlib import colormaps
+
+    largest = logs.max(axis=1, keepdims=True)
+    norms = np.exp(logs - np.where(np.isneginf(largest), np.nan, largest))
+    last = logs.shape[1] - 2
+    apart = canvas.block_size(last + 1, _NAMED)
+    labels = [str(k) if k % apart == 0 else "" for k in range(last + 1)] + [f"above {last}"]
+    colours = [*colormaps[canvas.SEQUENTIAL](np.linspace(0, 1, last + 1)), "0.7"]
+    parts.stacked(ax, norms / norms.sum(axis=1, keepdims=True), labels, colours)
+    canvas.index_axis(ax.xaxis, "lag (steps)", len(logs), canvas.block_size(len(logs)), "means")
+    ax.set(ylabel="share of the sum of norms", ylim=(0, 1))
+    canvas.title(ax, "share of each order")

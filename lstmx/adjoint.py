@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, jax, jit, map_tree, materialised, namespace, result, scan
+from lstmx.arrays import Array, is_jax, jax, jit, map_tree, materialised, namespace, ready, require, result, scan
 from lstmx.checks import shaped, state
 from lstmx.history import History
 from lstmx.scaling import Scaled, add, normalised, pack, scaled, unpack, unscaled
 
 _CHUNK_ELEMENTS = 2**19  # of pre-activations: a chunk's arrays stay in the processor's cache or near it
+_SEGMENTS = 32  # calls that a pass with a progress bar is split into
 
 
 @result
@@ -114,6 +115,39 @@ def reverse_chunks(
         rows = map_tree(lambda x: xp.reshape(x, (count * size, *x.shape[2:])), rows)
     carry, first = body(carry, history[:head], map_tree(lambda x: x[:head], extras))
     return carry, first if rows is None else map_tree(lambda a, b: xp.concat([a, b]), first, rows)
+
+
+def by_segments(
+    history: History,
+    segment: Callable[[Any, History, Any], tuple[Any, Any]],
+    carry: Any,
+    extras: Any,
+    progress: bool,
+) -> tuple[Any, Any]:
+    """As `reverse_chunks` in calls of their own: one, or with `progress` up to 32 with a bar that counts steps.
+
+    Args:
+        history: the recorded pass.
+        segment: `(carry, part, extras of the part) -> (carry, rows)`, compiled by the caller.
+        carry: handed from segment to segment, from the last to the first.
+        extras: a tree of arrays [T, ...] cut like the history.
+        progress: show the bar.
+    """
+    size = -(-len(history) // (_SEGMENTS if progress else 1))
+    rows = []
+    tqdm = require("tqdm.auto", "progress=True").tqdm if progress else None
+    bar = tqdm(total=len(history), unit="step", unit_scale=True, desc="backwards") if tqdm else None
+    for stop in range(len(history), 0, -size):
+        start = max(0, stop - size)
+        carry, made = segment(carry, history[start:stop], map_tree(lambda x, a=start, b=stop: x[a:b], extras))
+        rows.append(made)
+        if bar is not None:
+            ready(carry)
+            bar.update(stop - start)
+    if bar is not None:
+        bar.close()
+    xp = namespace(history.inputs)
+    return carry, rows[0] if len(rows) == 1 else map_tree(lambda *parts: xp.concat(parts), *reversed(rows))
 
 
 def _part(history: History, extras: Any, start: Array, size: int) -> tuple[History, Any]:

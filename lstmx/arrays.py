@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -127,17 +128,28 @@ def scan(
     if is_jax(namespace(*leaves(carry), *leaves(xs))):
         return jax.lax.scan(step, carry, xs, reverse=reverse)
     length = next(leaves(xs)).shape[0]
-    order: Iterable[int] = range(length - 1, -1, -1) if reverse else range(length)
-    stacked: list[Array] | None = None
+    order = range(length - 1, -1, -1) if reverse else range(length)
+    stacked: list[Array] = []
     rows: Tree = None
-    for t in order:
-        carry, rows = step(carry, map_tree(lambda x, t=t: x[t], xs))
-        if stacked is None:
+    for t, x in zip(order, _rows(xs, reverse), strict=False):
+        carry, rows = step(carry, x)
+        if not stacked:
             stacked = [np.empty((length, *np.shape(row)), np.asarray(row).dtype) for row in leaves(rows)]
         for into, row in zip(stacked, leaves(rows), strict=True):
             into[t] = row
-    filled = iter(stacked or ())
+    filled = iter(stacked)
     return carry, map_tree(lambda _: next(filled), rows)
+
+
+def _rows(tree: Tree, reverse: bool) -> Iterator[Tree]:
+    """The rows of a tree of NumPy arrays along axis 0, each as a tree of the same form."""
+    if tree is None:
+        return itertools.repeat(None)
+    if isinstance(tree, dict):
+        return (dict(zip(tree, row, strict=True)) for row in _rows(tuple(tree.values()), reverse))
+    if isinstance(tree, tuple):
+        return map(getattr(type(tree), "_make", tuple), zip(*(_rows(x, reverse) for x in tree), strict=False))
+    return iter(tree[::-1] if reverse else tree)
 
 
 def jit(static: Sequence[str] = ()) -> Callable[[Callable[..., T]], Callable[..., T]]:
@@ -168,6 +180,11 @@ def materialised(x: Array) -> Array:
     fuses the transposition, and what the vector is computed from, into a naive product.
     """
     return jax.lax.optimization_barrier(x) if is_jax(namespace(x)) else np.ascontiguousarray(x)
+
+
+def ready(tree: Tree) -> Tree:
+    """`tree` once its arrays are computed: JAX returns before they are."""
+    return map_tree(lambda x: x.block_until_ready() if hasattr(x, "block_until_ready") else x, tree)
 
 
 def to_numpy(tree: Tree) -> Tree:

@@ -13,7 +13,7 @@ from lstmx.comparison import compare
 from lstmx.report import claim_folder, write_report
 from lstmx.storage import load_array, load_parameters, save_parameters
 from lstmx.tasks import CharacterTask, next_character
-from lstmx.training import adam
+from lstmx.training import Model, adam
 from lstmx.unroll import record
 
 _CELLS: dict[str, type[Cell]] = {"lstm": LSTM, "gru": GRU, "simple-rnn": SimpleRNN}
@@ -91,9 +91,16 @@ def deep_dive(options: argparse.Namespace) -> None:
     vocabulary = np.array(task.vocabulary.characters)
     save_parameters(folder / "parameters.npz", cell, params.cell, **readout, vocabulary=vocabulary)
     passage = task.validation_text[:_PASSAGE]
-    history = record(cell, params.cell, task.vocabulary.one_hot(task.vocabulary.encode(passage)))
+    xs = task.vocabulary.one_hot(task.vocabulary.encode(passage))
+    history = record(cell, params.cell, xs)
+    start = Model(cell, task.output_size, task.loss).init(options.seed).cell
+    others = {f"{comparison.names[0]} before training": record(cell, start, xs, keep="states")}
+    for name, other, training in list(zip(comparison.names, comparison.cells, comparison.trainings, strict=True))[
+        1:
+    ]:
+        others[name] = record(other, training.params.cell, xs, keep="states")
     head = _head(source, task, str(comparison), cell, len(passage))
-    print("\n" + write_report(folder, history, head, passage, comparison))
+    print("\n" + write_report(folder, history, head, passage, comparison, others))
     print(f"Figures, summary, parameters and history are in {folder}/")
 
 

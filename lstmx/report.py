@@ -9,6 +9,7 @@ import numpy as np
 
 from lstmx import plot
 from lstmx.comparison import Comparison
+from lstmx.gradients import GradientFlow, PathSpectrum, gradient_flow, path_spectrum
 from lstmx.history import History
 from lstmx.reading import gate_by_character, tracked_properties
 from lstmx.statistics import GateStatistics, gate_statistics
@@ -16,6 +17,7 @@ from lstmx.storage import save_history
 
 _MARK = ".lstmx-report"
 _DASHBOARD_STEPS = 400
+_LAG = 20
 
 
 def claim_folder(path: str | Path, force: bool = False) -> Path:
@@ -44,10 +46,12 @@ def claim_folder(path: str | Path, force: bool = False) -> Path:
     return folder
 
 
-def write_figures(folder: Path, history: History, statistics: GateStatistics | None) -> None:
-    """dynamics.png, and for a gated cell saturation.png and timescales.png."""
+def write_figures(folder: Path, history: History, statistics: GateStatistics | None, flow: GradientFlow) -> None:
+    """Figures of one pass; saturation and time scales of a gated cell only."""
     part = history[: min(len(history), _DASHBOARD_STEPS)]
     _save(plot.dynamics(part), folder / "dynamics.png")
+    _save(plot.gradient_flow(flow), folder / "gradient_flow.png")
+    _save(plot.gates_ledger(flow).figure, folder / "gates_ledger.png")
     if statistics is not None:
         _save(plot.saturation(statistics).figure, folder / "saturation.png")
         _save(plot.timescales(statistics).figure, folder / "timescales.png")
@@ -99,12 +103,34 @@ def statistics_or_none(history: History) -> GateStatistics | None:
     return gate_statistics(history) if history.cell.retention_gate is not None else None
 
 
+def flow_sentences(flows: dict[str, GradientFlow]) -> list[str]:
+    """How fast the gradient of the last output vanishes in each of several passes."""
+    lines = []
+    for name, flow in flows.items():
+        rate, error = flow.decay_rate
+        lines.append(
+            f"{name}: {flow.verdict}, half-life {float(flow.half_life):.3g} steps (decay {float(rate):.3g} ± "
+            f"{float(error):.2g} nats per step), below 1 % after {float(flow.horizon()):.0f} steps."
+        )
+    return lines
+
+
+def path_sentences(paths: PathSpectrum, lag: int) -> list[str]:
+    """How much of the gradient `lag` steps back came straight down the cell state."""
+    share, order = (float(x[-1 - lag]) for x in (paths.highway_share, paths.mean_order))
+    return [
+        f"{lag} steps back, the part of the gradient that never left the cell state has {share:.1%} of the norm of "
+        f"the whole; on the mean a path has crossed the hidden state {order:.1f} times."
+    ]
+
+
 def write_report(
     folder: Path,
     history: History,
     head: list[str],
     text: str | None = None,
     comparison: Comparison | None = None,
+    others: dict[str, History] | None = None,
 ) -> str:
     """Write figures, history.npz and summary.txt of a pass without batch axes.
 
@@ -114,17 +140,28 @@ def write_report(
         head: first lines of the summary.
         text: the characters read, for a character model.
         comparison: curves of the models trained, for comparison.png.
+        others: passes over the same inputs whose gradients to compare with this one's, by name.
 
     Returns:
         The summary.
     """
-    statistics = statistics_or_none(history)
+    statistics = gate_statistics(history) if history.cell.retention_gate is not None else None
+    flow = gradient_flow(history, "last")
+    flows = {type(history.cell).__name__: flow}
+    flows |= {name: gradient_flow(other, "last", outputs="norms") for name, other in (others or {}).items()}
     lines = [*head, "", history.summary()]
     if statistics is not None:
         lines += ["", str(statistics), "", *memory_sentences(statistics)]
     if text is not None:
         lines += ["", *reading_sentences(history, text)]
-    write_figures(folder, history, statistics)
+    lines += ["", "From the last step back, the " + str(flow), "", *flow_sentences(flows)]
+    write_figures(folder, history, statistics, flow)
+    if len(flows) > 1:
+        _save(plot.compare_flows(flows).figure, folder / "gradients.png")
+    if "cell" in history.cell.state_type._fields:
+        paths = path_spectrum(history)
+        lines += path_sentences(paths, min(_LAG, len(history) - 1))
+        _save(plot.path_spectrum(paths), folder / "path_spectrum.png")
     if comparison is not None:
         _save(plot.comparison(comparison), folder / "comparison.png")
     extras: dict[str, Any] = {} if text is None else {"text": np.array(text)}

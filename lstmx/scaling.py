@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, leaves, map_tree, namespace
+from lstmx.arrays import Array, is_jax, leaves, map_tree, namespace
 
 NOTHING = -(2**30)
 """The exponent of an exact zero: below every other."""
@@ -34,15 +34,18 @@ def _layout(dtype: Any) -> tuple[Any, int, int]:
     return (np.int32, 23, 127) if np.dtype(dtype) == np.float32 else (np.int64, 52, 1023)
 
 
-def power_of_two(xp: ModuleType, exponent: Array, dtype: Any) -> Array:
+def power_of_two(exponent: Array, dtype: Any) -> Array:
     """2^exponent, 0 below the normal range and infinite above it, without a warning."""
+    xp = namespace(exponent)
     integer, mantissa, bias = _layout(dtype)
     bits = xp.clip(exponent, -bias, bias + 1).astype(integer) + integer(bias)
     return (bits << integer(mantissa)).view(dtype)
 
 
 def exponent_of(xp: ModuleType, magnitude: Array) -> Array:
-    """The e of 2^e ≤ magnitude < 2^(e+1), int32; at 0 and at the ends of the range, the nearest normal one."""
+    """The e of 2^e ≤ magnitude < 2^(e+1), int32; at 0 and at the ends of the range some exponent in it."""
+    if not is_jax(xp):
+        return np.frexp(magnitude)[1] - np.int32(1)
     integer, mantissa, bias = _layout(magnitude.dtype)
     bits = xp.clip(magnitude.view(integer) >> integer(mantissa), 1, 2 * bias - 1)
     return (bits - integer(bias)).astype(np.int32)
@@ -54,8 +57,11 @@ def magnitude(xp: ModuleType, value: Any) -> Array:
 
 
 def times_power(xp: ModuleType, value: Any, exponent: Array) -> Any:
-    """A tree of [*lead, N] times 2^exponent [*lead]."""
-    factor = power_of_two(xp, exponent, next(leaves(value)).dtype)[..., None]
+    """A tree of [*lead, N] times 2^exponent [*lead]; a factor out of the float range is 0 or infinite."""
+    exponent = exponent[..., None]
+    if not is_jax(xp):
+        return map_tree(lambda x: np.ldexp(x, exponent), value)
+    factor = power_of_two(exponent, next(leaves(value)).dtype)
     return map_tree(lambda x: x * factor, value)
 
 
@@ -95,6 +101,9 @@ def total(numbers: Scaled) -> Scaled:
 def unscaled(number: Scaled) -> Any:
     """The plain arrays: 0 and infinity where they leave the range, as a plain product would."""
     xp = namespace(*leaves(number.value), number.exponent)
+    if not is_jax(xp):
+        with np.errstate(over="ignore", under="ignore"):
+            return times_power(xp, number.value, number.exponent)
     half = number.exponent // 2  # in two factors, so that a subnormal result is not cut to 0 by the first
     twice = times_power(xp, times_power(xp, number.value, half), number.exponent - half)
     return map_tree(lambda x, y: xp.where(x == 0, x, y), number.value, twice)

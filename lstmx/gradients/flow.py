@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lstmx.adjoint import pull_by, reverse_chunks, walk_back
+from lstmx.adjoint import by_segments, pull_by, reverse_chunks, walk_back
 from lstmx.arrays import Array, is_jax, jax, jit, map_tree, namespace, result
 from lstmx.cells.base import blocks
 from lstmx.checks import finite, finite_parameters, one_of, shaped
@@ -73,7 +73,9 @@ class GradientFlow(FlowSummary):
         return namespace(self.log_parameter_profile).exp(self.log_parameter_profile)
 
 
-def gradient_flow(history: History, loss: Any = "last", *, outputs: str = "all") -> GradientFlow:
+def gradient_flow(
+    history: History, loss: Any = "last", *, outputs: str = "all", progress: bool = False
+) -> GradientFlow:
     """Follow the gradient of a loss back through a recorded pass.
 
     One reverse pass by the cell's own `pull`. The cotangent is carried as an array of magnitude about 1 and an
@@ -87,6 +89,7 @@ def gradient_flow(history: History, loss: Any = "last", *, outputs: str = "all")
             function from outputs [T, *batch, H] to a scalar, whose derivative is taken.
         outputs: "all", or "norms" for the log norms, the parameter profile and the parameters' gradients alone,
             which needs no [T, *batch, H] memory.
+        progress: show a progress bar; needs tqdm.
 
     Returns:
         The flow; `print` shows a summary in words.
@@ -112,7 +115,34 @@ def gradient_flow(history: History, loss: Any = "last", *, outputs: str = "all")
     finite("hidden_state", history.hidden_state)
     if direct is not None:
         finite("loss", direct)
-    return _flow(history.cell, *history.data, direct, outputs=outputs)
+
+    cell, params = history.cell, history.params
+    xp = namespace(*params, history.inputs)
+    zero = cell.initial_state(params, history.batch)
+    start = pack(scaled(zero if direct is not None else zero._replace(hidden=xp.ones_like(zero.hidden))))
+    injected = None if direct is None else scaled(xp.asarray(direct))
+
+    def segment(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
+        return _segment(cell, *part.data, injected, carry, outputs=outputs)
+
+    carry = (start, start, map_tree(xp.zeros_like, params))
+    (final, _, gradient), rows = by_segments(history, segment, carry, injected, progress)
+
+    everything = outputs == "all"
+    return GradientFlow(
+        log_norm=rows["joint"],
+        log_norm_hidden=rows["fields"]["hidden"],
+        log_norm_cell=rows["fields"].get("cell"),
+        log_highway=rows.get("highway"),
+        log_parameter_profile=rows["profile"],
+        parameter_alignment=_alignment(history.before.hidden, rows["d_a"], gradient) if everything else None,
+        parameters=gradient,
+        hidden=rows["total"].hidden if everything else None,
+        cell=getattr(rows["total"], "cell", None) if everything else None,
+        inputs=rows.get("inputs"),
+        initial=unscaled(unpack(final, cell.state_type, cell.hidden_size)),
+        gates={name: GateShare(*way) for name, way in rows["gates"].items()} if everything else None,
+    )
 
 
 def loss_cotangent(history: History, loss: Any) -> Array | None:
@@ -136,22 +166,20 @@ def loss_cotangent(history: History, loss: Any) -> Array | None:
 
 
 @jit(static=("cell", "outputs"))
-def _flow(
+def _segment(
     cell: Any,
     params: Any,
     initial: Any,
     inputs: Array,
     states: Any,
     stored: Array | None,
-    direct: Array | None,
+    injected: Scaled | None,
+    carry: Any,
     outputs: str,
-) -> GradientFlow:
+) -> tuple[Any, dict[str, Any]]:
+    """A stretch of the pass: the carry before it, and what each of its steps leaves."""
     xp = namespace(*params, inputs)
     history = History(cell, params, initial, inputs, states, stored)
-    zero = cell.initial_state(params, history.batch)
-    start = pack(scaled(zero if direct is not None else zero._replace(hidden=xp.ones_like(zero.hidden))))
-    injected = None if direct is None else scaled(xp.asarray(direct))
-
     hand_back = pull_by(cell, params)
 
     def chunk(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
@@ -176,24 +204,7 @@ def _flow(
             rows["gates"] = _ways_back(cell, params, slopes, arriving, d_a)
         return (cotangent, straight, gradient), rows
 
-    nothing = map_tree(xp.zeros_like, params)
-    (final, _, gradient), rows = reverse_chunks(history, chunk, (start, start, nothing), injected)
-
-    everything = outputs == "all"
-    return GradientFlow(
-        log_norm=rows["joint"],
-        log_norm_hidden=rows["fields"]["hidden"],
-        log_norm_cell=rows["fields"].get("cell"),
-        log_highway=rows.get("highway"),
-        log_parameter_profile=rows["profile"],
-        parameter_alignment=_alignment(history.before.hidden, rows["d_a"], gradient) if everything else None,
-        parameters=gradient,
-        hidden=rows["total"].hidden if everything else None,
-        cell=getattr(rows["total"], "cell", None) if everything else None,
-        inputs=rows.get("inputs"),
-        initial=unscaled(unpack(final, cell.state_type, cell.hidden_size)),
-        gates={name: GateShare(*way) for name, way in rows["gates"].items()} if everything else None,
-    )
+    return reverse_chunks(history, chunk, carry, injected)
 
 
 def _walk_highway(cell: Any, slopes: Any, packed: Array, injected: Scaled | None) -> tuple[Array, Array]:

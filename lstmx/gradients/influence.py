@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.adjoint import pull_by, reverse_chunks
-from lstmx.arrays import Array, is_traced, jit, log_sigmoid, map_tree, namespace, result, scan
+from lstmx.arrays import Array, is_traced, jit, log_sigmoid, map_tree, namespace, require, result, scan
 from lstmx.checks import finite, finite_parameters, one_of, positive
 from lstmx.history import History
 from lstmx.scaling import NOTHING, Scaled, add, log_hypot, log_norm, normalised, pack, scaled, unpack
@@ -87,6 +87,7 @@ def influence(
     *,
     of: str = "inputs",
     seed: int = 0,
+    progress: bool = False,
 ) -> Influence:
     """How strongly outputs depend on earlier inputs or states, every way through the gates included.
 
@@ -100,6 +101,7 @@ def influence(
         probes: number of sign vectors, at least 2; None for the exact norms, for at most 512 units.
         of: "inputs" for ∂h_t/∂x_s, "state" for ∂h_t/∂s_s with s_s the joint state after step s.
         seed: of the probes.
+        progress: show a progress bar over output steps; needs tqdm.
 
     Returns:
         The influence of each pair.
@@ -131,7 +133,10 @@ def influence(
     width = vectors.size * max(1, int(np.prod(history.batch)))
     size = max(1, _GROUP_ELEMENTS // width)
     logs, errors = [], []
-    for group in range(0, len(chosen), size):
+    groups: Any = range(0, len(chosen), size)
+    if progress:
+        groups = require("tqdm.auto", "progress=True").tqdm(groups, unit="group", desc="influence")
+    for group in groups:
         last = max(chosen[group : group + size])
         hot = np.arange(last + 1)[:, None] == np.array(chosen[group : group + size])
         log_norms, error = _influence(cell, *history[: last + 1].data, vectors, xp.asarray(hot), of=of)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lstmx.adjoint import pull_by, reverse_chunks, walk_back
+from lstmx.adjoint import by_segments, pull_by, reverse_chunks, walk_back
 from lstmx.arrays import Array, jit, map_tree, namespace, result
 from lstmx.checks import finite, finite_parameters, positive, state
 from lstmx.gradients.highway import stretch
@@ -17,6 +17,7 @@ from lstmx.history import History
 from lstmx.scaling import Scaled, add, log_hypot, log_norm, pack, scaled, total, unpack, unscaled
 
 _LARGEST_MATRIX = 256
+_CHUNK_ELEMENTS = 2**21  # of all orders' cotangents at a time
 
 
 @result
@@ -115,6 +116,7 @@ def path_spectrum(
     seed_cotangent: Any = None,
     *,
     matrix: bool = False,
+    progress: bool = False,
 ) -> PathSpectrum:
     """Sort the gradient over a stretch of time by how often its path crosses the hidden state.
 
@@ -129,7 +131,8 @@ def path_spectrum(
         stop: step after the last one; None for the end of the history.
         seed_cotangent: cotangent of the state after step stop − 1, fields [*batch, H]; None for ones on h. Not
             with `matrix`.
-        matrix: also expand the whole Jacobian product, for at most 256 units.
+        matrix: expand the whole Jacobian product instead, for at most 256 units.
+        progress: show a progress bar; needs tqdm.
 
     Returns:
         The spectrum.
@@ -157,44 +160,33 @@ def path_spectrum(
     finite_parameters(part.params)
     finite("inputs", part.inputs, "feature")
     finite("hidden_state", part.hidden_state)
-    if matrix:
-        return _matrix_spectrum(cell, *part.data, max_order=max_order)
-    return _vector_spectrum(cell, *part.data, seed_cotangent, max_order=max_order)
+    return (
+        _matrix_spectrum(part, max_order, progress)
+        if matrix
+        else _vector_spectrum(part, seed_cotangent, max_order, progress)
+    )
 
 
-@jit(static=("cell", "max_order"))
-def _vector_spectrum(
-    cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Any, seed: Any, max_order: int
-) -> PathSpectrum:
-    history = History(cell, params, initial, inputs, states, stored)
-    xp = namespace(*params, inputs)
+def _vector_spectrum(history: History, seed: Any, max_order: int, progress: bool) -> PathSpectrum:
+    xp = namespace(*history.params, history.inputs)
     if seed is None:
-        zero = cell.initial_state(params, history.batch)
+        zero = history.cell.initial_state(history.params, history.batch)
         seed = zero._replace(hidden=xp.ones_like(zero.hidden))
-
-    def rows(arriving: Scaled) -> dict[str, Array]:
-        norms = log_norm(arriving)
-        whole = log_norm(total(map_tree(lambda x: xp.moveaxis(x, 1, 0), arriving)))
-        return {"norms": norms[:, :-1], "remainder": norms[:, -1], "total": whole}
-
-    before, logs = _walk_orders(history, _of_order_zero(xp, map_tree(xp.asarray, seed), max_order), rows)
+    seed = _of_order_zero(xp, map_tree(xp.asarray, seed), max_order)
+    before, logs = _walk_orders(history, seed, True, progress)
     return PathSpectrum(logs["norms"], logs["remainder"], logs["total"], unscaled(before), None, None, None)
 
 
-@jit(static=("cell", "max_order"))
-def _matrix_spectrum(
-    cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Any, max_order: int
-) -> PathSpectrum:
-    history = History(cell, params, initial, inputs, states, stored)
-    xp, h = namespace(*params, inputs), cell.hidden_size
-    unit = xp.reshape(xp.eye(2 * h, dtype=inputs.dtype), (2 * h, *(1,) * len(history.batch), 2 * h))
+def _matrix_spectrum(history: History, max_order: int, progress: bool) -> PathSpectrum:
+    xp, h = namespace(*history.params, history.inputs), history.cell.hidden_size
+    unit = xp.eye(2 * h, dtype=history.inputs.dtype)
+    unit = xp.reshape(unit, (2 * h, *(1,) * len(history.batch), 2 * h))
     unit = xp.broadcast_to(unit, (2 * h, *history.batch, 2 * h))
-    seed = cell.state_type(unit[..., :h], unit[..., h:])
-    before, _ = _walk_orders(history, _of_order_zero(xp, seed, max_order), lambda arriving: None)
+    seed = history.cell.state_type(unit[..., :h], unit[..., h:])
+    before, _ = _walk_orders(history, _of_order_zero(xp, seed, max_order), False, progress)
 
     def frobenius(number: Scaled, rows_from: int = 0) -> Array:
-        logs = log_norm(number)  # [orders, rows, *batch]
-        return log_hypot(logs[:, rows_from:], axis=1)
+        return log_hypot(log_norm(number)[:, rows_from:], axis=1)  # of [orders, rows, *batch]
 
     norms = frobenius(before)
     cells = frobenius(Scaled(before.value.cell, before.exponent), rows_from=h)
@@ -210,10 +202,24 @@ def _of_order_zero(xp: Any, seed: Any, max_order: int) -> Scaled:
     return scaled(map_tree(lambda x, y: xp.concat([x[None], y]), seed, others))
 
 
-def _walk_orders(history: History, seed: Scaled, rows: Any) -> tuple[Scaled, Any]:
-    """Carry all orders back through a history; `rows` makes the per-step results of the arriving cotangents."""
+def _walk_orders(history: History, seed: Scaled, norms: bool, progress: bool) -> tuple[Scaled, Any]:
+    """Carry all orders back through a history; with `norms`, the log norms of what arrives at each step."""
     cell = history.cell
-    pull = pull_by(cell, history.params)
+
+    def segment(packed: Array, part: History, extras: None) -> tuple[Array, Any]:
+        return _segment(cell, *part.data, packed, norms=norms)
+
+    packed, rows = by_segments(history, segment, pack(seed), None, progress)
+    return unpack(packed, cell.state_type, cell.hidden_size), rows
+
+
+@jit(static=("cell", "norms"))
+def _segment(
+    cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Any, packed: Array, norms: bool
+) -> tuple[Array, Any]:
+    xp = namespace(*params, inputs)
+    history = History(cell, params, initial, inputs, states, stored)
+    pull = pull_by(cell, params)
 
     def hand_back(slopes: Any, cotangent: Scaled) -> Scaled:
         return _shift_orders(pull(slopes, cotangent))
@@ -221,11 +227,13 @@ def _walk_orders(history: History, seed: Scaled, rows: Any) -> tuple[Scaled, Any
     def chunk(packed: Array, part: History, extras: None) -> tuple[Array, Any]:
         slopes = cell.linearise(part.before, part.preactivations, part.states)
         packed, arriving = walk_back(cell, hand_back, slopes, packed, None)
-        return packed, rows(arriving)
+        if not norms:
+            return packed, None
+        by_order = log_norm(arriving)
+        whole = log_norm(total(map_tree(lambda x: xp.moveaxis(x, 1, 0), arriving)))
+        return packed, {"norms": by_order[:, :-1], "remainder": by_order[:, -1], "total": whole}
 
-    steps = max(1, 2**20 // seed.value.cell.size)
-    packed, made = reverse_chunks(history, chunk, pack(seed), steps=steps)
-    return unpack(packed, cell.state_type, cell.hidden_size), made
+    return reverse_chunks(history, chunk, packed, steps=max(1, _CHUNK_ELEMENTS // packed.size))
 
 
 def _shift_orders(pulled: Scaled) -> Scaled:

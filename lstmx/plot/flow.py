@@ -58,7 +58,7 @@ def gradient_flow(
         >>> flow = lstmx.gradient_flow(lstmx.record(cell, params, numpy.ones((50, 3), "float32")))
         >>> figure = lstmx.plot.gradient_flow(flow)  # figure.savefig("flow.png") writes it
         >>> [ax.get_title("left") for ax in figure.axes][0]
-        'norm of the cotangents'
+        'norms of the cotangents'
     """
     one = parts.one_sequence(flow, _FIELDS, _index("flow", flow, sequence))
     aligned = one.parameter_alignment is not None
@@ -113,7 +113,10 @@ def gates_ledger(flow: GradientFlow, sequence: int | tuple[int, ...] = 0, *, ax:
     canvas.index_axis(ax.xaxis, "step", length, canvas.block_size(length), "means")
     ax.set_ylabel("share of the cotangent")
     undefined = np.count_nonzero(np.isnan(shares).any(axis=1))
-    canvas.title(ax, "share of each way back" + (f" ({undefined:,} of {length:,} steps without gradient)" if undefined else ""))
+    canvas.title(
+        ax,
+        "share of each way back" + (f" ({undefined:,} of {length:,} steps without gradient)" if undefined else ""),
+    )
     return ax
 
 
@@ -153,7 +156,9 @@ def compare_flows(
         canvas.lines(ax, parts.blank(one.log_norm[::-1, None]), [label], [colour])
     longest = max(len(flow.log_norm) for flow in flows.values())
     size = canvas.block_size(longest)
-    canvas.index_axis(ax.xaxis, "steps back from the last", longest, size, "mean and range, of blocks of up to")
+    canvas.index_axis(ax.xaxis, "steps back from the last", longest)
+    if size > 1:  # a shorter flow has smaller blocks
+        ax.set_xlabel(f"steps back from the last (mean and range of up to {size:,})")
     ax.set_ylabel("ln of L2 norm")
     canvas.title(ax, "norm of the joint-state cotangent")
     ax.legend(fontsize="small")
@@ -192,8 +197,10 @@ def _norms(ax: Axes, one: GradientFlow) -> None:
     labels = [parts.counted(_NORMS[name], values) for name, values in drawn.items()]
     colours = [colour for name, colour in zip(_NORMS, canvas.COLOURS, strict=False) if name in drawn]
     canvas.lines(ax, parts.blank(np.stack(list(drawn.values()), axis=1)), labels, colours)
+    ax.lines[0].set(linewidth=3, alpha=0.5)  # stays visible under those of h and c
     ax.set_ylabel("ln of L2 norm")
-    canvas.title(ax, "norm of the cotangents")
+    alone = parts.counted("norm of the cotangent", one.log_norm)  # without a legend the title has the zeros
+    canvas.title(ax, "norms of the cotangents" if len(drawn) > 1 else alone)
 
 
 def _profile(ax: Axes, profile: np.ndarray) -> None:

@@ -84,7 +84,7 @@ def _profile(ax: Axes, one: Influence) -> None:
     logs = np.log(profile, where=profile > 0, out=np.full_like(profile, np.nan)) + unit
 
     canvas.lines(ax, logs[:, None], ["_profile"])
-    canvas.index_axis(ax.xaxis, "lag (steps)", len(logs), canvas.block_size(len(logs)), "mean and range")
+    canvas.index_axis(ax.xaxis, "lag in steps", len(logs), canvas.block_size(len(logs)), "mean and range")
     ax.set_ylabel("ln of mean Frobenius norm")
     if np.isfinite(largest):
         mean, reach = float(relative.mean_lag), int(relative.quantile(0.95))

@@ -39,8 +39,8 @@ def counted(label: str, logs: np.ndarray) -> str:
 
 
 def number(value: Any) -> str:
-    """A number to four digits, with the minus sign of the axes."""
-    return f"{value:.4g}".replace("-", "−")
+    """A number to four digits, or to the unit if it has more, with the minus sign of the axes."""
+    return f"{value:{',.0f' if 1e3 <= abs(value) < 1e9 else '.4g'}}".replace("-", "−")
 
 
 def stacked(ax: Axes, shares: np.ndarray, labels: Sequence[str], colours: Sequence[Any]) -> None:
@@ -48,7 +48,8 @@ def stacked(ax: Axes, shares: np.ndarray, labels: Sequence[str], colours: Sequen
     size = canvas.block_size(len(shares))
     edges = np.append(np.arange(0, len(shares), size), len(shares)) - 0.5
     means = canvas.block_means(shares, size)
-    for part in (np.maximum(means, 0), np.minimum(means, 0)):
+    positive, negative = np.maximum(means, 0), np.minimum(means, 0)
+    for part in (positive, negative) if (negative < 0).any() else (positive,):
         tops = np.cumsum(part, axis=1)
         for k, (label, colour) in enumerate(zip(labels, colours, strict=True)):
             floor = tops[:, k] - part[:, k]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 _NAMED = 9  # most orders with a name in the legend
+_ALL = 0.99  # share of the remainder from which on for good the orders are not drawn
 _FIELDS = ("log_norms", "log_remainder", "log_total", "log_matrix_norms", "log_cell_norms")
 
 
@@ -24,8 +25,9 @@ def path_spectrum(
 
     Left: the log norm of each order at the first step, with the orders above in one mark and the whole as a
     line; with matrix=True those of P_k and of its block from cell state to cell state, and no other panel.
-    Right: each order's part in the sum of all norms over the lag from the end; more than 1000 steps are drawn as
-    block means. An exact zero has no mark; the legend counts them.
+    Right: each order's part in the sum of all norms over the steps back from the end, as far as orders that are
+    told apart have 1 % of it; more than 1000 steps are drawn as block means. An exact zero has no mark; the
+    legend counts them.
 
     Args:
         paths: from `lstmx.path_spectrum`, in NumPy or JAX.
@@ -51,18 +53,20 @@ def path_spectrum(
     one = parts.one_sequence(paths, _FIELDS, canvas.sequence_index(sequence, batch, "paths"))
     figure = canvas.figure_for(figure, (6, 4.5) if matrix else (11, 4.5))
 
-    where = f", sequence {sequence}" if batch else ""
     if matrix:
-        ax = figure.subplots()
         series = {"order k": one.log_matrix_norms, "order k, from c to c": one.log_cell_norms}
-        _orders(ax, series, one.log_remainder, one.log_total)
-        over, mean = "orders of the Jacobian product", one.mean_order
+        _orders(figure.subplots(), series, one.log_remainder, one.log_total)
+        what = "Jacobian product"
+        mean, remainder = one.mean_order, one.log_remainder
     else:
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
         _orders(left, {"order k": one.log_norms[0]}, one.log_remainder[0], one.log_total[0])
         _shares(right, np.concat([one.log_norms, one.log_remainder[:, None]], axis=1)[::-1])
-        over, mean = f"orders of the gradient over {len(one.log_total):,} steps", one.mean_order[0]
-    figure.suptitle(f"{over}{where}: mean order {parts.number(mean)}")
+        what = f"gradient over {len(one.log_total):,} steps"
+        mean, remainder = one.mean_order[0], one.log_remainder[0]
+    where = f", sequence {sequence}" if batch else ""
+    least = "" if np.isneginf(remainder) else "at least "  # the remainder counts as the order above the last
+    figure.suptitle(f"orders of the {what}{where}: mean order {least}{parts.number(mean)}")
     return figure
 
 
@@ -87,11 +91,15 @@ def _shares(ax: Axes, logs: np.ndarray) -> None:
 
     largest = logs.max(axis=1, keepdims=True)
     norms = np.exp(logs - np.where(np.isneginf(largest), np.nan, largest))
+    shares = norms / norms.sum(axis=1, keepdims=True)
     last = logs.shape[1] - 2
+    told_apart = 1 + int(max(np.flatnonzero(~(shares[:, -1] > _ALL)), default=0))
+
     apart = canvas.block_size(last + 1, _NAMED)
     labels = [str(k) if k % apart == 0 else "" for k in range(last + 1)] + [f"above {last}"]
     colours = [*colormaps[canvas.SEQUENTIAL](np.linspace(0, 1, last + 1)), "0.7"]
-    parts.stacked(ax, norms / norms.sum(axis=1, keepdims=True), labels, colours)
-    canvas.index_axis(ax.xaxis, "lag (steps)", len(logs), canvas.block_size(len(logs)), "means")
+    parts.stacked(ax, shares[:told_apart], labels, colours)
+    canvas.index_axis(ax.xaxis, "steps back from the last", told_apart, canvas.block_size(told_apart), "means")
     ax.set(ylabel="share of the sum of norms", ylim=(0, 1))
-    canvas.title(ax, "share of each order")
+    beyond = f" (beyond, those above {last} have over {_ALL:.0%})" if told_apart < len(shares) else ""
+    canvas.title(ax, f"share of each order{beyond}")

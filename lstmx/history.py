@@ -16,7 +16,7 @@ class History:
 
     Every gate of the cell is an attribute, [T, *batch, H]: `input_gate`, `forget_gate`, `candidate` and
     `output_gate` for the LSTM, `reset_gate`, `update_gate` and `candidate` for the GRU. Gates lie in [0, 1];
-    a pre-activation does not, and has its own name.
+    a pre-activation does not, and has its own name. The cell state c_t of an LSTM is `cell_state`, [T, *batch, H].
 
     Attributes:
         cell: the cell that ran.
@@ -39,13 +39,6 @@ class History:
     def hidden_state(self) -> Array:
         """h_t, [T, *batch, H]."""
         return self.states.hidden
-
-    @property
-    def cell_state(self) -> Array:
-        """c_t, [T, *batch, H]; AttributeError for a cell that has none."""
-        if "cell" not in self.cell.state_type._fields:
-            raise AttributeError(f"a {type(self.cell).__name__} has no cell state; its history has hidden_state")
-        return self.states.cell
 
     @property
     def final(self) -> Any:
@@ -87,7 +80,11 @@ class History:
         return log_sigmoid(self.preactivations[..., start : start + self.cell.hidden_size])
 
     def __getattr__(self, name: str) -> Array:
-        # Reached only for names that are no field and no property: the gates of this history's cell.
+        # Reached only for names that are no field and no property: what depends on this history's cell.
+        if name == "cell_state":
+            if "cell" in self.cell.state_type._fields:
+                return self.states.cell
+            raise AttributeError(f"a {type(self.cell).__name__} has no cell state; its history has hidden_state")
         if not name.startswith("_") and name in self.cell.gate_type._fields:
             return getattr(self.gates, name)
         raise AttributeError(self._no_attribute(name))
@@ -97,7 +94,8 @@ class History:
         return f"the history of a {type(self.cell).__name__} has no {name}; its gates and activations are: {known}"
 
     def __dir__(self) -> list[str]:
-        return sorted([*super().__dir__(), *self.cell.gate_type._fields])
+        states = [f"{name}_state" for name in self.cell.state_type._fields]
+        return sorted({*super().__dir__(), *states, *self.cell.gate_type._fields})
 
     def __len__(self) -> int:
         """The number of steps T."""

@@ -119,8 +119,8 @@ def path_sentences(paths: PathSpectrum, lag: int) -> list[str]:
     """How much of the gradient `lag` steps back came straight down the cell state."""
     share, order = (float(x[-1 - lag]) for x in (paths.highway_share, paths.mean_order))
     return [
-        f"{lag} steps back, the part of the gradient that never left the cell state has {share:.1%} of the norm of "
-        f"the whole; on the mean a path has crossed the hidden state {order:.1f} times."
+        f"{lag} steps back, the part of the gradient that never left the cell state has {share:.1%} of the norm "
+        f"of the whole; on the mean a path has crossed the hidden state {order:.1f} times."
     ]
 
 

@@ -60,7 +60,8 @@ def times_power(xp: ModuleType, value: Any, exponent: Array) -> Any:
     """A tree of [*lead, N] times 2^exponent [*lead]; a factor out of the float range is 0 or infinite."""
     exponent = exponent[..., None]
     if not is_jax(xp):
-        return map_tree(lambda x: np.ldexp(x, exponent), value)
+        with np.errstate(over="ignore", under="ignore"):
+            return map_tree(lambda x: np.ldexp(x, exponent), value)
     factor = power_of_two(exponent, next(leaves(value)).dtype)
     return map_tree(lambda x: x * factor, value)
 
@@ -102,8 +103,7 @@ def unscaled(number: Scaled) -> Any:
     """The plain arrays: 0 and infinity where they leave the range, as a plain product would."""
     xp = namespace(*leaves(number.value), number.exponent)
     if not is_jax(xp):
-        with np.errstate(over="ignore", under="ignore"):
-            return times_power(xp, number.value, number.exponent)
+        return times_power(xp, number.value, number.exponent)
     half = number.exponent // 2  # in two factors, so that a subnormal result is not cut to 0 by the first
     twice = times_power(xp, times_power(xp, number.value, half), number.exponent - half)
     return map_tree(lambda x, y: xp.where(x == 0, x, y), number.value, twice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,7 +172,7 @@ def gate_statistics(history: History) -> GateStatistics:
     gates = {name: UnitStatistics(*(field[k] for field in fields)) for k, name in enumerate(cell.gate_blocks)}
     geometric = _reciprocal(-moments.log_retention / count)
     arithmetic = _reciprocal(-xp.log1p(-moments.complement / count))
-    return GateStatistics(gates, cell.retention_gate, geometric, arithmetic, np.log(2.0) * geometric)
+    return GateStatistics(gates, cell.retention_gate, geometric, arithmetic, math.log(2) * geometric)
 
 
 @jit(static=("cell",))
@@ -183,10 +184,11 @@ def _moments(cell: Any, params: Any, initial: Any, inputs: Array, states: Any, s
     retention = a[:, cell.gate_blocks[cell.retention_gate]]
     gates = sigmoid_and_slope(xp, xp.stack([a[:, k] for k in cell.gate_blocks.values()], axis=1))[0]
     mean = sum_over_time(gates) / gates.shape[0]
+    accurate = gates.astype(mean.dtype)
     return _Moments(
         count=xp.asarray(gates.shape[0], dtype=mean.dtype),
         mean=mean,
-        squares=sum_over_time((gates - mean) ** 2),
+        squares=sum_over_time((accurate - mean) ** 2),
         min=xp.min(gates, axis=0),
         max=xp.max(gates, axis=0),
         left=sum_over_time((gates < 0.1).astype(gates.dtype)),

@@ -204,7 +204,10 @@ def test_sigmoid_is_absolutely_accurate(library, dtype):
     assert actual.dtype == dtype
     with mpmath.workdps(50):
         exact = [1 / (1 + mpmath.exp(-mpmath.mpf(float(x)))) for x in a]
-        assert max(abs(float(value) - truth) for value, truth in zip(actual, exact, strict=True)) < np.finfo(dtype).eps
+        assert (
+            max(abs(float(value) - truth) for value, truth in zip(actual, exact, strict=True))
+            < np.finfo(dtype).eps
+        )
 
 
 @pytest.mark.parametrize("dtype", MAGNITUDES)

@@ -282,7 +282,10 @@ def test_faces_take_all_steps_at_once(kind):
     def at(tree, t):
         return jax.tree.map(lambda leaf: leaf[t], tree)
 
-    whole = (cell.pushforward(params, before, a, after, tangent, x), cell.pullback(params, before, a, after, tangent))
+    whole = (
+        cell.pushforward(params, before, a, after, tangent, x),
+        cell.pullback(params, before, a, after, tangent),
+    )
     for t in range(5):
         step = (params, at(before, t), a[t], at(after, t), at(tangent, t))
         assert_close(at(whole, t), (cell.pushforward(*step, x[t]), cell.pullback(*step)), 1e-14)
@@ -290,7 +293,7 @@ def test_faces_take_all_steps_at_once(kind):
 
 @each_cell
 def test_faces_need_nothing_beyond_the_array_standard(kind):
-    cell, params, before, x, a, after, draws = draw_step(kind, 9, batch=(2,))
+    cell, params, before, x, _, _, draws = draw_step(kind, 9, batch=(2,))
     v, u_x = draw_state(cell, draws, (2,)), draws.normal(size=x.shape)
 
     def faces(params, before, x, v, u_x):
@@ -319,7 +322,12 @@ def test_faces_keep_float32(kind, library):
     cell, params, before, x, _, _, draws = draw_step(kind, 10, batch=(2,), dtype="float32")
     params, before, x, v = to(library, (params, before, x, draw_state(cell, draws, (2,), "float32")))
     after, a = cell.step(params, before, x)
-    found = (after, a, cell.pullback(params, before, a, after, v), cell.pushforward(params, before, a, after, v, x))
+    found = (
+        after,
+        a,
+        cell.pullback(params, before, a, after, v),
+        cell.pushforward(params, before, a, after, v, x),
+    )
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("float32")}
     assert is_in(library, found)
 

@@ -29,7 +29,9 @@ def given(library):
 
 def test_a_wrong_number_of_features_is_named(forward, given):
     cell, params, xs, _ = given
-    message = r"xs has 2 features in its last axis; this LSTM expects input_size=3.*\[T, \*batch, 3\], got \(5, 2, 2\)"
+    message = (
+        r"xs has 2 features in its last axis; this LSTM expects input_size=3.*\[T, \*batch, 3\], got \(5, 2, 2\)"
+    )
     with pytest.raises(ValueError, match=message):
         forward(cell, params, xs[..., :2])
 
@@ -97,7 +99,7 @@ def test_a_state_is_not_cast(forward, given):
     cell, params, xs, state = given
     with pytest.raises(TypeError, match=r"state.cell is float64; .* float32"):
         forward(cell, params, xs, state._replace(cell=state.cell.astype("float64")))
-    with pytest.raises(TypeError, match="state.hidden is a list"):
+    with pytest.raises(TypeError, match=r"state\.hidden is a list"):
         forward(cell, params, xs, state._replace(hidden=[0.0] * 4))
 
 
@@ -106,7 +108,9 @@ def test_a_state_is_not_cast(forward, given):
 
 def test_parameters_of_another_cell_are_named(forward, given, library):
     _, params, xs, _ = given
-    with pytest.raises(TypeError, match=r"params is a LSTMParams; GRU\(.*\) expects GRUParams, as made by cell.init"):
+    with pytest.raises(
+        TypeError, match=r"params is a LSTMParams; GRU\(.*\) expects GRUParams, as made by cell.init"
+    ):
         forward(lstmx.GRU(3, 4), params, xs)
     with pytest.raises(TypeError, match="params is a dict"):
         forward(lstmx.LSTM(3, 4), params._asdict(), xs)
@@ -128,7 +132,7 @@ def test_parameters_hold_one_float_dtype(forward, given):
     whole = type(params)(*(value.astype("int32") for value in params))
     with pytest.raises(TypeError, match="params hold int32; expected float32 or float64"):
         forward(cell, whole, xs)
-    with pytest.raises(TypeError, match="params.bias is a list"):
+    with pytest.raises(TypeError, match=r"params\.bias is a list"):
         forward(cell, params._replace(bias=[0.0] * 16), xs)
 
 
@@ -203,7 +207,7 @@ def test_finite_parameters_names_the_array(kind, library):
     params = draw_params(kind(3, 4), np.random.default_rng(0))
     checks.finite_parameters(to(library, params))
     params.bias[2] = np.nan
-    with pytest.raises(ValueError, match="params.bias holds NaN or infinity"):
+    with pytest.raises(ValueError, match=r"params\.bias holds NaN or infinity"):
         checks.finite_parameters(to(library, params))
 
 

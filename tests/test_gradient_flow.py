@@ -413,14 +413,17 @@ def test_a_function_of_the_outputs_is_differentiated_under_jax(kind):
 
 @pytest.mark.parametrize("outputs", ["all", "norms"])
 def test_the_gradients_are_those_of_backward_to_the_last_bit(kind, library, outputs):
+    """Save that XLA sums a parameter's gradient over time in the order it likes."""
     made, loss, _ = example(kind, (2, 3))
     flow = flow_of(made, library, loss, outputs=outputs)
     cell, params, xs, state = made
     plain = lstmx.backward(lstmx.record(cell, *to(library, (params, xs, state))), to(library, loss))
-    assert_same(flow.parameters, plain.parameters)
     assert_same(flow.initial, plain.initial)
     if outputs == "all":
         assert_same(flow.inputs, plain.inputs)
+    if library == "numpy":
+        assert_same(flow.parameters, plain.parameters)
+    assert_close(flow.parameters, plain.parameters, 1e-14)
 
 
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
@@ -698,7 +701,8 @@ def test_an_exploding_gradient_raises_no_warning_in_numpy():
     """Plain fields are 0 and infinite where they leave the range, as promised, and the log norms go on."""
     cell = lstmx.LSTM(1, 1)
     params = lstmx.LSTMParams(np.zeros((1, 4)), np.array([[0, 0, 40.0, 0]]), np.zeros(4))
-    history = lstmx.record(cell, params, np.full((600, 1), 1e-300), lstmx.LSTMState(np.zeros(1), np.zeros(1)))
+    state = lstmx.LSTMState(np.full(1, 1e-300), np.full(1, 1e-300))
+    history = lstmx.record(cell, params, np.full((600, 1), 1e-300), state)
     flow = lstmx.gradient_flow(history)
     assert flow.log_norm[0] > 800
     assert np.isposinf(flow.hidden[0]).all()

@@ -16,10 +16,11 @@ import lstmx.plot
 from lstmx.gradients import GateShare, GradientFlow, Influence, PathSpectrum
 
 
-def recorded(kind, length=40, hidden=5, batch=(), library="numpy"):
+def recorded(kind, length=40, hidden=5, batch=()):
+    """A pass in NumPy: results are carried over to JAX, which spares its compilation."""
     cell, params = lcg_params(kind, 3, hidden, 0.9)
     inputs = lcg((length, *batch, 3), 5)
-    return lstmx.record(cell, *to(library, jax.tree.map(lambda x: x.astype("float32"), (params, inputs))))
+    return lstmx.record(cell, *jax.tree.map(lambda x: x.astype("float32"), (params, inputs)))
 
 
 def flow_of(log_norm, **fields):
@@ -73,7 +74,7 @@ SHOWN = {
 
 @pytest.mark.parametrize("outputs", ["all", "norms"])
 def test_flow_panels_are_fields_of_the_flow(kind, library, outputs):
-    flow = lstmx.gradient_flow(recorded(kind, library=library), outputs=outputs)
+    flow = to(library, lstmx.gradient_flow(recorded(kind), outputs=outputs))
     figure = lstmx.plot.gradient_flow(flow)
     render(figure)  # a warning is an error here
 
@@ -91,8 +92,8 @@ def test_flow_panels_are_fields_of_the_flow(kind, library, outputs):
         assert ax.get_ylabel() == "cosine"
 
 
-def test_the_only_state_has_the_norm_of_the_joint_state(library):
-    flow = lstmx.gradient_flow(recorded(lstmx.GRU, library=library))
+def test_the_only_state_has_the_norm_of_the_joint_state():
+    flow = lstmx.gradient_flow(recorded(lstmx.GRU))
     np.testing.assert_array_equal(flow.log_norm_hidden, flow.log_norm)
 
 
@@ -121,10 +122,9 @@ def test_short_flows_have_no_standard_error(kind, length):
 
 
 def test_exact_zeros_are_gaps_that_the_legend_counts(library):
-    history = recorded(lstmx.LSTM, library=library)
     loss = np.zeros((40, 5), "float32")
     loss[:30] = 1
-    flow = lstmx.gradient_flow(history, *to(library, (loss,)))
+    flow = to(library, lstmx.gradient_flow(recorded(lstmx.LSTM), loss))
     figure = lstmx.plot.gradient_flow(flow)
     render(figure)
 
@@ -146,7 +146,7 @@ def test_a_million_steps_are_drawn_as_a_thousand_blocks():
     log_norm[:100_000] = -np.inf
     shares = {"straight": np.full(10**6, 1.5), "input_gate": np.full(10**6, -0.5)}
     gates = {name: GateShare(log_norm, share) for name, share in shares.items()}
-    flow = flow_of(log_norm, log_highway=2 * log_norm, parameter_alignment=np.cos(log_norm), gates=gates)
+    flow = flow_of(log_norm, log_highway=2 * log_norm, parameter_alignment=np.cos(np.arange(10**6)), gates=gates)
     figure = lstmx.plot.gradient_flow(flow)
     render(figure)
 
@@ -185,7 +185,7 @@ def stacks(ax):
 
 
 def test_ledger_stacks_the_shares_of_all_ways(kind, library):
-    flow = lstmx.gradient_flow(recorded(kind, library=library))
+    flow = to(library, lstmx.gradient_flow(recorded(kind)))
     ax = lstmx.plot.gates_ledger(flow)
     render(ax.figure)
 
@@ -234,7 +234,7 @@ def test_a_ledger_needs_the_gates():
 
 def test_flows_of_any_length_are_compared_from_their_ends(library):
     flows = {
-        kind.__name__: lstmx.gradient_flow(recorded(kind, length, library=library))
+        kind.__name__: to(library, lstmx.gradient_flow(recorded(kind, length)))
         for kind, length in zip(CELLS, (40, 25, 1), strict=True)
     }
     ax = lstmx.plot.compare_flows(flows)
@@ -276,7 +276,7 @@ def test_only_flows_by_name_are_compared(flows, error, message):
 
 @pytest.mark.parametrize("max_order", [0, 3, 8])
 def test_orders_at_the_first_step_and_their_shares_are_drawn(library, max_order):
-    paths = lstmx.path_spectrum(recorded(lstmx.LSTM, 12, library=library), max_order)
+    paths = to(library, lstmx.path_spectrum(recorded(lstmx.LSTM, 12), max_order))
     figure = lstmx.plot.path_spectrum(paths)
     render(figure)
 
@@ -302,7 +302,7 @@ def test_orders_at_the_first_step_and_their_shares_are_drawn(library, max_order)
 
 
 def test_matrix_orders_have_one_panel(library):
-    paths = lstmx.path_spectrum(recorded(lstmx.LSTM, 12, library=library), 4, matrix=True)
+    paths = to(library, lstmx.path_spectrum(recorded(lstmx.LSTM, 12), 4, matrix=True))
     figure = lstmx.plot.path_spectrum(paths)
     render(figure)
     (ax,) = figure.axes
@@ -373,7 +373,7 @@ def sloped(outputs, inputs, slope=-0.1):
 
 @pytest.mark.parametrize("probes", [None, 4])
 def test_influence_is_a_map_of_logs_and_a_profile(kind, library, probes):
-    result = lstmx.influence(recorded(kind, 20, library=library), probes=probes)
+    result = to(library, lstmx.influence(recorded(kind, 20), probes=probes))
     figure = lstmx.plot.influence(result)
     render(figure)
 
@@ -409,7 +409,7 @@ def test_norms_beyond_the_float_range_are_drawn(slope):
 
 
 def test_influence_on_one_output_is_a_line(library):
-    result = lstmx.influence(recorded(lstmx.GRU, 20, library=library), outputs=19, inputs=range(5, 20))
+    result = to(library, lstmx.influence(recorded(lstmx.GRU, 20), outputs=19, inputs=range(5, 20)))
     figure = lstmx.plot.influence(result)
     render(figure)
     ax = figure.axes[0]
@@ -482,9 +482,9 @@ def content(sheet):
     ("batch", "sequence"), [((3,), 2), ((3,), -1), ((3,), (1,)), ((2, 3), (1, 2)), ((2, 3), (-1, 0))]
 )
 def test_a_sequence_of_a_batch_is_picked(name, batch, sequence, library):
-    history = recorded(lstmx.LSTM, 12, batch=batch, library=library)
+    history = recorded(lstmx.LSTM, 12, batch=batch)
     index = sequence if isinstance(sequence, tuple) else (sequence,)
-    result = MAKE[name](history)
+    result = to(library, MAKE[name](history))
     if name == "gradient_flow":  # its parameter gradients, and alignment with them, are of the whole batch
         result = dataclasses.replace(result, parameter_alignment=None)
     found = content(drawn(name, result, sequence))

@@ -185,7 +185,9 @@ def test_tracers_with_numpy_parameters_are_jax(kind):
     assert is_in("jax", traced)
     assert_close(traced, outputs, 1e-12)
     gradient = jax.grad(lambda xs: jnp.sum(lstmx.run(cell, params, xs, state)[0]))(jnp.asarray(xs))
-    assert_close(gradient, lstmx.backward(lstmx.record(cell, params, xs, state), np.ones_like(outputs)).inputs, 1e-12)
+    assert_close(
+        gradient, lstmx.backward(lstmx.record(cell, params, xs, state), np.ones_like(outputs)).inputs, 1e-12
+    )
 
 
 def test_numpy_arguments_are_neither_changed_nor_needed_writable(kind):

@@ -22,7 +22,7 @@ _EXACT_UNITS = 512
 _GROUP_ELEMENTS = 2**23  # of cotangents carried back at a time
 
 
-@result
+@result(static=("of",))
 class Influence:
     """Sensitivity of outputs to earlier inputs or states: Frobenius norms of ∂h_t/∂x_s or ∂h_t/∂s_s.
 
@@ -32,12 +32,14 @@ class Influence:
         inputs: the steps s, [inputs].
         standard_error: relative one of `norms` when estimated by probes, [outputs, inputs, *batch]; None for
             exact norms.
+        of: "inputs" for ∂h_t/∂x_s, "state" for ∂h_t/∂s_s.
     """
 
     log_norms: Array
     outputs: Array
     inputs: Array
     standard_error: Array | None
+    of: str = "inputs"
 
     @property
     def norms(self) -> Array:
@@ -47,19 +49,26 @@ class Influence:
     @property
     def lag_profile(self) -> np.ndarray:
         """Mean of `norms` over the pairs of each lag t − s ≥ 0, [lags, *batch]; NaN for a lag without pairs."""
-        norms = np.asarray(self.norms, np.float64)
+        return self._profile(0.0)
+
+    def _profile(self, scale: Any) -> np.ndarray:
+        """The lag profile of `norms` over e^scale, [*batch]."""
+        norms = np.exp(np.asarray(self.log_norms, np.float64) - scale)
         lag = np.asarray(self.outputs)[:, None] - np.asarray(self.inputs)[None, :]
-        profile = np.full((max(int(lag.max()), 0) + 1, *norms.shape[2:]), np.nan)
-        for k in range(len(profile)):
-            pairs = norms[lag == k]
-            if len(pairs):
-                profile[k] = pairs.mean(axis=0)
-        return profile
+        counts = np.bincount(lag[lag >= 0], minlength=1)
+        sums = np.zeros((len(counts), *norms.shape[2:]))
+        np.add.at(sums, lag[lag >= 0], norms[lag >= 0])
+        counts = counts.reshape(-1, *(1,) * (sums.ndim - 1))
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+    def _relative_profile(self) -> np.ndarray:
+        """The lag profile over the greatest norm, so that nothing overflows."""
+        return self._profile(np.max(np.asarray(self.log_norms, np.float64), axis=(0, 1)))
 
     @property
     def mean_lag(self) -> np.ndarray:
         """Σ ℓ I(ℓ) / Σ I(ℓ) of the lag profile, in steps, [*batch]."""
-        profile = self.lag_profile
+        profile = self._relative_profile()
         lags = np.arange(len(profile)).reshape(-1, *(1,) * (profile.ndim - 1))
         return np.nansum(lags * profile, axis=0) / np.nansum(profile, axis=0)
 
@@ -71,7 +80,7 @@ class Influence:
         """
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction is {fraction!r}; expected a number between 0 and 1")
-        cumulated = np.nancumsum(self.lag_profile, axis=0)
+        cumulated = np.nancumsum(self._relative_profile(), axis=0)
         return np.argmax(cumulated >= fraction * cumulated[-1] * (1 - 1e-12), axis=0)
 
     def __repr__(self) -> str:
@@ -139,7 +148,9 @@ def influence(
     for group in groups:
         last = max(chosen[group : group + size])
         hot = np.arange(last + 1)[:, None] == np.array(chosen[group : group + size])
-        log_norms, error = _influence(cell, *history[: last + 1].data, vectors, xp.asarray(hot), of=of)
+        log_norms, error = _influence(
+            cell, *history[: last + 1].data, vectors, xp.asarray(hot, dtype=vectors.dtype), of=of
+        )
         missing = [(0, length - last - 1)] + [(0, 0)] * (log_norms.ndim - 1)
         logs.append(xp.moveaxis(xp.pad(log_norms, missing, constant_values=-np.inf), 1, 0))
         errors.append(xp.moveaxis(xp.pad(error, missing), 1, 0))
@@ -150,6 +161,7 @@ def influence(
         outputs=np.array(chosen),
         inputs=rows,
         standard_error=None if probes is None else xp.concat(errors)[:, rows],
+        of=of,
     )
 
 
@@ -180,7 +192,8 @@ def _influence(
     def step(packed: Array, x: Any) -> tuple[Array, Any]:
         slopes, hot = x
         hot = xp.reshape(hot, (-1, 1, *middle))
-        injected = here._replace(exponent=xp.where(hot, here.exponent, xp.full_like(here.exponent, NOTHING)))
+        exponent = xp.where(hot == 1, here.exponent, xp.full_like(here.exponent, NOTHING))
+        injected = Scaled(map_tree(lambda x: x * hot[..., None], here.value), exponent)
         cotangent = normalised(add(unpack(packed, cell.state_type, cell.hidden_size), injected))
         reached: Any = cotangent
         if of == "inputs":

@@ -67,10 +67,11 @@ class FlowSummary:
         """
         rate, error = self.decay_rate
         log_norm = np.asarray(self.log_norm, np.float64)
-        change = log_norm[0] - log_norm[-1]
+        first, last = (np.nan_to_num(log_norm[t], neginf=-np.finfo(float).max / 4) for t in (0, -1))
+        change = first - last
         vanishing = (rate > 2 * error) & (change < math.log(0.01))
         exploding = (rate < -2 * error) & (change > math.log(100))
-        vanishing |= np.isneginf(log_norm[0]) & np.isfinite(log_norm[-1])
+        vanishing |= np.isneginf(log_norm[0]) & np.isfinite(log_norm[-1])  # too few finite steps for a rate
         return np.where(vanishing, "vanishing", np.where(exploding, "exploding", "steady"))
 
     def __str__(self) -> str:

@@ -1,0 +1,70 @@
+"""A room imports only the rooms below it."""
+
+import ast
+from pathlib import Path
+
+import lstmx
+
+ROOMS = [
+    *("arrays", "scaling", "checks", "cells", "history", "adjoint", "unroll", "statistics", "gradients"),
+    *("dynamics", "memory", "tasks", "training", "comparison", "convert", "storage", "reading", "plot"),
+    *("report", "cli", "__main__"),
+]
+HOUSE = Path(lstmx.__file__).parent
+
+
+def room(module):
+    """The room of a dotted module name, and its part inside the room."""
+    name, _, part = module.removeprefix("lstmx.").partition(".")
+    return name, part
+
+
+def files():
+    """(room, part, tree) of every file but the table of contents."""
+    for path in sorted(HOUSE.rglob("*.py")):
+        name, *parts = path.relative_to(HOUSE).with_suffix("").parts
+        if name != "__init__":
+            yield name, ".".join(part for part in parts if part != "__init__"), ast.parse(path.read_text())
+
+
+def cell_files():
+    return [(part, tree) for name, part, tree in files() if name == "cells"]
+
+
+def imports(tree):
+    """Dotted names of what a file imports from lstmx, wherever in the file it does."""
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            within = node.module == "lstmx"
+            names = [f"lstmx.{alias.name}" for alias in node.names] if within else [node.module]
+        yield from (name for name in names if name.split(".")[0] == "lstmx")
+
+
+def test_every_room_has_its_floor():
+    assert {name for name, _, _ in files()} <= set(ROOMS)
+
+
+def test_a_room_imports_only_lower_rooms():
+    found = [(name, other) for name, _, tree in files() for other in imports(tree)]
+    assert len(found) > 20
+    for name, other in found:
+        allowed = other == "lstmx.__version__" or ROOMS.index(room(other)[0]) <= ROOMS.index(name)
+        assert allowed, f"{name} must not import {other}"
+
+
+def test_a_cell_imports_no_other_cell():
+    parts = {part: {room(o)[1] for o in imports(tree) if room(o)[0] == "cells"} for part, tree in cell_files()}
+    assert parts.pop("") == set(parts) >= {"base", "lstm", "gru", "simple"}
+    assert parts.pop("base") == set()
+    for part, others in parts.items():
+        assert others == {"base"}, f"cells.{part} must not import {others}"
+
+
+def test_the_table_of_contents_holds_no_code():
+    tree = ast.parse((HOUSE / "__init__.py").read_text())
+    docstring, *imported, version = tree.body
+    assert isinstance(docstring, ast.Expr)
+    assert all(isinstance(node, ast.ImportFrom) for node in imported)
+    assert ast.unparse(version).startswith("__version__ =")

@@ -193,13 +193,13 @@ def walk_back(
 
     def step(packed: Array, x: Any) -> tuple[Array, Array]:
         slopes, direct = x
-        cotangent = normalised(_inject(unpack(packed, kind, h), direct))
+        cotangent = _inject(normalised(unpack(packed, kind, h)), direct)
         packed = pack(hand_back(slopes, cotangent))
         return packed, packed
 
     before, handed = scan(step, packed, (slopes, direct), reverse=True)
     handed = namespace(handed).concat([handed[1:], packed[None]])
-    return before, _inject(unpack(handed, kind, h), direct)
+    return before, _inject(normalised(unpack(handed, kind, h)), direct)
 
 
 def _inject(cotangent: Scaled, direct: Scaled | None) -> Scaled:

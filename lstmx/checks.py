@@ -140,10 +140,11 @@ def finite(name: str, values: Array, unit: str = "unit") -> None:
     raise ValueError(f"{name} is {value} first at step {step}{sequence}, {unit} {index}; expected finite numbers")
 
 
-def finite_parameters(params: Any) -> None:
-    """Raise if a parameter is NaN or infinite, naming the array."""
-    if is_traced(params):
-        return
-    for field, value in zip(params._fields, params, strict=True):
-        if not np.isfinite(np.asarray(value)).all():
+def finite_history(history: Any) -> None:
+    """Raise if a history's parameters, inputs or states hold NaN or infinity: which array, and where first."""
+    for field, value in history.params._asdict().items():
+        if not is_traced(value) and not np.isfinite(np.asarray(value)).all():
             raise ValueError(f"params.{field} holds NaN or infinity; expected finite numbers")
+    finite("inputs", history.inputs, "feature")
+    for field, value in history.states._asdict().items():
+        finite(f"{field}_state", value)

@@ -16,7 +16,8 @@ class History:
 
     Every gate of the cell is an attribute, [T, *batch, H]: `input_gate`, `forget_gate`, `candidate` and
     `output_gate` for the LSTM, `reset_gate`, `update_gate` and `candidate` for the GRU. Gates lie in [0, 1];
-    a pre-activation does not, and has its own name. The cell state c_t of an LSTM is `cell_state`, [T, *batch, H].
+    a pre-activation does not, and has its own name. An LSTM's c_t is `cell_state`; `log_forget` is the natural log
+    of its forget gate, exact where the gate rounds to 0 or to 1.
 
     Attributes:
         cell: the cell that ran.
@@ -63,11 +64,6 @@ class History:
         """All gate activations, a NamedTuple of [T, *batch, H]."""
         return self.cell.gates(self.preactivations)
 
-    @property
-    def log_forget(self) -> Array:
-        """Natural log of the forget gate, [T, *batch, H], exact where the gate rounds to 0 or to 1."""
-        return self.log_gate("forget_gate")
-
     def log_gate(self, name: str) -> Array:
         """Natural log of a sigmoid gate, [T, *batch, H], from its pre-activation.
 
@@ -81,6 +77,8 @@ class History:
 
     def __getattr__(self, name: str) -> Array:
         # Reached only for names that are no field and no property: what depends on this history's cell.
+        if name == "log_forget":
+            return self.log_gate("forget_gate")
         if name == "cell_state":
             if "cell" in self.cell.state_type._fields:
                 return self.states.cell
@@ -94,8 +92,9 @@ class History:
         return f"the history of a {type(self.cell).__name__} has no {name}; its gates and activations are: {known}"
 
     def __dir__(self) -> list[str]:
-        states = [f"{name}_state" for name in self.cell.state_type._fields]
-        return sorted({*super().__dir__(), *states, *self.cell.gate_type._fields})
+        states = {f"{name}_state" for name in self.cell.state_type._fields}
+        logs = {"log_forget"} & {f"log_{name.removesuffix('_gate')}" for name in self.cell.gate_blocks}
+        return sorted({*super().__dir__(), *states, *logs, *self.cell.gate_type._fields})
 
     def __len__(self) -> int:
         """The number of steps T."""

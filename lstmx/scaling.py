@@ -67,10 +67,12 @@ def times_power(xp: ModuleType, value: Any, exponent: Array) -> Any:
 
 
 def normalised(number: Scaled) -> Scaled:
-    """The same number with a greatest magnitude in [1, 2); a zero stays one, at whatever exponent."""
+    """The same number with a greatest magnitude in [1, 2); a zero with the exponent `NOTHING`."""
     xp = namespace(*leaves(number.value), number.exponent)
-    size = exponent_of(xp, magnitude(xp, number.value))
-    return Scaled(times_power(xp, number.value, -size), xp.maximum(number.exponent + size, np.int32(NOTHING)))
+    size = magnitude(xp, number.value)
+    own = exponent_of(xp, size)
+    exponent = xp.maximum(number.exponent + own, np.int32(NOTHING))
+    return Scaled(times_power(xp, number.value, -own), xp.where(size == 0, np.int32(NOTHING), exponent))
 
 
 def scaled(value: Any, exponent: Array | int = 0) -> Scaled:
@@ -132,12 +134,11 @@ def log_norm(number: Scaled) -> Array:
     """Natural log of the L2 norm over the last axis and all arrays of the tree, [*lead]; −inf for 0."""
     xp = namespace(*leaves(number.value), number.exponent)
     size = magnitude(xp, number.value)
-    empty = size == 0
-    size = xp.where(empty, xp.ones_like(size), size)
-    square = sum(xp.sum((leaf / size[..., None]) ** 2, axis=-1) for leaf in leaves(number.value))
-    square = xp.where(empty, xp.ones_like(size), square)
-    logarithm = xp.log(size) + 0.5 * xp.log(square) + number.exponent.astype(size.dtype) * math.log(2)
-    return xp.where(empty, -xp.inf, logarithm)
+    own = exponent_of(xp, size)  # squares of what is left neither overflow nor vanish
+    square = sum(xp.sum(leaf**2, axis=-1) for leaf in leaves(times_power(xp, number.value, -own)))
+    square = xp.where(size == 0, xp.ones_like(size), square)
+    logarithm = 0.5 * xp.log(square) + (number.exponent + own).astype(size.dtype) * math.log(2)
+    return xp.where(size == 0, -xp.inf, logarithm)
 
 
 def log_hypot(logs: Array, axis: int) -> Array:

@@ -17,7 +17,7 @@ from lstmx.arrays import (
     sigmoid_and_slope,
     sum_over_time,
 )
-from lstmx.checks import finite, finite_parameters
+from lstmx.checks import finite_history
 from lstmx.history import History
 
 _CHUNK_ELEMENTS = 2**22  # of pre-activations at a time: the memory that statistics take beside the history
@@ -147,9 +147,7 @@ def gate_statistics(history: History) -> GateStatistics:
     cell = history.cell
     if cell.retention_gate is None:
         raise ValueError(f"a {type(cell).__name__} has no gates; gate statistics need a gated cell")
-    finite_parameters(history.params)
-    finite("inputs", history.inputs, "feature")
-    finite("hidden_state", history.hidden_state)
+    finite_history(history)
 
     width = max(1, history.params.bias.shape[0] * int(np.prod(history.batch)))
     size = max(1, _CHUNK_ELEMENTS // width)

@@ -31,7 +31,9 @@ class ModelParams(NamedTuple):
     """Parameters of a cell and of its readout."""
 
     cell: Any
+    """The cell's parameters."""
     readout: ReadoutParams
+    """The readout's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,9 @@ class Training(NamedTuple):
     """What `train` returns; pass it back as `resume=` to go on."""
 
     params: ModelParams
+    """Trained so far."""
     optimizer_state: Any
+    """Of the optax optimizer."""
     step: int
     """Steps done in all; the next batch is `batches(step)`."""
     losses: np.ndarray

@@ -29,6 +29,7 @@ def _jax_as_the_module_needs_it(request):
         if request.path.stem in AS_A_USER_FINDS_JAX | PROMOTED_BY_OPTAX:
             stack.enter_context(jax.numpy_dtype_promotion("standard"))
         yield
+    jax.clear_caches()  # or the programs compiled for all modules fill gigabytes
 
 
 @pytest.fixture(params=CELLS, ids=lambda kind: kind.__name__)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import draw_params, draw_pass, to
+from reference import draw_pass, random_history, to
 
 import lstmx
 from lstmx import checks
@@ -203,12 +203,27 @@ def test_finite_names_the_first_step_sequence_and_unit(library):
         checks.finite("values", to(library, values[:, 0]), "feature")
 
 
-def test_finite_parameters_names_the_array(kind, library):
-    params = draw_params(kind(3, 4), np.random.default_rng(0))
-    checks.finite_parameters(to(library, params))
-    params.bias[2] = np.nan
+def test_what_is_not_finite_in_a_history_is_named(kind, library):
+    history = random_history(kind, batch=(2,))
+    checks.finite_history(to(library, history))
+    message = r"hidden_state is nan first at step 4, sequence \(1,\), unit 2"
+    history.states.hidden[4, 1, 2] = np.nan
+    with pytest.raises(ValueError, match=message):
+        checks.finite_history(to(library, history))
+    message = r"inputs is inf first at step 5, sequence \(0,\), feature 1"
+    history.inputs[5, 0, 1] = np.inf
+    with pytest.raises(ValueError, match=message):
+        checks.finite_history(to(library, history))
+    history.params.bias[2] = np.nan
     with pytest.raises(ValueError, match=r"params\.bias holds NaN or infinity"):
-        checks.finite_parameters(to(library, params))
+        checks.finite_history(to(library, history))
+
+
+def test_a_cell_state_that_is_not_finite_is_named(library):
+    history = random_history(lstmx.LSTM)
+    history.states.cell[6, 0] = -np.inf
+    with pytest.raises(ValueError, match="cell_state is -inf first at step 6, unit 0"):
+        checks.finite_history(to(library, history))
 
 
 def test_values_under_a_transformation_are_not_read():

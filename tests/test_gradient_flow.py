@@ -294,8 +294,8 @@ def test_gradients_at_a_stacked_output_are_not_those_through_the_recurrence(libr
 
 def test_a_summed_loss_has_another_gradient_than_one_at_every_output(library):
     """Trap T2: at a stacked output it is identically 1."""
-    flow = lstmx.gradient_flow(check_net(library), to(library, np.ones((40, 5))))
-    norms = [np.linalg.norm(flow.hidden[0]), np.linalg.norm(flow.cell[0])]
+    flow = lstmx.gradient_flow(check_net(library), to(library, np.ones((40, 5))), outputs="norms")
+    norms = np.exp([flow.log_norm_hidden[0], flow.log_norm_cell[0]])
     np.testing.assert_allclose(norms, [2.5429023635763186, 4.104236585554508], rtol=1e-12, atol=0)
 
 
@@ -305,7 +305,7 @@ def test_the_check_net_has_the_known_parameter_and_initial_gradients(library):
     norms = [np.linalg.norm(x) for x in (flow.parameters.recurrent_kernel, flow.initial.hidden, flow.initial.cell)]
     np.testing.assert_allclose(norms[0], 0.8602387537765, rtol=1e-12)
     np.testing.assert_allclose(norms[1:], [4.1516841505e-4, 6.9703201202e-4], rtol=1e-10)
-    last_ten = lstmx.gradient_flow(check_net(library)[30:], "last").parameters.recurrent_kernel
+    last_ten = lstmx.gradient_flow(check_net(library)[30:], outputs="norms").parameters.recurrent_kernel
     np.testing.assert_allclose(np.linalg.norm(last_ten) / norms[0], 0.8772616, rtol=0, atol=5e-8)
 
 
@@ -369,7 +369,7 @@ SHAPES = [(1, (), 1, 1), (1, (2,), 2, 3), (5, (), 1, 3), (4, (2,), 2, 1), (3, (2
 
 @pytest.mark.parametrize(
     ("library", "shape"),
-    [("numpy", shape) for shape in SHAPES] + [("jax", shape) for shape in SHAPES[::4]],
+    [("numpy", shape) for shape in SHAPES] + [("jax", SHAPES[0])],
     ids=str,
 )
 @pytest.mark.parametrize("kind", CELLS, ids=lambda kind: kind.__name__)
@@ -429,11 +429,11 @@ def test_the_gradients_are_those_of_backward_to_the_last_bit(kind, library, outp
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
 def test_jacobians_that_do_not_commute_are_multiplied_backwards_in_time(kind, library):
     """Trap T5: a library trained every LSTM and GRU with its Jacobians in forward order, unnoticed for years."""
-    cell, params, xs, state = draw_pass(kind, length=4, seed=3)
+    cell, params, xs, state = draw_pass(kind, seed=3)
 
     @jax.jit
     def unrolled(params, xs, state):
-        for t in range(4):
+        for t in range(7):
             state, _ = cell.step(params, state, xs[t])
         return jnp.sum(state.hidden)
 
@@ -523,8 +523,8 @@ def test_the_parts_add_up_to_what_arrives_one_step_earlier(kind):
     np.testing.assert_allclose(sum(parts.values())[1:], (joint - direct)[:-1], rtol=0, atol=1e-14)
 
 
-def test_shares_add_up_to_one_in_every_sequence_of_a_batch_and_far_out_of_range(kind, library):
-    history = random_history(kind, library, length=40, batch=(2, 2))
+def test_shares_add_up_to_one_in_every_sequence_of_a_batch_and_far_out_of_range(kind):
+    history = random_history(kind, length=40, batch=(2, 2))
     small = history.params._replace(recurrent_kernel=history.params.recurrent_kernel * 1e-30)
     history = lstmx.record(history.cell, small, history.inputs)
     flow = lstmx.gradient_flow(history)
@@ -698,14 +698,17 @@ def test_twenty_thousand_steps_of_one_unit_near_zero_grow_by_its_weight(library,
 
 
 def test_an_exploding_gradient_raises_no_warning_in_numpy():
-    """Plain fields are 0 and infinite where they leave the range, as promised, and the log norms go on."""
+    """Plain fields are infinite where they leave the range, as promised, and the log norms go on."""
     cell = lstmx.LSTM(1, 1)
-    params = lstmx.LSTMParams(np.zeros((1, 4)), np.array([[0, 0, 40.0, 0]]), np.zeros(4))
+    params = lstmx.LSTMParams(np.ones((1, 4)), np.array([[0, 0, 40.0, 0]]), np.zeros(4))
     state = lstmx.LSTMState(np.full(1, 1e-300), np.full(1, 1e-300))
     history = lstmx.record(cell, params, np.full((600, 1), 1e-300), state)
-    flow = lstmx.gradient_flow(history)
-    assert flow.log_norm[0] > 800
+    loss = np.zeros((600, 1))
+    loss[-1] = 1e300
+    flow = lstmx.gradient_flow(history, loss)
+    assert flow.log_norm[0] > 1100
     assert np.isposinf(flow.hidden[0]).all()
+    assert np.isposinf(flow.parameter_profile[1:]).any()
     assert np.isposinf(flow.parameters.bias[2])
 
 
@@ -721,39 +724,41 @@ def test_an_early_loss_counts_although_the_gradient_of_the_late_one_has_underflo
     early[20] = [1, -2]
     both = early.copy()
     both[-1] = [0.5, 3]
-    alone = lstmx.gradient_flow(history[:21], to(library, early[:21]))
-    flow = lstmx.gradient_flow(history, to(library, both))
-    late = lstmx.gradient_flow(history, to(library, both - early))
+    alone = lstmx.gradient_flow(history.to_numpy()[:21], early[:21])
+    outputs = "all" if library == "numpy" else "norms"
+    flow = lstmx.gradient_flow(history, to(library, both), outputs=outputs)
+    late = lstmx.gradient_flow(history, to(library, both - early), outputs=outputs)
     assert late.log_norm[20] < (-745 if length > 400 or kind is lstmx.SimpleRNN else -50)
     np.testing.assert_allclose(flow.log_norm[:21], alone.log_norm, rtol=1e-13, atol=1e-13)
-    np.testing.assert_allclose(flow.hidden[:21], alone.hidden, rtol=1e-12)
-    np.testing.assert_allclose(flow.inputs[:21], alone.inputs, rtol=1e-12)
+    if outputs == "all":
+        np.testing.assert_allclose(flow.hidden[:21], alone.hidden, rtol=1e-12)
+        np.testing.assert_allclose(flow.inputs[:21], alone.inputs, rtol=1e-12)
     np.testing.assert_allclose(flow.log_norm[21:], late.log_norm[21:], rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("outputs", ["gradient_flow", "backward"])
-@pytest.mark.parametrize("steps", [500, 1000])
+@pytest.mark.parametrize("early", [2, 9])
 def test_an_early_loss_counts_although_the_late_gradient_exploded_and_then_met_a_saturated_unit(
-    library, steps, outputs
+    library, early, outputs
 ):
     """After the exact zero nothing is left of the late loss, and so no scale to lose the early one on."""
     cell = lstmx.SimpleRNN(1, 1)
     params = lstmx.SimpleRNNParams(np.ones((1, 1)), np.full((1, 1), 10.0), np.zeros(1))
-    xs = np.zeros((steps, 1))
+    xs = np.zeros((1000, 1))
     xs[10], xs[11] = 1000, -10  # saturated, then back to zero
     history = lstmx.record(cell, *to(library, (params, xs)))
     assert not np.any(np.asarray(history.hidden_state[11:]))
-    loss = np.zeros((steps, 1))
-    loss[9] = loss[-1] = 1
+    loss = np.zeros((1000, 1))
+    loss[early] = loss[-1] = 1
+    expected = np.arange(early + 1)[::-1]
     with np.errstate(over="ignore", invalid="ignore"):
         if outputs == "gradient_flow":
             flow = lstmx.gradient_flow(history, to(library, loss), outputs="norms")
             assert flow.log_norm[11] > 1000
-            assert flow.log_norm[10] == -np.inf or flow.log_norm[10] > 1000
-            np.testing.assert_allclose(flow.log_norm[:10], np.arange(10)[::-1] * np.log(10.0), atol=1e-13)
+            np.testing.assert_allclose(flow.log_norm[: early + 1], expected * np.log(10.0), atol=1e-13)
         else:
-            gradient = lstmx.backward(history, to(library, loss)).inputs[:10, 0]
-            np.testing.assert_allclose(gradient, 10.0 ** np.arange(10)[::-1], rtol=1e-13)
+            gradient = lstmx.backward(history, to(library, loss)).inputs[: early + 1, 0]
+            np.testing.assert_allclose(gradient, 10.0**expected, rtol=1e-13)
 
 
 def test_an_exact_zero_loss_gives_minus_infinity_and_no_nan(kind, library):
@@ -813,7 +818,8 @@ def test_a_history_of_states_gives_the_same_flow_as_one_of_everything(kind, libr
 
 
 @pytest.mark.parametrize(
-    ("library", "steps"), [("numpy", 3), ("numpy", 5), ("numpy", 7), ("numpy", 8), ("jax", 3)]
+    ("kind", "library", "steps"),
+    [(kind, "numpy", steps) for kind in CELLS for steps in (3, 5, 7, 8)] + [(lstmx.LSTM, "jax", 3)],
 )
 def test_the_flow_does_not_depend_on_the_chunks_it_is_worked_in(kind, library, steps, monkeypatch):
     """The length occurs in no other test, so that nothing compiled in chunks is met elsewhere."""
@@ -846,7 +852,8 @@ def test_ways_back_are_listed_in_the_order_of_the_gates(kind, library):
 
 
 def test_a_flow_in_float32_is_in_float32(kind, library):
-    flow = lstmx.gradient_flow(random_history(kind, library, dtype="float32"))
+    outputs = "all" if library == "numpy" else "norms"
+    flow = lstmx.gradient_flow(random_history(kind, library, dtype="float32"), outputs=outputs)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(flow)} == {"float32"}
 
 
@@ -873,26 +880,26 @@ def test_a_flow_is_a_tree_and_can_be_computed_within_jit(kind):
 
     @jax.jit
     def compiled(params, xs, state, loss):
-        return lstmx.gradient_flow(lstmx.record(cell, params, xs, state), loss)
+        return lstmx.gradient_flow(lstmx.record(cell, params, xs, state), loss, outputs="norms")
 
     flow = compiled(params, xs, state, loss)
     assert isinstance(flow, lstmx.GradientFlow)
-    assert_close(flow, flow_of((cell, params, xs, state), "jax", loss), 1e-13)
+    assert_close(flow, flow_of((cell, params, xs, state), "jax", loss, outputs="norms"), 1e-13)
     doubled = jax.tree.map(lambda x: 2 * x, flow)
     assert isinstance(doubled, lstmx.GradientFlow)
-    assert_same(doubled.hidden, 2 * flow.hidden)
+    assert_same(doubled.log_norm, 2 * flow.log_norm)
 
 
-def test_mapping_over_sequences_equals_the_batched_call(kind):
-    (cell, params, xs, state), loss, _ = example(kind, (2, 3))
+def test_mapping_over_sequences_equals_the_batched_call():
+    (cell, params, xs, state), loss, _ = example(lstmx.LSTM, (2, 3))
 
-    @functools.partial(jax.vmap, in_axes=(1, 0, 1), out_axes=1)
+    @functools.partial(jax.vmap, in_axes=(1, 0, 1), out_axes=(1, 0))
     def mapped(xs, state, loss):
-        flow = lstmx.gradient_flow(lstmx.record(cell, to("jax", params), xs, state), loss)
-        return flow.log_norm, flow.hidden
+        flow = lstmx.gradient_flow(lstmx.record(cell, to("jax", params), xs, state), loss, outputs="norms")
+        return flow.log_norm, flow.initial
 
-    batched = flow_of((cell, params, xs, state), "jax", loss)
-    assert_close(mapped(xs, state, loss), (batched.log_norm, batched.hidden), 1e-13)
+    batched = flow_of((cell, params, xs, state), "jax", loss, outputs="norms")
+    assert_close(mapped(xs, state, loss), (batched.log_norm, batched.initial), 1e-13)
 
 
 # -------------------------------------------------------------------------------------------- the summary
@@ -1002,10 +1009,10 @@ def test_the_verdict_is_a_word_with_thresholds(profile, verdict):
     assert FlowReadings(profile).verdict == verdict
 
 
-def test_a_printed_flow_says_how_fast_and_which_way(kind, library):
+def test_a_printed_flow_says_how_fast_and_which_way(kind):
     cell, params, xs, _ = draw_pass(kind, length=60)
     params = params._replace(recurrent_kernel=params.recurrent_kernel * 0.1)
-    text = str(lstmx.gradient_flow(lstmx.record(cell, *to(library, (params, xs)))))
+    text = str(lstmx.gradient_flow(lstmx.record(cell, params, xs)))
     assert "gradient over 60 steps: vanishing" in text
     for words in ("nats per step", "half-life", "mean share of each way back", "first norm < 1 % of last"):
         assert words in text
@@ -1016,8 +1023,8 @@ def test_a_printed_flow_says_how_fast_and_which_way(kind, library):
 
 @pytest.mark.parametrize("outputs", ["all", "norms"])
 def test_a_printed_batch_counts_its_verdicts(library, outputs):
-    text = str(lstmx.gradient_flow(random_history(lstmx.GRU, library, batch=(3,)), outputs=outputs))
-    assert "(medians of 3 sequences): 3 steady" in text
+    text = str(lstmx.gradient_flow(random_history(lstmx.GRU, library, batch=(2, 3)), outputs=outputs))
+    assert "(medians of 6 sequences): 6 steady" in text
     assert ("mean share" in text) == (outputs == "all")
 
 
@@ -1031,7 +1038,8 @@ def test_the_flow_of_an_exact_zero_loss_can_be_read_and_printed(kind, library, b
 
 
 def test_the_flow_of_a_single_step_can_be_read_and_printed(kind, library):
-    flow = lstmx.gradient_flow(random_history(kind, library, length=1))
+    history = random_history(kind, library, length=1)
+    flow = lstmx.gradient_flow(history, history.hidden_state)
     assert np.isnan(flow.decay_rate.rate)
     assert flow.horizon() == np.inf
     assert "gradient over 1 steps: steady" in str(flow)
@@ -1080,10 +1088,9 @@ def test_the_extent_of_the_answer_is_one_of_two_words(library):
 def test_a_bad_input_is_named_by_its_first_step_and_unit(kind, library, value):
     cell, params, xs, _ = draw_pass(kind, batch=(2,))
     xs[3, 1, 2] = xs[5, 0, 0] = value
-    history = lstmx.record(cell, *to(library, (params, xs)))
-    with pytest.raises(
-        ValueError, match=rf"inputs is {value} first at step 3, sequence \(1,\), feature 2; expected"
-    ):
+    with np.errstate(invalid="ignore"):
+        history = lstmx.record(cell, *to(library, (params, xs)))
+    with pytest.raises(ValueError, match=rf"inputs is {value} first at step 3, sequence \(1,\), feature 2; exp"):
         lstmx.gradient_flow(history)
 
 

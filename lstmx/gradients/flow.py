@@ -7,7 +7,7 @@ from typing import Any
 from lstmx.adjoint import by_segments, pull_by, reverse_chunks, walk_back
 from lstmx.arrays import Array, is_jax, jax, jit, map_tree, namespace, result
 from lstmx.cells.base import blocks
-from lstmx.checks import finite, finite_parameters, one_of, shaped
+from lstmx.checks import finite, finite_history, one_of, shaped
 from lstmx.gradients.summary import FlowSummary
 from lstmx.history import History
 from lstmx.scaling import Scaled, log_norm, pack, scaled, times_power, unpack, unscaled
@@ -110,9 +110,7 @@ def gradient_flow(
     """
     one_of("outputs", outputs, ("all", "norms"))
     direct = loss_cotangent(history, loss)
-    finite_parameters(history.params)
-    finite("inputs", history.inputs, "feature")
-    finite("hidden_state", history.hidden_state)
+    finite_history(history)
     if direct is not None:
         finite("loss", direct)
 
@@ -141,7 +139,7 @@ def gradient_flow(
         cell=getattr(rows["total"], "cell", None) if everything else None,
         inputs=rows.get("inputs"),
         initial=unscaled(unpack(final, cell.state_type, cell.hidden_size)),
-        gates={name: GateShare(*way) for name, way in rows["gates"].items()} if everything else None,
+        gates={name: GateShare(*rows["gates"][name]) for name in _way_names(cell)} if everything else None,
     )
 
 
@@ -219,6 +217,11 @@ def _walk_highway(cell: Any, slopes: Any, packed: Array, injected: Scaled | None
 
 def _norm_of_fields(total: Scaled) -> dict[str, Array]:
     return {name: log_norm(Scaled(value, total.exponent)) for name, value in total.value._asdict().items()}
+
+
+def _way_names(cell: Any) -> tuple[str, ...]:
+    """The gates in the order of their blocks, then the straight way; a compiled dict comes back sorted."""
+    return (*cell.gate_type._fields, *(["straight"] if cell.retention_gate is not None else []))
 
 
 def _ways_back(

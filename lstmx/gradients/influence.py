@@ -13,7 +13,7 @@ import numpy as np
 
 from lstmx.adjoint import pull_by, reverse_chunks
 from lstmx.arrays import Array, is_traced, jit, log_sigmoid, map_tree, namespace, require, result, scan
-from lstmx.checks import finite, finite_parameters, one_of, positive
+from lstmx.checks import finite_history, one_of, positive
 from lstmx.history import History
 from lstmx.scaling import NOTHING, Scaled, add, log_hypot, log_norm, normalised, pack, scaled, unpack
 
@@ -130,9 +130,7 @@ def influence(
         raise ValueError(
             f"exact influence takes at most {_EXACT_UNITS} units; pass probes=32 for {cell.hidden_size}"
         )
-    finite_parameters(history.params)
-    finite("inputs", history.inputs, "feature")
-    finite("hidden_state", history.hidden_state)
+    finite_history(history)
 
     vectors = np.eye(cell.hidden_size)
     if probes is not None:
@@ -194,7 +192,7 @@ def _influence(
         hot = xp.reshape(hot, (-1, 1, *middle))
         exponent = xp.where(hot == 1, here.exponent, xp.full_like(here.exponent, NOTHING))
         injected = Scaled(map_tree(lambda x: x * hot[..., None], here.value), exponent)
-        cotangent = normalised(add(unpack(packed, cell.state_type, cell.hidden_size), injected))
+        cotangent = add(normalised(unpack(packed, cell.state_type, cell.hidden_size)), injected)
         reached: Any = cotangent
         if of == "inputs":
             d_a = cell.preactivation_cotangent(slopes, cotangent.value)

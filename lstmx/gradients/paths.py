@@ -11,7 +11,7 @@ from typing import Any
 
 from lstmx.adjoint import by_segments, pull_by, reverse_chunks, walk_back
 from lstmx.arrays import Array, jit, map_tree, namespace, result
-from lstmx.checks import finite, finite_parameters, positive, state
+from lstmx.checks import finite_history, positive, state
 from lstmx.gradients.highway import stretch
 from lstmx.history import History
 from lstmx.scaling import Scaled, add, log_hypot, log_norm, pack, scaled, total, unpack, unscaled
@@ -157,9 +157,7 @@ def path_spectrum(
     if seed_cotangent is not None:
         state(cell, history.params, seed_cotangent, history.batch, name="seed_cotangent")
     part = history[first:last]
-    finite_parameters(part.params)
-    finite("inputs", part.inputs, "feature")
-    finite("hidden_state", part.hidden_state)
+    finite_history(part)
     return (
         _matrix_spectrum(part, max_order, progress)
         if matrix

@@ -94,13 +94,19 @@ class FlowSummary:
             highway = np.asarray(self.log_highway, np.float64)
             lines.append(f"  along the retention gates alone: {np.median(highway[0]):.4g} at the first step")
         if self.gates is not None:
-            shares = {name: np.nanmean(np.asarray(way.share, np.float64)) for name, way in self.gates.items()}
+            shares = {name: _mean(way.share) for name, way in self.gates.items()}
             listed = ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in shares.items())
             lines.append(f"  mean share of each way back: {listed}")
         lines.append(
             "  (vanishing: rate > 2 standard errors and first norm < 1 % of last; exploding: rate < −2 and > 100×)"
         )
         return "\n".join(lines)
+
+
+def _mean(values: Any) -> float:
+    """Mean of what is a number; NaN where nothing is, without a warning."""
+    values = np.asarray(values, np.float64)
+    return float(values[~np.isnan(values)].mean()) if not np.isnan(values).all() else math.nan
 
 
 def _fit(log_norm: np.ndarray) -> tuple[float, float]:

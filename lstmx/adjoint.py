@@ -124,30 +124,31 @@ def by_segments(
     extras: Any,
     progress: bool,
 ) -> tuple[Any, Any]:
-    """As `reverse_chunks` in calls of their own: one, or with `progress` up to 32 with a bar that counts steps.
+    """Run a compiled reverse pass in one call, or with `progress` in up to 32 with a bar that counts steps.
 
     Args:
         history: the recorded pass.
-        segment: `(carry, part, extras of the part) -> (carry, rows)`, compiled by the caller.
+        segment: `(carry, part, extras of the part) -> (carry, rows)`.
         carry: handed from segment to segment, from the last to the first.
         extras: a tree of arrays [T, ...] cut like the history.
         progress: show the bar.
+
+    Raises:
+        ImportError: `progress` without tqdm.
     """
-    size = -(-len(history) // (_SEGMENTS if progress else 1))
+    if not progress:
+        return segment(carry, history, extras)
+    size = -(-len(history) // _SEGMENTS)
     rows = []
-    tqdm = require("tqdm.auto", "progress=True").tqdm if progress else None
-    bar = tqdm(total=len(history), unit="step", unit_scale=True, desc="backwards") if tqdm else None
-    for stop in range(len(history), 0, -size):
-        start = max(0, stop - size)
-        carry, made = segment(carry, history[start:stop], map_tree(lambda x, a=start, b=stop: x[a:b], extras))
-        rows.append(made)
-        if bar is not None:
-            ready(carry)
+    tqdm = require("tqdm.auto", "progress=True").tqdm
+    with tqdm(total=len(history), unit="step", unit_scale=True, desc="backwards") as bar:
+        for stop in range(len(history), 0, -size):
+            start = max(0, stop - size)
+            cut = map_tree(lambda x, a=start, b=stop: x[a:b], extras)
+            carry, made = ready(segment(carry, history[start:stop], cut))
+            rows.append(made)
             bar.update(stop - start)
-    if bar is not None:
-        bar.close()
-    xp = namespace(history.inputs)
-    return carry, rows[0] if len(rows) == 1 else map_tree(lambda *parts: xp.concat(parts), *reversed(rows))
+    return carry, map_tree(lambda *parts: namespace(*parts).concat(parts), *reversed(rows))
 
 
 def _part(history: History, extras: Any, start: Array, size: int) -> tuple[History, Any]:

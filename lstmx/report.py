@@ -108,9 +108,11 @@ def flow_sentences(flows: dict[str, GradientFlow]) -> list[str]:
     lines = []
     for name, flow in flows.items():
         rate, error = flow.decay_rate
+        horizon = float(flow.horizon())
+        reach = f"below 1 % after {horizon:.0f} steps" if np.isfinite(horizon) else "never below 1 %"
         lines.append(
             f"{name}: {flow.verdict}, half-life {float(flow.half_life):.3g} steps (decay {float(rate):.3g} ± "
-            f"{float(error):.2g} nats per step), below 1 % after {float(flow.horizon()):.0f} steps."
+            f"{float(error):.2g} nats per step), {reach}."
         )
     return lines
 

@@ -24,6 +24,10 @@ for cell in (lstmx.LSTM(3, 8), lstmx.GRU(3, 8), lstmx.SimpleRNN(3, 8)):
     np.testing.assert_array_equal(history.hidden_state, outputs)
     np.testing.assert_array_equal(history.final.hidden, final.hidden)
     assert np.isfinite(lstmx.backward(history, np.ones_like(outputs)).inputs).all()
+    flow = lstmx.gradient_flow(history, "last")
+    assert np.isfinite(flow.log_norm).all()
+    assert lstmx.influence(history).log_norms.shape == (50, 50)
+    lstmx.plot.gradient_flow(flow).savefig(folder / "flow.png")
     lstmx.plot.dynamics(history).savefig(folder / f"{type(cell).__name__}.png")
     if cell.gate_blocks:
         statistics = lstmx.gate_statistics(history)
@@ -31,9 +35,14 @@ for cell in (lstmx.LSTM(3, 8), lstmx.GRU(3, 8), lstmx.SimpleRNN(3, 8)):
         lstmx.plot.saturation(statistics).figure.savefig(folder / "saturation.png")
         lstmx.plot.timescales(statistics).figure.savefig(folder / "timescales.png")
 
+assert np.isfinite(
+    lstmx.path_spectrum(lstmx.record(lstmx.LSTM(3, 8), lstmx.LSTM(3, 8).init(0), xs)).log_total
+).all()
+
 task = lstmx.adding_problem(10)
 model = lstmx.Model(lstmx.LSTM(2, 4), 1, "mean_squared_error")
 for name, call in {
+    "progress": lambda: lstmx.gradient_flow(history, progress=True),
     "train": lambda: lstmx.train(model, model.init(0), task.batch),
     "evaluate": lambda: lstmx.evaluate(model, model.init(0), task.validation),
     "compare": lambda: lstmx.compare([model.cell], task),
@@ -43,6 +52,7 @@ for name, call in {
         call()
     except ImportError as error:
         message = str(error)
-    expected = "training needs the package jax, which is not installed: pip install jax"
+    package, purpose = ("tqdm", "progress=True") if name == "progress" else ("jax", "training")
+    expected = f"{purpose} needs the package {package}, which is not installed: pip install {package}"
     assert message == expected, f"{name}: {message!r}"
 print("NumPy alone: ok")

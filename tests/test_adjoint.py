@@ -111,7 +111,7 @@ def test_the_gradient_by_backpropagation_through_time_as_written_in_textbooks():
 
 
 @each_cell
-@hypothesis.settings(max_examples=8)
+@hypothesis.settings(max_examples=6)
 @hypothesis.given(seed=seeds, length=sizes, batch=batches, features=sizes, hidden=sizes)
 def test_backward_is_autodiff_of_the_plain_scan(kind, seed, length, batch, features, hidden):
     cell, given, outputs, final = draw_backward(kind, length, batch, seed, features=features, hidden=hidden)

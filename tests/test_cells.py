@@ -176,7 +176,7 @@ def test_step_is_the_textbook_s(kind, seed, features, hidden, batch):
 
 
 @each_cell
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=10)
 @hypothesis.given(seed=seeds, features=sizes, hidden=sizes, batch=batches)
 def test_pullback_is_jax_vjp_of_step(kind, seed, features, hidden, batch):
     cell, params, before, x, a, after, draws = draw_step(kind, seed, features, hidden, batch)
@@ -200,7 +200,7 @@ def test_pullback_is_jax_vjp_of_step(kind, seed, features, hidden, batch):
 
 
 @each_cell
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=10)
 @hypothesis.given(seed=seeds, features=sizes, hidden=sizes, batch=batches)
 def test_pushforward_is_jax_jvp_of_step(kind, seed, features, hidden, batch):
     cell, params, before, x, a, after, draws = draw_step(kind, seed, features, hidden, batch)

@@ -11,7 +11,6 @@ from lstmx import statistics
 
 GATED = [lstmx.LSTM, lstmx.GRU]
 gated = pytest.mark.parametrize("kind", GATED, ids=lambda kind: kind.__name__)
-each_batch = pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=["one", "batch", "two batch axes"])
 
 
 def constant(library, bias, length, dtype="float64"):
@@ -105,8 +104,7 @@ def assert_direct(found, history, tolerance):
 
 
 @gated
-@each_batch
-@pytest.mark.parametrize("keep", ["all", "states"])
+@pytest.mark.parametrize(("batch", "keep"), [((), "all"), ((2,), "states"), ((2, 3), "all")])
 def test_statistics_are_those_of_the_gates(kind, library, batch, keep):
     history = random_history(kind, library, keep, length=30, batch=batch)
     found = lstmx.gate_statistics(history)

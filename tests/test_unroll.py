@@ -113,9 +113,12 @@ def test_record_is_the_textbook_loop(kind, seed, length, batch, features, hidden
 
 
 @each_dtype
-@each_batch
-@pytest.mark.parametrize(("length", "hidden"), [(6, 4), (1, 4), (6, 1)], ids=["plain", "T = 1", "H = 1"])
-def test_jax_is_numpy(kind, dtype, batch, length, hidden):
+@pytest.mark.parametrize(
+    ("length", "hidden", "batch"),
+    [(6, 4, ()), (6, 4, (2,)), (6, 4, (2, 3)), (1, 4, ()), (6, 1, (2,))],
+    ids=["one", "batch", "two batch axes", "T = 1", "H = 1"],
+)
+def test_jax_is_numpy(kind, dtype, length, hidden, batch):
     cell, *given = draw_pass(kind, length, batch, hidden=hidden, dtype=dtype)
     for count in (2, 3):  # without and with an initial state
         host, device = given[:count], to("jax", given[:count])

@@ -81,7 +81,8 @@ def gradient_flow(
     One reverse pass by the cell's own `pull`. The cotangent is carried as an array of magnitude about 1 and an
     integer power of two, so its log norm is right where the norm itself has long left the float range, and its
     digits are those of plain backpropagation where it has not. Losses at many steps are added on one running
-    scale. A history with keep="states" is worked on chunk by chunk.
+    scale. A history with keep="states" is worked on chunk by chunk. What one single step shrinks by more than the
+    float range (10⁻³⁸ in float32) counts as an exact zero.
 
     Args:
         history: the recorded pass.

@@ -53,8 +53,8 @@ def against_run(length: int, size: int) -> None:
     run, record, flow = (times[name].median for name in ("run", "record", "flow"))
     print(
         f"T = {length:>9,}, H = {size:>3}: run {run:6.3f} s, record(keep='states') {record:6.3f} s, "
-        f"flow {flow:6.3f} s = {flow / run:.2f} x run, "
-        f"{flow / length * 1e6:.2f} us per step; compiled and first run in {times['flow'].first:.1f} s; peak memory {memory:.0f} MB above inputs and states"
+        f"flow {flow:6.3f} s = {flow / run:.2f} x run, {flow / length * 1e6:.2f} us per step; compiled and first "
+        f"run in {times['flow'].first:.1f} s; peak memory {memory:.0f} MB above inputs and states"
     )
 
 

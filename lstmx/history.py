@@ -77,13 +77,15 @@ class History:
 
     def __getattr__(self, name: str) -> Array:
         # Reached only for names that are no field and no property: what depends on this history's cell.
+        if name.startswith("_") or name in History.__dataclass_fields__:
+            raise AttributeError(name)  # while it is copied or unpickled, before it has a cell to ask
         if name == "log_forget":
             return self.log_gate("forget_gate")
         if name == "cell_state":
             if "cell" in self.cell.state_type._fields:
                 return self.states.cell
             raise AttributeError(f"a {type(self.cell).__name__} has no cell state; its history has hidden_state")
-        if not name.startswith("_") and name in self.cell.gate_type._fields:
+        if name in self.cell.gate_type._fields:
             return getattr(self.gates, name)
         raise AttributeError(self._no_attribute(name))
 

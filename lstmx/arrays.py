@@ -226,6 +226,12 @@ def log_sigmoid(a: Array) -> Array:
     return -xp.logaddexp(xp.zeros_like(a), -a)
 
 
+def exp(x: Array) -> Array:
+    """e^x, infinite above the float range without a warning."""
+    with np.errstate(over="ignore"):
+        return namespace(x).exp(x)
+
+
 def sum_over_time(x: Array) -> Array:
     """Sum over axis 0 that stays accurate over millions of steps.
 

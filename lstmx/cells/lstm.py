@@ -107,7 +107,7 @@ class LSTM(Cell):
         return LSTMGates(sigmoid(xp, i), sigmoid(xp, f), xp.tanh(g), sigmoid(xp, o))
 
     def update(self, before: LSTMState, a: Array) -> LSTMState:
-        xp = namespace(a)
+        xp = namespace(a, before.cell)
         i, f, g, o = self.gates(a)
         c = f * before.cell + i * g
         return LSTMState(o * xp.tanh(c), c)

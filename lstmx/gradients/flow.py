@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from lstmx.adjoint import by_segments, pull_by, reverse_chunks, walk_back
-from lstmx.arrays import Array, is_jax, jax, jit, map_tree, namespace, result
+from lstmx.arrays import Array, exp, is_jax, jax, jit, map_tree, namespace, result
 from lstmx.cells.base import blocks
 from lstmx.checks import finite, finite_history, one_of, shaped
 from lstmx.gradients.summary import FlowSummary
@@ -44,7 +46,8 @@ class GradientFlow(FlowSummary):
             a cell without such a gate.
         log_parameter_profile: of the part of ∂L/∂U that step t contributes, ln(‖δa_t‖ ‖h_{t-1}‖), [T, *batch].
         parameter_alignment: cosine between that part and the whole ∂L/∂U of all steps and sequences,
-            [T, *batch]; NaN where the part is zero; None with outputs="norms".
+            [T, *batch]; NaN where the part is zero or the whole beyond the float range; None with
+            outputs="norms".
         parameters: gradients of the parameters, summed over time and batch.
         hidden: ∂L/∂h_t, [T, *batch, H]; None with outputs="norms".
         cell: ∂L/∂c_t, [T, *batch, H]; None without a cell state or with outputs="norms".
@@ -70,7 +73,7 @@ class GradientFlow(FlowSummary):
     @property
     def parameter_profile(self) -> Array:
         """‖∂L/∂U restricted to step t‖, [T, *batch]: 0 or infinity where it leaves the float range."""
-        return namespace(self.log_parameter_profile).exp(self.log_parameter_profile)
+        return exp(self.log_parameter_profile)
 
 
 def gradient_flow(
@@ -265,7 +268,8 @@ def _alignment(hidden_before: Array, d_a: Array, gradient: Any) -> Array:
     """Cosine between h_{t-1} ⊗ δa_t and ∂L/∂U, [T, *batch]."""
     xp = namespace(d_a)
     kernel = gradient.recurrent_kernel
-    whole = xp.reshape(_unit(xp, xp.reshape(kernel, (-1,))), kernel.shape)
+    with np.errstate(invalid="ignore", over="ignore"):  # of a gradient beyond the float range: NaN, as documented
+        whole = xp.reshape(_unit(xp, xp.reshape(kernel, (-1,))), kernel.shape)
     return xp.sum((_unit(xp, hidden_before) @ whole) * _unit(xp, d_a), axis=-1)
 
 

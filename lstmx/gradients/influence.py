@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.adjoint import pull_by, reverse_chunks
-from lstmx.arrays import Array, is_traced, jit, log_sigmoid, map_tree, namespace, require, result, scan
+from lstmx.arrays import Array, exp, is_traced, jit, log_sigmoid, map_tree, namespace, require, result, scan
 from lstmx.checks import finite_history, one_of, positive
 from lstmx.history import History
 from lstmx.scaling import NOTHING, Scaled, add, log_hypot, log_norm, normalised, pack, scaled, unpack
@@ -44,7 +44,7 @@ class Influence:
     @property
     def norms(self) -> Array:
         """‖∂h_t/∂x_s‖, [outputs, inputs, *batch]."""
-        return namespace(self.log_norms).exp(self.log_norms)
+        return exp(self.log_norms)
 
     @property
     def lag_profile(self) -> np.ndarray:
@@ -53,7 +53,7 @@ class Influence:
 
     def _profile(self, scale: Any) -> np.ndarray:
         """The lag profile of `norms` over e^scale, [*batch]."""
-        norms = np.exp(np.asarray(self.log_norms, np.float64) - scale)
+        norms = exp(np.asarray(self.log_norms, np.float64) - scale)
         lag = np.asarray(self.outputs)[:, None] - np.asarray(self.inputs)[None, :]
         counts = np.bincount(lag[lag >= 0], minlength=1)
         sums = np.zeros((len(counts), *norms.shape[2:]))
@@ -63,14 +63,16 @@ class Influence:
 
     def _relative_profile(self) -> np.ndarray:
         """The lag profile over the greatest norm, so that nothing overflows."""
-        return self._profile(np.max(np.asarray(self.log_norms, np.float64), axis=(0, 1)))
+        largest = np.max(np.asarray(self.log_norms, np.float64), axis=(0, 1))
+        return self._profile(np.where(np.isneginf(largest), np.nan, largest))
 
     @property
     def mean_lag(self) -> np.ndarray:
-        """Σ ℓ I(ℓ) / Σ I(ℓ) of the lag profile, in steps, [*batch]."""
+        """Σ ℓ I(ℓ) / Σ I(ℓ) of the lag profile, in steps, [*batch]; NaN where it is zero."""
         profile = self._relative_profile()
         lags = np.arange(len(profile)).reshape(-1, *(1,) * (profile.ndim - 1))
-        return np.nansum(lags * profile, axis=0) / np.nansum(profile, axis=0)
+        whole = np.nansum(profile, axis=0)
+        return np.nansum(lags * profile, axis=0) / np.where(whole == 0, np.nan, whole)
 
     def quantile(self, fraction: float = 0.95) -> np.ndarray:
         """Least lag within which this fraction of the lag profile's sum lies, in steps, [*batch].
@@ -241,7 +243,8 @@ def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
     reach = np.cumsum(log_f, axis=0)
     kernel = np.zeros((len(chosen), length, *history.batch))
     for row, t in zip(kernel, chosen, strict=True):
-        weight = np.exp(log_o[t] + log_i[: t + 1] + reach[t] - reach[: t + 1]).sum(axis=-1)
+        log_weight = log_o[t] + log_i[: t + 1] + reach[t] - reach[: t + 1]
+        weight = np.exp(log_weight - log_weight.max(axis=(0, -1), keepdims=True)).sum(axis=-1)
         row[: t + 1] = weight / weight.sum(axis=0)
     return kernel
 

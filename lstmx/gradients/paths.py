@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from lstmx.adjoint import by_segments, pull_by, reverse_chunks, walk_back
-from lstmx.arrays import Array, jit, map_tree, namespace, result
+from lstmx.arrays import Array, exp, is_traced, jit, map_tree, namespace, result
 from lstmx.checks import finite_history, positive, state
 from lstmx.gradients.highway import stretch
 from lstmx.history import History
@@ -57,7 +59,8 @@ class PathSpectrum:
         """
         xp = namespace(self.log_total)
         orders, axis = self._orders()
-        return xp.exp(xp.take(orders, 0, axis=axis) - self.log_total)
+        whole = xp.where(xp.isneginf(self.log_total), xp.nan, self.log_total)
+        return exp(xp.take(orders, 0, axis=axis) - whole)
 
     @property
     def mean_order(self) -> Array:
@@ -156,6 +159,9 @@ def path_spectrum(
         raise ValueError("seed_cotangent has no meaning with matrix=True, which carries every unit vector back")
     if seed_cotangent is not None:
         state(cell, history.params, seed_cotangent, history.batch, name="seed_cotangent")
+        for field, value in seed_cotangent._asdict().items():
+            if not is_traced(value) and not np.isfinite(np.asarray(value)).all():
+                raise ValueError(f"seed_cotangent.{field} holds NaN or infinity; expected finite numbers")
     part = history[first:last]
     finite_history(part)
     return (

@@ -87,6 +87,9 @@ def gradient_flow(
     scale. A history with keep="states" is worked on chunk by chunk. What one single step shrinks by more than the
     float range (10⁻³⁸ in float32) counts as an exact zero.
 
+    In NumPy the loop over steps is Python's: 159 µs per step for one sequence of an LSTM with 32 units on one core
+    of an AMD EPYC (benchmarks/gradient_flow.py).
+
     Args:
         history: the recorded pass.
         loss: the direct part of ∂L/∂h_t, [T, *batch, H]; or "last", the sum of the last output; or, under JAX, a

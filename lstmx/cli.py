@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from lstmx.tasks import CharacterTask, next_character
 from lstmx.training import Model, adam
 from lstmx.unroll import record
 
-_CELLS: dict[str, type[Cell]] = {"lstm": LSTM, "gru": GRU, "simple-rnn": SimpleRNN}
+_CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "simple-rnn": SimpleRNN}
 _PASSAGE = 2000
 
 
@@ -78,8 +79,8 @@ def deep_dive(options: argparse.Namespace) -> None:
     text, source = _text(options.text)
     task = next_character(text, length=64, batch=32, seed=options.seed)
     chosen = _CELLS[options.cell]
-    cells = [chosen(task.input_size, options.hidden_size)]  # type: ignore[call-arg]
-    cells += [kind(task.input_size, options.hidden_size) for kind in _CELLS.values() if kind is not chosen]  # type: ignore[call-arg]
+    cells = [chosen(task.input_size, options.hidden_size)]
+    cells += [kind(task.input_size, options.hidden_size) for kind in _CELLS.values() if kind is not chosen]
     folder = claim_folder(options.output, options.force)
     print(f"{source}: {len(text):,} characters, {len(task.vocabulary)} different; training {options.steps} steps")
     comparison = compare(cells, task, steps=options.steps, optimizer=adam(1e-2), seed=options.seed)

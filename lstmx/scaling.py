@@ -68,11 +68,7 @@ def times_power(xp: ModuleType, value: Any, exponent: Array) -> Any:
 
 def normalised(number: Scaled) -> Scaled:
     """The same number with a greatest magnitude in [1, 2); a zero with the exponent `NOTHING`."""
-    xp = namespace(*leaves(number.value), number.exponent)
-    size = magnitude(xp, number.value)
-    own = exponent_of(xp, size)
-    exponent = xp.maximum(number.exponent + own, np.int32(NOTHING))
-    return Scaled(times_power(xp, number.value, -own), xp.where(size == 0, np.int32(NOTHING), exponent))
+    return scaled(number.value, number.exponent)
 
 
 def scaled(value: Any, exponent: Array | int = 0) -> Scaled:

@@ -39,7 +39,7 @@ def save_parameters(path: str | Path, cell: Cell, params: Any, **extras: Any) ->
     surplus = sorted(set(extras) - set(_EXTRAS))
     if surplus:
         raise TypeError(f"unknown extra arrays {', '.join(surplus)}; expected some of {', '.join(_EXTRAS)}")
-    description = json.dumps({"cell": type(cell).__name__, "options": dataclasses.asdict(cell)})  # type: ignore
+    description = json.dumps({"cell": type(cell).__name__, "options": dataclasses.asdict(cell)})  # type: ignore  # every cell is a dataclass
     np.savez(path, description=np.array(description), **to_numpy(params)._asdict(), **extras)
 
 

@@ -12,7 +12,7 @@ from lstmx.checks import shaped, state
 from lstmx.history import History
 from lstmx.scaling import Scaled, add, normalised, pack, scaled, unpack, unscaled
 
-_CHUNK_ELEMENTS = 2**19  # of pre-activations: a chunk's arrays stay in the processor's cache or near it
+_CHUNK_ELEMENTS = 2**17  # of pre-activations: a chunk's arrays stay in the processor's cache or near it
 _SEGMENTS = 32  # calls that a pass with a progress bar is split into
 
 
@@ -75,7 +75,7 @@ def backward(history: History, outputs_cotangent: Array, final_cotangent: Any = 
 def chunk_steps(history: History) -> int:
     """Steps that a reverse pass takes at a time: few enough for memory, enough for large products."""
     width = 4 * history.cell.hidden_size * max(1, int(np.prod(history.batch)))
-    return max(16, min(1024, _CHUNK_ELEMENTS // width))
+    return max(16, min(256, _CHUNK_ELEMENTS // width))
 
 
 def reverse_chunks(
@@ -194,13 +194,11 @@ def walk_back(
 
     def step(packed: Array, x: Any) -> tuple[Array, Array]:
         slopes, direct = x
-        cotangent = _inject(normalised(unpack(packed, kind, h)), direct)
-        packed = pack(hand_back(slopes, cotangent))
-        return packed, packed
+        arriving = _inject(normalised(unpack(packed, kind, h)), direct)
+        return pack(hand_back(slopes, arriving)), pack(arriving)
 
-    before, handed = scan(step, packed, (slopes, direct), reverse=True)
-    handed = namespace(handed).concat([handed[1:], packed[None]])
-    return before, _inject(normalised(unpack(handed, kind, h)), direct)
+    before, arriving = scan(step, packed, (slopes, direct), reverse=True)
+    return before, unpack(arriving, kind, h)
 
 
 def _inject(cotangent: Scaled, direct: Scaled | None) -> Scaled:

@@ -198,7 +198,7 @@ def _segment(
         gradient = map_tree(xp.add, gradient, cell.parameter_cotangent(before.hidden, part.inputs, d_a_true))
 
         from_h = Scaled(cell.sides(d_a)[1], arriving.exponent)
-        profile = log_norm(from_h) + log_norm(scaled(before.hidden))
+        profile = log_norm(from_h) + log_norm(Scaled(before.hidden, 0 * arriving.exponent))
         rows = {"joint": log_norm(arriving), "fields": _norm_of_fields(total), "profile": profile}
         if cell.retention_gate is not None:
             straight, rows["highway"] = _walk_highway(cell, slopes, straight, injected)

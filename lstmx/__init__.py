@@ -16,6 +16,7 @@ from lstmx.cells import SimpleRNNParams as SimpleRNNParams
 from lstmx.cells import SimpleRNNState as SimpleRNNState
 from lstmx.comparison import Comparison as Comparison
 from lstmx.comparison import compare as compare
+from lstmx.excerpt import Excerpt as Excerpt
 from lstmx.gradients import GateShare as GateShare
 from lstmx.gradients import GradientFlow as GradientFlow
 from lstmx.gradients import Influence as Influence
@@ -26,9 +27,11 @@ from lstmx.gradients import highway as highway
 from lstmx.gradients import influence as influence
 from lstmx.gradients import path_spectrum as path_spectrum
 from lstmx.history import History as History
+from lstmx.sharding import shard_batch as shard_batch
 from lstmx.statistics import GateStatistics as GateStatistics
 from lstmx.statistics import UnitStatistics as UnitStatistics
 from lstmx.statistics import gate_statistics as gate_statistics
+from lstmx.statistics import summarise as summarise
 from lstmx.tasks import Batch as Batch
 from lstmx.tasks import Task as Task
 from lstmx.tasks import adding_problem as adding_problem

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from lstmx.arrays import Array, is_jax, jax, jit, map_tree, materialised, namespace, ready, require, result, scan
+from lstmx.arrays import Array, jit, map_tree, materialised, namespace, ready, require, result, scan
+from lstmx.cells.base import blocks
 from lstmx.checks import shaped, state
+from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import History
-from lstmx.scaling import Scaled, add, normalised, pack, scaled, unpack, unscaled
+from lstmx.scaling import Scaled, add, normalised, pack, unpack
 
-_CHUNK_ELEMENTS = 2**17  # of pre-activations: a chunk's arrays stay in the processor's cache or near it
 _SEGMENTS = 32  # calls that a pass with a progress bar is split into
 
 
@@ -73,9 +73,8 @@ def backward(history: History, outputs_cotangent: Array, final_cotangent: Any = 
 
 
 def chunk_steps(history: History) -> int:
-    """Steps that a reverse pass takes at a time: few enough for memory, enough for large products."""
-    width = 4 * history.cell.hidden_size * max(1, int(np.prod(history.batch)))
-    return max(16, min(256, _CHUNK_ELEMENTS // width))
+    """Steps that a reverse pass takes at a time."""
+    return chunk_length(len(history), history.cell.preactivation_size * math.prod(history.batch))
 
 
 def reverse_chunks(
@@ -84,11 +83,11 @@ def reverse_chunks(
     carry: Any,
     extras: Any = None,
     steps: int | None = None,
+    into: Any = None,
 ) -> tuple[Any, Any]:
     """Walk a history backwards, chunk by chunk: `body(carry, part, extras of the part) -> (carry, rows)`.
 
-    Only one chunk's pre-activations exist at a time. The first chunk in time may be shorter than the others;
-    every other one starts at step 1 or later, so the state before it is a recorded one.
+    Only one chunk's pre-activations exist at a time.
 
     Args:
         history: the recorded pass.
@@ -96,25 +95,24 @@ def reverse_chunks(
         carry: handed from chunk to chunk, from the last to the first.
         extras: a tree of arrays [T, ...] cut like the history.
         steps: length of a chunk; None for `chunk_steps`.
+        into: arrays [T, ...] to write the rows into; None for new ones.
 
     Returns:
         The last carry, and the rows of all steps, [T, ...].
     """
-    size = min(len(history), chunk_steps(history) if steps is None else steps)
-    count = (len(history) - 1) // size
-    head = len(history) - count * size
+    length = len(history)
+    size = min(length, chunk_steps(history) if steps is None else steps)
     xp = namespace(history.inputs)
+    ends = slice((length % size or size) - 1, length - size, size)  # of all chunks but the last
+    initials = map_tree(lambda first, x: xp.concat([first[None], x[ends]]), history.initial, history.states)
 
-    def chunk(carry: Any, k: Array) -> tuple[Any, Any]:
-        part, cut = _part(history, extras, head + k * size, size)
-        return body(carry, part, cut)
+    def chunk(carry: Any, cut: Any, initial: Any) -> tuple[Any, Any, None]:
+        inputs, states, stored, extras = cut
+        part = History(history.cell, history.params, initial, inputs, states, stored)
+        return *body(carry, part, extras), None
 
-    rows = None
-    if count:
-        carry, rows = scan(chunk, carry, xp.arange(count), reverse=True)
-        rows = map_tree(lambda x: xp.reshape(x, (count * size, *x.shape[2:])), rows)
-    carry, first = body(carry, history[:head], map_tree(lambda x: x[:head], extras))
-    return carry, first if rows is None else map_tree(lambda a, b: xp.concat([a, b]), first, rows)
+    data = (history.inputs, history.states, history.stored, extras)
+    return scan_chunks(chunk, carry, data, size, own=initials, into=into, reverse=True)[:2]
 
 
 def by_segments(
@@ -149,22 +147,6 @@ def by_segments(
             rows.append(made)
             bar.update(stop - start)
     return carry, map_tree(lambda *parts: namespace(*parts).concat(parts), *reversed(rows))
-
-
-def _part(history: History, extras: Any, start: Array, size: int) -> tuple[History, Any]:
-    """The stretch of `size` steps from `start` ≥ 1, which may be traced."""
-    if is_jax(namespace(history.inputs)):
-
-        def cut(x: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(x, start, size)
-    else:
-
-        def cut(x: Array) -> Array:
-            return x[start : start + size]
-
-    initial = map_tree(lambda x: x[start - 1], history.states)
-    inputs, states, stored, extras = map_tree(cut, (history.inputs, history.states, history.stored, extras))
-    return History(history.cell, history.params, initial, inputs, states, stored), extras
 
 
 def pull_by(cell: Any, params: Any) -> Callable[[Any, Scaled], Scaled]:
@@ -215,18 +197,52 @@ def _backward(
 ) -> Gradients:
     xp = namespace(*params, inputs, outputs)
     history = History(cell, params, initial, inputs, states, stored)
-    hand_back = pull_by(cell, params)
+    transposed = materialised(params.recurrent_kernel.T)
 
-    def chunk(carry: Any, part: History, direct: Scaled) -> tuple[Any, Array]:
-        cotangent, parameters = carry
-        before = part.before
-        slopes = cell.linearise(before, part.preactivations, part.states)
-        cotangent, arriving = walk_back(cell, hand_back, slopes, cotangent, direct)
-        d_a = unscaled(arriving._replace(value=cell.preactivation_cotangent(slopes, arriving.value)))
-        here = cell.parameter_cotangent(before.hidden, part.inputs, d_a)
-        return (cotangent, map_tree(xp.add, parameters, here)), cell.input_cotangent(params, d_a)
+    def chunk(carry: Any, part: History, direct: Array) -> tuple[Any, Array]:
+        return pull_chunk(carry, part, direct, transposed)
 
-    start = pack(scaled(map_tree(xp.asarray, final)))
-    nothing = map_tree(xp.zeros_like, params)
-    (before, parameters), inputs = reverse_chunks(history, chunk, (start, nothing), scaled(xp.asarray(outputs)))
-    return Gradients(parameters, inputs, unscaled(unpack(before, cell.state_type, cell.hidden_size)))
+    carry = (map_tree(xp.asarray, final), map_tree(xp.zeros_like, params))
+    into = xp.zeros_like(inputs)
+    (before, parameters), inputs = reverse_chunks(history, chunk, carry, xp.asarray(outputs), into=into)
+    return Gradients(parameters, inputs, before)
+
+
+def pull_chunk(
+    carry: tuple[Any, Any], part: History, direct: Array, transposed: Array
+) -> tuple[tuple[Any, Any], Array]:
+    """Backpropagation through one chunk.
+
+    Args:
+        carry: the cotangent of the state after the chunk, and the parameters' gradient so far.
+        part: the chunk.
+        direct: ∂L/∂h_t at fixed other outputs, [T, *batch, H].
+        transposed: the recurrent kernel's transpose, `materialised`.
+
+    Returns:
+        The carry before the chunk, and ∂L/∂x_t of its steps.
+    """
+    cotangent, parameters = carry
+    if set(part.batch) == {1}:  # one sequence: without its axis, the loop has fewer kernels
+        lead = part.batch
+        alone = part.sequence(*(0 for _ in lead))
+        carry = map_tree(lambda x: x.reshape(-1), cotangent), parameters
+        carry, inputs = pull_chunk(carry, alone, direct.reshape(len(part), -1), transposed)
+        back = map_tree(lambda x: x.reshape(*lead, -1), carry[0])
+        return (back, carry[1]), inputs.reshape(len(part), *lead, -1)
+
+    cell, before = part.cell, part.before
+    xp = namespace(transposed, direct)
+    slopes = cell.linearise(before, part.preactivations, part.states)
+
+    def step(packed: Array, x: Any) -> tuple[Array, Array]:
+        slopes, direct = x
+        hidden, *rest = blocks(packed, cell.hidden_size)
+        cotangent, d_a = cell.pull(transposed, slopes, cell.state_type(hidden + direct, *rest))
+        return xp.concat(cotangent, axis=-1), d_a
+
+    packed, d_a = scan(step, xp.concat(cotangent, axis=-1), (slopes, direct), reverse=True)
+    here = cell.parameter_cotangent(before.hidden, part.inputs, d_a)
+    parameters = map_tree(lambda x, y: x + y, parameters, here)
+    cotangent = cell.state_type(*blocks(packed, cell.hidden_size))
+    return (cotangent, parameters), cell.input_cotangent(part.params, d_a)

@@ -152,14 +152,16 @@ def _rows(tree: Tree, reverse: bool) -> Iterator[Tree]:
     return iter(tree[::-1] if reverse else tree)
 
 
-def jit(static: Sequence[str] = ()) -> Callable[[Callable[..., T]], Callable[..., T]]:
+def jit(static: Sequence[str] = (), donate: Sequence[str] = ()) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Compile a function under JAX when it is called with JAX values; call it as it is with NumPy values.
 
-    The function's arguments are arrays, trees of arrays or, where named in `static`, hashable values.
+    The function's arguments are arrays, trees of arrays or, where named in `static`, hashable values. Results may
+    take the memory of those named in `donate`.
     """
 
     def decorate(f: Callable[..., T]) -> Callable[..., T]:
-        compiled = jax.jit(f, static_argnames=tuple(static)) if has_jax else None
+        options = {"static_argnames": tuple(static), "donate_argnames": tuple(donate), "keep_unused": bool(donate)}
+        compiled = jax.jit(f, **options) if has_jax else None
 
         @functools.wraps(f)
         def call(*args: Any, **kwargs: Any) -> T:
@@ -171,6 +173,60 @@ def jit(static: Sequence[str] = ()) -> Callable[[Callable[..., T]], Callable[...
         return call
 
     return decorate
+
+
+def by_platform(cpu: Callable[..., T], accelerator: Callable[..., T], *args: Any) -> T:
+    """`cpu(*args)` where the compiled program runs on a CPU, and in NumPy; else `accelerator(*args)`.
+
+    JAX decides it where it lowers the program, not where it traces it.
+    """
+    arrays = [leaf for arg in args for leaf in leaves(arg)]
+    if is_jax(namespace(*arrays)):
+        return jax.lax.platform_dependent(*args, cpu=cpu, default=accelerator)
+    return cpu(*args)
+
+
+def custom_gradient(
+    function: Callable[..., Any],
+    forward: Callable[..., tuple[Any, Any]],
+    backward: Callable[..., tuple[Any, ...]],
+    static: Sequence[int],
+) -> Callable[..., Any]:
+    """`function` with a reverse-mode rule of its own under JAX (`jax.custom_vjp`); the function as it is without.
+
+    Args:
+        function: what is called, and what runs where no derivative is taken.
+        forward: the same with what `backward` needs: (value, residuals).
+        backward: from the static arguments, the residuals and the value's cotangent to those of the others.
+        static: positions of the arguments that hold no arrays.
+    """
+    if not has_jax:
+        return function
+    made = jax.custom_vjp(function, nondiff_argnums=tuple(static))
+    made.defvjp(forward, backward)
+    return made
+
+
+def derivative_of(
+    plain: Callable[..., Any], function: Callable[..., Any], static: Sequence[int]
+) -> Callable[..., Any]:
+    """`function`, which under JAX's differentiation, forward or reverse, is `plain`: the same values another way.
+
+    Args:
+        plain: what is differentiated; it returns what `function` returns.
+        function: what runs where no derivative is taken.
+        static: positions of the arguments that hold no arrays.
+    """
+    if not has_jax:
+        return function
+    made = jax.custom_jvp(function, nondiff_argnums=tuple(static))
+
+    @made.defjvp
+    def rule(*args: Any) -> Any:
+        *fixed, primals, tangents = args
+        return jax.jvp(functools.partial(plain, *fixed), primals, tangents)
+
+    return made
 
 
 def materialised(x: Array) -> Array:
@@ -211,7 +267,8 @@ def sigmoid_and_slope(xp: ModuleType, a: Array) -> tuple[Array, Array]:
     made of them would vanish where the true one is only small.
     """
     e = xp.exp(-xp.abs(a))
-    return xp.where(a >= 0, xp.ones_like(e), e) / (1 + e), e / (1 + e) ** 2
+    larger = 1 / (1 + e)
+    return xp.where(a >= 0, larger, e * larger), e * larger * larger
 
 
 def tanh_slope(xp: ModuleType, a: Array) -> Array:

@@ -140,11 +140,28 @@ def finite(name: str, values: Array, unit: str = "unit") -> None:
     raise ValueError(f"{name} is {value} first at step {step}{sequence}, {unit} {index}; expected finite numbers")
 
 
-def finite_history(history: Any) -> None:
-    """Raise if a history's parameters, inputs or states hold NaN or infinity: which array, and where first."""
-    for field, value in history.params._asdict().items():
+def finite_parameters(params: Any) -> None:
+    """Raise if parameters hold NaN or infinity."""
+    for field, value in params._asdict().items():
         if not is_traced(value) and not np.isfinite(np.asarray(value)).all():
             raise ValueError(f"params.{field} holds NaN or infinity; expected finite numbers")
+
+
+def finite_history(history: Any) -> None:
+    """Raise if this is no history, or its parameters, inputs or states hold NaN or infinity: where first."""
+    if not hasattr(history, "states"):
+        raise TypeError(
+            f"history is a {type(history).__name__}; expected a History, as made by record(cell, params, xs)"
+        )
+    finite_parameters(history.params)
     finite("inputs", history.inputs, "feature")
     for field, value in history.states._asdict().items():
         finite(f"{field}_state", value)
+
+
+def dead(what: str, name: str) -> RuntimeError:
+    """The error of touching what was handed to `record(..., into=...)`."""
+    return RuntimeError(
+        f"this {what} was handed to record(..., into=...): its memory holds another pass now, and {name} is gone; "
+        "use what that call returned"
+    )

@@ -8,6 +8,7 @@ import numpy as np
 
 from lstmx.arrays import Array, is_jax, is_traced, log_sigmoid, map_tree, namespace, result, to_numpy
 from lstmx.cells.base import Cell
+from lstmx.checks import dead
 
 
 @result(static=("cell",))
@@ -78,6 +79,8 @@ class History:
     def __getattr__(self, name: str) -> Array:
         # Reached only for names that are no field and no property: what depends on this history's cell.
         if name.startswith("_") or name in History.__dataclass_fields__:
+            if "cell" in self.__dict__ and name in ("states", "stored"):
+                raise dead("history", name)
             raise AttributeError(name)  # while it is copied or unpickled, before it has a cell to ask
         if name == "log_forget":
             return self.log_gate("forget_gate")

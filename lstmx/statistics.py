@@ -17,8 +17,10 @@ from lstmx.arrays import (
     sigmoid_and_slope,
     sum_over_time,
 )
-from lstmx.checks import finite_history
+from lstmx.checks import door, finite, finite_history, finite_parameters
+from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import History
+from lstmx.loops import advance
 
 _CHUNK_ELEMENTS = 2**22  # of pre-activations at a time: the memory that statistics take beside the history
 
@@ -145,17 +147,60 @@ def gate_statistics(history: History) -> GateStatistics:
         np.float64(3.192)
     """
     cell = history.cell
-    if cell.retention_gate is None:
-        raise ValueError(f"a {type(cell).__name__} has no gates; gate statistics need a gated cell")
+    _gated(cell)
     finite_history(history)
 
-    width = max(1, history.params.bias.shape[0] * int(np.prod(history.batch)))
+    width = max(1, cell.preactivation_size * math.prod(history.batch))
     size = max(1, _CHUNK_ELEMENTS // width)
     parts = [history[start : start + size] for start in range(0, len(history), size)]
-    moments = _moments(cell, *parts[0].data)
+    moments = _moments_of(cell, *parts[0].data)
     for part in parts[1:]:
-        moments = _combine(moments, _moments(cell, *part.data))
+        moments = _combine(moments, _moments_of(cell, *part.data))
+    return _statistics(cell, moments)
 
+
+def summarise(cell: Any, params: Any, xs: Array, state: Any = None) -> GateStatistics:
+    """The statistics of `gate_statistics`, accumulated while the cell runs.
+
+    No history is made: the memory beside the inputs does not depend on T.
+
+    Args:
+        cell: the cell.
+        params: its parameters; their library is the library that runs.
+        xs: inputs, [T, *batch, D] with T ≥ 1: time first, any number of batch axes.
+        state: initial state, fields [*batch, H]; None for zeros.
+
+    Returns:
+        The statistics, over all steps and sequences; `print` shows them as a table.
+
+    Raises:
+        TypeError: an argument is of the wrong kind or of another dtype than the parameters.
+        ValueError: an argument has the wrong shape or holds NaN or infinity, or the cell has no gates.
+
+    Example:
+        >>> import lstmx, numpy
+        >>> cell = lstmx.LSTM(3, 8)
+        >>> params = cell.init(numpy.random.default_rng(0))
+        >>> lstmx.summarise(cell, params, numpy.zeros((5, 3), "float32")).timescale.round(3)[0]  # of σ(1)
+        np.float64(3.192)
+    """
+    _, params, xs, state = door(cell, params, xs, state)
+    _gated(cell)
+    finite_parameters(params)
+    finite("inputs", xs, "feature")
+    for field, value in state._asdict().items():
+        finite(f"state.{field}", value[None])
+    moments = _accumulated(cell, params, xs, state)
+    finite("the mean activation of a gate", moments.mean)
+    return _statistics(cell, moments)
+
+
+def _gated(cell: Any) -> None:
+    if cell.retention_gate is None:
+        raise ValueError(f"a {type(cell).__name__} has no gates; gate statistics need a gated cell")
+
+
+def _statistics(cell: Any, moments: _Moments) -> GateStatistics:
     xp = namespace(moments.mean)
     count = moments.count
     variance = moments.squares / count
@@ -174,9 +219,36 @@ def gate_statistics(history: History) -> GateStatistics:
 
 
 @jit(static=("cell",))
-def _moments(cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Array | None) -> _Moments:
-    history = History(cell, params, initial, inputs, states, stored)
-    a, h = history.preactivations, cell.hidden_size
+def _moments_of(
+    cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Array | None
+) -> _Moments:
+    return _moments(cell, History(cell, params, initial, inputs, states, stored).preactivations)
+
+
+@jit(static=("cell",))
+def _accumulated(cell: Any, params: Any, xs: Array, state: Any) -> _Moments:
+    """Moments of a whole pass, chunk by chunk inside the loop."""
+
+    def chunk(carry: Any, xs: Array, own: None) -> tuple[Any, None, None]:
+        state, moments, lost = carry
+        state, a = advance(cell, params, state, xs, lambda after, a: a)
+        here = _moments(cell, a)
+        sums = map_tree(lambda x, y: x - y, here, lost)
+        both = _combine(moments, sums._replace(mean=here.mean, min=here.min, max=here.max))
+        # What rounding took from each sum, to be given to the next: thousands of chunks would add up (Kahan).
+        lost = map_tree(lambda new, old, x: (new - old) - x, both, moments, sums)
+        return (state, both, lost), None, None
+
+    size = chunk_length(xs.shape[0], cell.preactivation_size * math.prod(xs.shape[1:-1]))
+    start = _moments(cell, cell.step(params, state, xs[0])[1])
+    zero = map_tree(namespace(start.mean).zeros_like, start)
+    nothing = zero._replace(min=zero.min + math.inf, max=zero.max - math.inf)
+    return scan_chunks(chunk, (state, nothing, zero), xs, size)[0][1]
+
+
+def _moments(cell: Any, a: Array) -> _Moments:
+    """Moments of a stretch of time, from its pre-activations [..., blocks·H]."""
+    h = cell.hidden_size
     xp = namespace(a)
     a = xp.reshape(a, (-1, a.shape[-1] // h, h))
     retention = a[:, cell.gate_blocks[cell.retention_gate]]

@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, overload
 
-from lstmx.arrays import Array, jit, scan
+from lstmx.arrays import Array, is_jax, jit, leaves, namespace
 from lstmx.cells.base import Cell
-from lstmx.checks import door, one_of
+from lstmx.checks import door, one_of, positive
+from lstmx.chunks import chunk_length, scan_chunks
+from lstmx.excerpt import STORAGE, Excerpt, fields_of, select
 from lstmx.history import History
+from lstmx.loops import NARROW, advance, outputs, packed_history, plain_history, plain_outputs
+
+_REBUILD_BELOW = 96  # D + H up to which a product that rebuilds pre-activations is cheaper than their storage
+_STORED_AT_MOST = 2**26  # elements of pre-activations that the derivative of `run` stores
 
 
-def run(cell: Cell, params: Any, xs: Array, state: Any = None) -> tuple[Array, Any]:
+def run(
+    cell: Cell,
+    params: Any,
+    xs: Array,
+    state: Any = None,
+    *,
+    differentiation: str = "pullback",
+    chunk: int | None = None,
+) -> tuple[Array, Any]:
     """Run a cell over sequences and return its outputs.
+
+    Under `jax.grad` and `jax.vjp` the backward pass is that of `backward`, made of the cell's own `pull`. It runs
+    in
+    chunks: the factors of a chunk's Jacobians are computed before its loop, the gradients of parameters and inputs
+    after it, by one product each. Where D + H is over 96 and the pre-activations take at most 2²⁶ numbers, they
+    are kept from the forward pass. Elsewhere only the state before each chunk is kept beside inputs and outputs,
+    and a chunk's pre-activations are rebuilt from its outputs: the memory beside arguments and results does not
+    grow with T but for those states.
 
     Args:
         cell: the cell.
         params: its parameters; their library is the library that runs.
         xs: inputs, [T, *batch, D] with T ≥ 1: time first, any number of batch axes.
         state: initial state, fields [*batch, H]; None for zeros.
+        differentiation: "pullback" for the above, which has a reverse mode only; "autodiff" for JAX's own
+            differentiation of the scan, for `jax.jvp` and `jax.jacfwd`.
+        chunk: steps that a backward pass rebuilds at a time, at most T; None for up to 256, fewer for wide states
+            (131,072 / (batch · 4 H), at least 16), and the choice above. What it changes is time and memory under
+            JAX's differentiation by "pullback".
 
     Returns:
         The outputs h_t [T, *batch, H] and the final state, fields [*batch, H].
 
     Raises:
-        TypeError: an argument is of the wrong kind or of another dtype than the parameters.
-        ValueError: an argument has the wrong shape.
+        TypeError: an argument is of the wrong kind or of another dtype than the parameters; or forward-mode
+            differentiation of "pullback" (inside `jax.jit` JAX words this error itself: "can't apply forward-mode
+            autodiff (jvp) to a custom_vjp function").
+        ValueError: an argument has the wrong shape; `differentiation` is another word; `chunk` is below 1 or over
+            T, or given with "autodiff".
 
     Example:
         >>> import lstmx, numpy
@@ -34,12 +66,65 @@ def run(cell: Cell, params: Any, xs: Array, state: Any = None) -> tuple[Array, A
         >>> outputs.shape, final.cell.shape
         ((5, 8), (8,))
     """
+    one_of("differentiation", differentiation, ("pullback", "autodiff"))
     _, params, xs, state = door(cell, params, xs, state)
-    return _run(cell, params, xs, state)
+    chunk = _residuals(cell, params, xs, differentiation, chunk)
+    try:
+        return _run(cell, params, xs, state, differentiation=differentiation, chunk=chunk)
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise TypeError(
+            "run has a reverse mode only, and forward-mode differentiation (jvp, jacfwd) was asked for: "
+            'pass differentiation="autodiff"'
+        ) from error
 
 
-def record(cell: Cell, params: Any, xs: Array, state: Any = None, *, keep: str = "all") -> History:
-    """Run a cell over sequences and keep what every analysis needs.
+def _residuals(cell: Cell, params: Any, xs: Array, differentiation: str, chunk: int | None) -> int | None:
+    """Steps that the backward pass of `run` rebuilds at a time, or None where pre-activations are kept."""
+    length, width = xs.shape[0], cell.preactivation_size * math.prod(xs.shape[1:-1])
+    if chunk is not None:
+        if differentiation == "autodiff":
+            raise ValueError(
+                f"chunk is {chunk!r} with differentiation='autodiff', which has no chunks; expected None"
+            )
+        if positive("chunk", chunk) > length:
+            raise ValueError(f"chunk is {chunk}; expected at most the {length} steps of xs")
+        return int(chunk)
+    if cell.input_size + cell.hidden_size > _REBUILD_BELOW and length * width <= _STORED_AT_MOST:
+        return None
+    return chunk_length(length, width)
+
+
+@overload
+def record(
+    cell: Cell, params: Any, xs: Array, state: Any = None, *, keep: str = "all", into: History | None = None
+) -> History: ...
+@overload
+def record(
+    cell: Cell,
+    params: Any,
+    xs: Array,
+    state: Any = None,
+    *,
+    every: int = 1,
+    fields: Sequence[str] | None = None,
+    dtype: str | None = None,
+    into: Excerpt | None = None,
+) -> Excerpt: ...
+def record(
+    cell: Cell,
+    params: Any,
+    xs: Array,
+    state: Any = None,
+    *,
+    keep: str = "all",
+    every: int = 1,
+    fields: Sequence[str] | None = None,
+    dtype: str | None = None,
+    into: History | Excerpt | None = None,
+) -> Any:
+    """Run a cell over sequences and keep what every analysis needs, or with options an excerpt of it.
 
     Args:
         cell: the cell.
@@ -48,13 +133,23 @@ def record(cell: Cell, params: Any, xs: Array, state: Any = None, *, keep: str =
         state: initial state, fields [*batch, H]; None for zeros.
         keep: "all" stores pre-activations and states; "states" stores the states only (a third of the memory
             for an LSTM) and rebuilds the pre-activations on demand, by one matrix product.
+        every: keep the last step and every `every`-th before it. Over 1, an excerpt is returned.
+        fields: names of gates and states to keep, such as ["forget_gate", "cell_state"]; where given, an excerpt
+            is returned.
+        dtype: "float16" or "bfloat16" (as its bits) to store in; where given, an excerpt is returned.
+        into: what an earlier call of the same form returned. JAX writes the new pass into its memory, which saves
+            what fresh memory costs; NumPy frees it first. It is dead afterwards, and says so when touched. In
+            NumPy, slices made of it before keep the old pass.
 
     Returns:
-        The history, with its cell, parameters and initial state.
+        The history, with its cell, parameters and initial state; or with `every`, `fields` or `dtype` an `Excerpt`
+        of gates and states.
 
     Raises:
         TypeError: an argument is of the wrong kind or of another dtype than the parameters.
-        ValueError: an argument has the wrong shape, or `keep` is another word.
+        ValueError: an argument has the wrong shape, or an option another value; `into` has another form, or shares
+            memory with another argument.
+        RuntimeError: `into` is dead already.
 
     Example:
         >>> import lstmx, numpy
@@ -63,28 +158,126 @@ def record(cell: Cell, params: Any, xs: Array, state: Any = None, *, keep: str =
         >>> history = lstmx.record(cell, params, numpy.ones((5, 3), "float32"))
         >>> history.forget_gate.shape, len(history[2:4])
         ((5, 8), 2)
+        >>> excerpt = lstmx.record(cell, params, numpy.ones((5, 3), "float32"), every=2, fields=["forget_gate"])
+        >>> excerpt.steps, excerpt.forget_gate.shape
+        (array([0, 2, 4]), (3, 8))
     """
     one_of("keep", keep, ("all", "states"))
+    excerpt = _excerpt_options(cell, keep, every, fields, dtype)
     _, params, xs, state = door(cell, params, xs, state)
-    states, stored = _record(cell, params, xs, state, keep=keep)
-    return History(cell, params, state, xs, states, stored)
+    if excerpt is None:
+        memory = _memory(History, into, (cell, xs.shape, keep == "all"), (params, xs, state))
+        states, stored = _record(cell, params, xs, state, memory, keep=keep)
+        made = History(cell, params, state, xs, states, stored)
+    else:
+        memory = _memory(Excerpt, into, (cell, xs.shape, excerpt), (params, xs, state))
+        final, stored = _record_excerpt(cell, params, xs, state, memory, *excerpt)
+        in_order = {name: stored[name] for name in excerpt[1]}
+        made = Excerpt(cell, excerpt[0], xs.shape[0], str(params[0].dtype), state, final, in_order)
+    _bury(into)
+    return made
 
 
-@jit(static=("cell",))
-def _run(cell: Cell, params: Any, xs: Array, state: Any) -> tuple[Array, Any]:
-    def step(before: Any, x: Array) -> tuple[Any, Array]:
-        after, _ = cell.step(params, before, x)
-        return after, after.hidden
+def _excerpt_options(
+    cell: Cell, keep: str, every: Any, fields: Any, dtype: Any
+) -> tuple[int, tuple[str, ...], str | None] | None:
+    """(every, fields, dtype) of an excerpt; None where a history is asked for."""
+    every = positive("every", every)
+    if every == 1 and fields is None and dtype is None:
+        return None
+    if keep != "all":
+        raise ValueError(f"keep is {keep!r} with every, fields or dtype; name the states in fields instead")
+    known = fields_of(cell)
+    if fields is not None:
+        if isinstance(fields, str) or not fields:
+            raise ValueError(f"fields is {fields!r}; expected a list of names out of {', '.join(known)}")
+        for name in fields:
+            one_of("a name in fields", name, known)
+    if dtype is not None:
+        one_of("dtype", dtype, STORAGE)
+    return every, tuple(dict.fromkeys(fields or known)), dtype
 
-    final, outputs = scan(step, state, xs)
-    return outputs, final
+
+def _memory(kind: type, into: Any, form: tuple[Any, ...], others: Any) -> Any:
+    """The arrays of `into` that the new pass may take: None without `into`, and in NumPy.
+
+    Raises:
+        TypeError: `into` is no `kind`.
+        ValueError: `into` is of another form than the call, or shares an array with `others`.
+    """
+    if into is None:
+        return None
+    if not isinstance(into, kind):
+        raise TypeError(f"into is a {type(into).__name__}; this call makes a {kind.__name__}, and takes only such")
+    if isinstance(into, History):
+        arrays = (into.states, into.stored)
+        shape, found = into.inputs.shape, into.stored is not None
+    else:
+        arrays = into.stored
+        storage = {"float16": "float16", "uint16": "bfloat16"}.get(str(next(leaves(arrays)).dtype))
+        shape = (into.length, *next(leaves(arrays)).shape[1:-1], into.cell.input_size)
+        found = (into.every, tuple(arrays), storage)
+    theirs = (into.cell, tuple(shape), found)
+    if theirs != (form[0], tuple(form[1]), form[2]):
+        raise ValueError(
+            f"into is of {theirs}, this call of {form}: (cell, shape of xs, what is kept) should agree"
+        )
+    mine, given = list(leaves(arrays)), list(leaves(others))
+    if any(a is b for a in mine for b in given):
+        raise ValueError("into shares an array with params, xs or state, which the new pass would overwrite")
+    if {str(x.dtype) for x in leaves(into.initial)} != {str(given[0].dtype)}:
+        raise ValueError(f"into was recorded in another dtype than these parameters' {given[0].dtype}")
+    libraries = namespace(*mine), namespace(*given)
+    if libraries[0] is not libraries[1]:
+        raise ValueError("into is of the other library, NumPy or JAX, than this call")
+    if not is_jax(libraries[0]):
+        _bury(into)
+        return None
+    return arrays
 
 
-@jit(static=("cell", "keep"))
-def _record(cell: Cell, params: Any, xs: Array, state: Any, keep: str) -> tuple[Any, Array | None]:
-    def step(before: Any, x: Array) -> tuple[Any, Any]:
-        after, a = cell.step(params, before, x)
-        return after, (after, a if keep == "all" else None)
+def _bury(into: Any) -> None:
+    """Take from what was overwritten the names of its arrays."""
+    for name in ("states", "stored"):
+        if into is not None and name in into.__dict__:
+            object.__delattr__(into, name)
 
-    _, (states, stored) = scan(step, state, xs)
-    return states, stored
+
+@jit(static=("cell", "differentiation", "chunk"))
+def _run(
+    cell: Cell, params: Any, xs: Array, state: Any, differentiation: str, chunk: int | None
+) -> tuple[Array, Any]:
+    forward = outputs if differentiation == "pullback" and is_jax(namespace(xs)) else plain_outputs
+    return forward(cell, chunk, params, xs, state)
+
+
+@jit(static=("cell", "keep"), donate=("memory",))
+def _record(cell: Cell, params: Any, xs: Array, state: Any, memory: Any, keep: str) -> tuple[Any, Array | None]:
+    if keep == "all" and is_jax(namespace(xs)) and cell.hidden_size * math.prod(xs.shape[1:-1]) <= NARROW:
+        return packed_history(cell, params, xs, state, memory)
+    return plain_history(cell, params, xs, state, keep)
+
+
+@jit(static=("cell", "every", "fields", "dtype"), donate=("memory",))
+def _record_excerpt(
+    cell: Cell,
+    params: Any,
+    xs: Array,
+    state: Any,
+    memory: Any,
+    every: int,
+    fields: tuple[str, ...],
+    dtype: str | None,
+) -> tuple[Any, dict[str, Array]]:
+    del memory  # given for its room: compiled, the result takes it
+    if every == 1:
+        return advance(cell, params, state, xs, lambda after, a: select(cell, fields, dtype, after, a))
+
+    def stretch(state: Any, xs: Array, own: None) -> tuple[Any, None, Any]:
+        if len(xs) > 1:
+            state, _ = advance(cell, params, state, xs[:-1], lambda after, a: None)
+        after, a = cell.step(params, state, xs[-1])
+        return after, None, select(cell, fields, dtype, after, a)
+
+    final, _, rows = scan_chunks(stretch, state, xs, min(every, xs.shape[0]))
+    return final, rows

@@ -6,7 +6,8 @@ from pathlib import Path
 import lstmx
 
 ROOMS = [
-    *("arrays", "scaling", "checks", "cells", "history", "adjoint", "unroll", "statistics", "gradients"),
+    *("arrays", "scaling", "chunks", "checks", "sharding", "cells", "history", "excerpt", "adjoint", "loops"),
+    *("unroll", "statistics", "gradients"),
     *("dynamics", "memory", "tasks", "training", "comparison", "convert", "storage", "reading", "plot"),
     *("report", "cli", "__main__"),
 ]

@@ -3,11 +3,11 @@
 A cell is a frozen, hashable dataclass of options. Its mathematics are five pure functions, written once
 over the array namespace, each on one step or on all steps at once (any leading axes):
 
-    preactivations(params, before, x)            a_t from s_{t-1} and x_t
-    update(before, a)                            s_t from s_{t-1} and a_t
-    linearise(before, a, after)                  the factors of the one-step Jacobian
-    pull(Uᵀ, slopes, cotangent)                  Jᵀ v and the cotangent of a_t
-    push(params, slopes, tangent, x_tangent)     J u
+    drive(params, x), driven(params, before, drive)    a_t from x_t and s_{t-1}
+    update(before, a)                                  s_t from s_{t-1} and a_t
+    linearise(before, a, after)                        the factors of the one-step Jacobian
+    pull(Uᵀ, slopes, cotangent)                        Jᵀ v and the cotangent of a_t
+    push(params, slopes, tangent, x_tangent)           J u
 
 The three faces `step`, `pullback` and `pushforward` are made of these. `linearise` is apart from `pull` and
 `push` because it does not depend on the direction: a loop computes it for many steps in one go.
@@ -16,9 +16,10 @@ The three faces `step`, `pullback` and `pushforward` are made of these. `lineari
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-from lstmx.arrays import Array, Draws, float_dtype, namespace
+from lstmx.arrays import Array, Draws, float_dtype, materialised, namespace
 from lstmx.checks import positive
 
 
@@ -39,6 +40,8 @@ class Cell(ABC):
     """NamedTuple of what `gates` returns."""
     gate_blocks: ClassVar[dict[str, int]]
     """The sigmoid gates and the block of H pre-activations that each is computed from."""
+    preactivation_blocks: ClassVar[int]
+    """Blocks of H columns in the pre-activations a_t."""
     retention_gate: ClassVar[str | None]
     """The gate that multiplies the old state, whose time scale is the unit's memory; None without one."""
 
@@ -57,8 +60,12 @@ class Cell(ABC):
         """Fresh parameters."""
 
     @abstractmethod
-    def preactivations(self, params: Any, before: Any, x: Array) -> Array:
-        """Pre-activations a_t [*batch, blocks·H] from the state before and the input x [*batch, D]."""
+    def drive(self, params: Any, x: Array) -> Array:
+        """What of the pre-activations depends on the input x [*batch, D] alone, [*batch, blocks·H]."""
+
+    @abstractmethod
+    def driven(self, params: Any, before: Any, drive: Array) -> Array:
+        """Pre-activations a_t [*batch, blocks·H] from the state before and the input's `drive`."""
 
     @abstractmethod
     def update(self, before: Any, a: Array) -> Any:
@@ -108,6 +115,11 @@ class Cell(ABC):
 
     # ------------------------------------------------------------------------------------ what follows
 
+    @property
+    def preactivation_size(self) -> int:
+        """Numbers in the pre-activations of one step of one sequence."""
+        return self.preactivation_blocks * self.hidden_size
+
     def init(self, key: Any, dtype: Any = "float32") -> Any:
         """Fresh parameters: Glorot-uniform input kernel per gate, orthogonal recurrent kernel per gate.
 
@@ -138,6 +150,18 @@ class Cell(ABC):
         xp = namespace(*params)
         shape = (*batch, self.hidden_size)
         return self.state_type(*(xp.zeros(shape, dtype=params[0].dtype) for _ in self.state_type._fields))
+
+    def preactivations(self, params: Any, before: Any, x: Array) -> Array:
+        """Pre-activations a_t [*batch, blocks·H] from the state before and the input x [*batch, D]."""
+        return self.driven(params, before, self.drive(params, x))
+
+    def joined(self, params: Any) -> Callable[[Any, Array], Array]:
+        """`preactivations` as a function of the state before and x, for a loop on a processor with few cores.
+
+        What does not change from step to step is made here, once. A cell whose input and hidden state meet in a
+        sum takes one product of both with one kernel.
+        """
+        return lambda before, x: self.preactivations(params, before, x)
 
     def step(self, params: Any, state: Any, x: Array) -> tuple[Any, Array]:
         """One step forward.
@@ -205,10 +229,26 @@ def blocks(packed: Array, size: int) -> tuple[Array, ...]:
     return tuple(packed[..., k : k + size] for k in range(0, packed.shape[-1], size))
 
 
+def one_product(params: Any) -> Callable[[Any, Array], Array]:
+    """`joined` for a = x W + h U + b: [x, h] times [[W], [U]]."""
+    xp = namespace(*params)
+    kernel = materialised(xp.concat([params.input_kernel, params.recurrent_kernel]))
+    return lambda before, x: xp.concat([x, before.hidden], axis=-1) @ kernel + params.bias
+
+
 def outer(left: Array, right: Array) -> Array:
     """Σ over all leading axes of leftᵀ right: [*n, p], [*n, q] -> [p, q], one matrix product."""
     xp = namespace(left, right)
     return xp.reshape(left, (-1, left.shape[-1])).T @ xp.reshape(right, (-1, right.shape[-1]))
+
+
+def affine_cotangent(x: Array, hidden: Array, a_cotangent: Array) -> tuple[Array, Array, Array]:
+    """The cotangents of W, U and b in a = x W + h U + b, by one product of [x, h, 1] with the cotangent of a."""
+    xp = namespace(x, hidden, a_cotangent)
+    d, h = x.shape[-1], hidden.shape[-1]
+    ones = xp.ones((*hidden.shape[:-1], 1), dtype=hidden.dtype)
+    joined = outer(xp.concat([x, hidden, ones], axis=-1), a_cotangent)
+    return joined[:d], joined[d : d + h], joined[-1]
 
 
 def total(x: Array) -> Array:

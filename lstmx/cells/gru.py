@@ -74,6 +74,7 @@ class GRU(Cell):
     state_type: ClassVar[type] = GRUState
     gate_type: ClassVar[type] = GRUGates
     gate_blocks: ClassVar[dict[str, int]] = {"reset_gate": 0, "update_gate": 1}
+    preactivation_blocks: ClassVar[int] = 4
     retention_gate: ClassVar[str | None] = "update_gate"
 
     def parameter_shapes(self) -> GRUParams:
@@ -89,13 +90,17 @@ class GRU(Cell):
             xp.zeros(h, dtype=dtype),
         )
 
-    def preactivations(self, params: GRUParams, before: GRUState, x: Array) -> Array:
-        xp = namespace(params.bias, before.hidden, x)
-        gates = 2 * self.hidden_size
+    def drive(self, params: GRUParams, x: Array) -> Array:
+        xp = namespace(params.bias, x)
         from_x = x @ params.input_kernel + params.bias
-        from_h = before.hidden @ params.recurrent_kernel
-        q = from_h[..., gates:] + params.candidate_bias
-        return xp.concat([from_x[..., :gates] + from_h[..., :gates], from_x[..., gates:], q], axis=-1)
+        q = xp.broadcast_to(params.candidate_bias, (*from_x.shape[:-1], self.hidden_size))
+        return xp.concat([from_x, q], axis=-1)
+
+    def driven(self, params: GRUParams, before: GRUState, drive: Array) -> Array:
+        xp = namespace(drive, before.hidden)
+        r, z, n, q = blocks(drive, self.hidden_size)
+        r_h, z_h, q_h = blocks(before.hidden @ params.recurrent_kernel, self.hidden_size)
+        return xp.concat([r + r_h, z + z_h, n, q + q_h], axis=-1)
 
     def gates(self, a: Array) -> GRUGates:
         xp = namespace(a)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, Draws, namespace, sigmoid, sigmoid_and_slope, tanh_slope
-from lstmx.cells.base import Cell, blocks, outer, total
+from lstmx.cells.base import Cell, affine_cotangent, blocks, one_product
 
 
 class LSTMParams(NamedTuple):
@@ -78,6 +79,7 @@ class LSTM(Cell):
     state_type: ClassVar[type] = LSTMState
     gate_type: ClassVar[type] = LSTMGates
     gate_blocks: ClassVar[dict[str, int]] = {"input_gate": 0, "forget_gate": 1, "output_gate": 3}
+    preactivation_blocks: ClassVar[int] = 4
     retention_gate: ClassVar[str | None] = "forget_gate"
 
     def __post_init__(self) -> None:
@@ -98,8 +100,14 @@ class LSTM(Cell):
             xp.concat([zeros, xp.full(h, self.forget_bias, dtype=dtype), zeros, zeros]),
         )
 
-    def preactivations(self, params: LSTMParams, before: LSTMState, x: Array) -> Array:
-        return x @ params.input_kernel + before.hidden @ params.recurrent_kernel + params.bias
+    def drive(self, params: LSTMParams, x: Array) -> Array:
+        return x @ params.input_kernel + params.bias
+
+    def driven(self, params: LSTMParams, before: LSTMState, drive: Array) -> Array:
+        return drive + before.hidden @ params.recurrent_kernel
+
+    def joined(self, params: LSTMParams) -> Callable[[LSTMState, Array], Array]:
+        return one_product(params)
 
     def gates(self, a: Array) -> LSTMGates:
         xp = namespace(a)
@@ -159,4 +167,4 @@ class LSTM(Cell):
         return a_cotangent, a_cotangent
 
     def parameter_cotangent(self, hidden_before: Array, x: Array, a_cotangent: Array) -> LSTMParams:
-        return LSTMParams(outer(x, a_cotangent), outer(hidden_before, a_cotangent), total(a_cotangent))
+        return LSTMParams(*affine_cotangent(x, hidden_before, a_cotangent))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, Draws, namespace, tanh_slope
-from lstmx.cells.base import Cell, outer, total
+from lstmx.cells.base import Cell, affine_cotangent, one_product
 
 
 class SimpleRNNParams(NamedTuple):
@@ -57,6 +58,7 @@ class SimpleRNN(Cell):
     state_type: ClassVar[type] = SimpleRNNState
     gate_type: ClassVar[type] = SimpleRNNGates
     gate_blocks: ClassVar[dict[str, int]] = {}
+    preactivation_blocks: ClassVar[int] = 1
     retention_gate: ClassVar[str | None] = None
 
     def parameter_shapes(self) -> SimpleRNNParams:
@@ -71,8 +73,14 @@ class SimpleRNN(Cell):
             draws.xp.zeros(h, dtype=dtype),
         )
 
-    def preactivations(self, params: SimpleRNNParams, before: SimpleRNNState, x: Array) -> Array:
-        return x @ params.input_kernel + before.hidden @ params.recurrent_kernel + params.bias
+    def drive(self, params: SimpleRNNParams, x: Array) -> Array:
+        return x @ params.input_kernel + params.bias
+
+    def driven(self, params: SimpleRNNParams, before: SimpleRNNState, drive: Array) -> Array:
+        return drive + before.hidden @ params.recurrent_kernel
+
+    def joined(self, params: SimpleRNNParams) -> Callable[[SimpleRNNState, Array], Array]:
+        return one_product(params)
 
     def gates(self, a: Array) -> SimpleRNNGates:
         return SimpleRNNGates(namespace(a).tanh(a))
@@ -114,4 +122,4 @@ class SimpleRNN(Cell):
         return a_cotangent, a_cotangent
 
     def parameter_cotangent(self, hidden_before: Array, x: Array, a_cotangent: Array) -> SimpleRNNParams:
-        return SimpleRNNParams(outer(x, a_cotangent), outer(hidden_before, a_cotangent), total(a_cotangent))
+        return SimpleRNNParams(*affine_cotangent(x, hidden_before, a_cotangent))

@@ -1,0 +1,162 @@
+"""The loops of the forward pass, and the derivative of the outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from lstmx.adjoint import backward, pull_chunk
+from lstmx.arrays import (
+    Array,
+    by_platform,
+    custom_gradient,
+    derivative_of,
+    leaves,
+    map_tree,
+    materialised,
+    namespace,
+    scan,
+)
+from lstmx.cells.base import Cell, blocks
+from lstmx.chunks import chunk_length, scan_chunks
+from lstmx.history import History
+
+NARROW = 128  # units times sequences up to which `packed_history` is the faster one
+
+
+def advance(cell: Cell, params: Any, state: Any, xs: Array, emit: Callable[[Any, Array], Any]) -> tuple[Any, Any]:
+    """The forward loop: the final state, and `emit(state after, pre-activations)` of every step.
+
+    On a CPU one product of [x, h] per step. On an accelerator, where a step is latency, the products of x are
+    taken for a chunk of steps in one go.
+    """
+
+    def one_by_one(params: Any, state: Any, xs: Array) -> tuple[Any, Any]:
+        preactivations = cell.joined(params)
+
+        def step(before: Any, x: Array) -> tuple[Any, Any]:
+            a = preactivations(before, x)
+            after = cell.update(before, a)
+            return after, emit(after, a)
+
+        return scan(step, state, xs)
+
+    def hoisted(params: Any, state: Any, xs: Array) -> tuple[Any, Any]:
+        def step(before: Any, drive: Array) -> tuple[Any, Any]:
+            a = cell.driven(params, before, drive)
+            after = cell.update(before, a)
+            return after, emit(after, a)
+
+        def chunk(state: Any, xs: Array, own: None) -> tuple[Any, Any, None]:
+            return *scan(step, state, cell.drive(params, xs)), None
+
+        width = cell.preactivation_size * math.prod(xs.shape[1:-1])
+        size = chunk_length(xs.shape[0], width, elements=2**22, most=4096)
+        return scan_chunks(chunk, state, xs, size)[:2]
+
+    return by_platform(one_by_one, hoisted, params, state, xs)
+
+
+def plain_outputs(cell: Cell, steps: int | None, params: Any, xs: Array, state: Any) -> tuple[Array, Any]:
+    """Outputs [T, *batch, H] and final state; `steps` is what the derivative works with."""
+    del steps
+    final, outputs = advance(cell, params, state, xs, lambda after, a: after.hidden)
+    return outputs, final
+
+
+def _outputs_forward(cell: Cell, steps: int | None, params: Any, xs: Array, state: Any) -> tuple[Any, Any]:
+    """The outputs, and as residuals the history, or with `steps` the state before each chunk instead of it."""
+    if steps is None:
+        final, (states, stored) = advance(cell, params, state, xs, lambda after, a: (after, a))
+        return (states.hidden, final), History(cell, params, state, xs, states, stored)
+
+    def chunk(state: Any, xs: Array, own: None) -> tuple[Any, Array, Any]:
+        final, outputs = advance(cell, params, state, xs, lambda after, a: after.hidden)
+        return final, outputs, state
+
+    outputs = namespace(xs).zeros((*xs.shape[:-1], cell.hidden_size), dtype=xs.dtype)
+    final, outputs, initials = scan_chunks(chunk, state, xs, steps, into=outputs)
+    return (outputs, final), (params, xs, outputs, initials)
+
+
+def _outputs_backward(cell: Cell, steps: int | None, residuals: Any, cotangents: Any) -> tuple[Any, Array, Any]:
+    outputs_cotangent, final_cotangent = cotangents
+    if steps is None:
+        gradients = backward(residuals, outputs_cotangent, final_cotangent)
+        return gradients.parameters, gradients.inputs, gradients.initial
+
+    params, xs, outputs, initials = residuals
+    xp = namespace(outputs)
+    transposed = materialised(params.recurrent_kernel.T)
+
+    def chunk(carry: Any, cut: Any, initial: Any) -> tuple[Any, Array, None]:
+        xs, outputs, direct = cut
+        part = _replayed(cell, params, initial, xs, outputs)
+        return *pull_chunk(carry, part, direct, transposed), None
+
+    data = (xs, outputs, outputs_cotangent)
+    carry = (final_cotangent, map_tree(xp.zeros_like, params))
+    (before, parameters), inputs, _ = scan_chunks(
+        chunk, carry, data, steps, own=initials, into=xp.zeros_like(xs), reverse=True
+    )
+    return parameters, inputs, before
+
+
+def _replayed(cell: Cell, params: Any, initial: Any, xs: Array, outputs: Array) -> History:
+    """The history of a chunk from its outputs: all pre-activations by one product, then what h does not show."""
+    xp = namespace(outputs)
+    hidden_before = xp.concat([initial.hidden[None], outputs[:-1]])
+    a = cell.preactivations(params, cell.state_type(hidden_before, *initial[1:]), xs)
+
+    def step(rest: Any, at: Any) -> tuple[Any, Any]:
+        hidden, *parts = at
+        after = cell.update(cell.state_type(hidden, *rest), xp.concat(parts, axis=-1))
+        return after[1:], after[1:]
+
+    rest: Any = ()
+    if len(initial) > 1:
+        rest = scan(step, initial[1:], (hidden_before, *blocks(a, cell.hidden_size)))[1]
+    return History(cell, params, initial, xs, cell.state_type(outputs, *rest), a)
+
+
+outputs = custom_gradient(plain_outputs, _outputs_forward, _outputs_backward, static=(0, 1))
+
+
+def plain_history(cell: Cell, params: Any, xs: Array, state: Any, keep: str) -> tuple[Any, Array | None]:
+    """States and pre-activations of every step; no pre-activations for keep="states"."""
+    _, rows = advance(cell, params, state, xs, lambda after, a: (after, a if keep == "all" else None))
+    return rows
+
+
+def _packed_history(cell: Cell, params: Any, xs: Array, state: Any, memory: Any) -> tuple[Any, Array]:
+    """As `plain_history` with keep="all", for few units: state fields in one array, unpacked chunk by chunk.
+
+    A loop that writes one row of states and one of pre-activations has 7 kernels, one with a row per field 9; XLA
+    on the CPU runs up to 8 in a row, and schedules a longer body at twice the cost. `memory`, where given, is
+    arrays to write the rows into.
+    """
+    kind, h, xp = cell.state_type, cell.hidden_size, namespace(xs)
+    lead = xs.shape[:-1]
+    if memory is None:
+        fields = kind(*(xp.zeros((*lead, h), dtype=xs.dtype) for _ in kind._fields))
+        memory = fields, xp.zeros((*lead, cell.preactivation_size), dtype=xs.dtype)
+    preactivations = cell.joined(params)
+
+    def step(packed: Array, x: Array) -> tuple[Array, tuple[Array, Array]]:
+        before = kind(*blocks(packed, h))
+        a = preactivations(before, x)
+        packed = xp.concat(cell.update(before, a), axis=-1)
+        return packed, (packed, a)
+
+    def chunk(packed: Array, xs: Array, own: None) -> tuple[Array, Any, None]:
+        packed, (states, a) = scan(step, packed, xs)
+        return packed, (kind(*blocks(states, h)), a), None
+
+    size = chunk_length(xs.shape[0], sum(x[0].size for x in leaves(memory)), most=128)
+    return scan_chunks(chunk, xp.concat(state, axis=-1), xs, size, into=memory)[1]
+
+
+packed_history = derivative_of(
+    lambda cell, params, xs, state, memory: plain_history(cell, params, xs, state, "all"), _packed_history, (0,)
+)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from lstmx.arrays import Array, jit, map_tree, materialised, namespace, ready, require, result, scan
+from lstmx.arrays import Array, devices, jax, jit, map_tree, materialised, namespace, ready, require, result, scan
 from lstmx.cells.base import blocks
 from lstmx.checks import shaped, state
 from lstmx.chunks import chunk_length, scan_chunks
@@ -202,10 +202,34 @@ def _backward(
     def chunk(carry: Any, part: History, direct: Array) -> tuple[Any, Array]:
         return pull_chunk(carry, part, direct, transposed)
 
-    carry = (map_tree(xp.asarray, final), map_tree(xp.zeros_like, params))
+    carry = (map_tree(xp.asarray, final), no_gradient(params, inputs))
     into = xp.zeros_like(inputs)
     (before, parameters), inputs = reverse_chunks(history, chunk, carry, xp.asarray(outputs), into=into)
-    return Gradients(parameters, inputs, before)
+    return Gradients(whole_gradient(parameters), inputs, before)
+
+
+def no_gradient(params: Any, inputs: Array) -> Any:
+    """The parameters' gradient before the first chunk: zeros [S, ...] for S parts of the batch.
+
+    Each part's gradient is summed on its own, so that where the parts lie on several devices, these meet once, in
+    `whole_gradient`, and not at every chunk. S is what the number of devices and the first batch axis share.
+    """
+    xp = namespace(*params, inputs)
+    parts = math.gcd(devices(xp), inputs.shape[1]) if inputs.ndim > 2 else 1
+    return map_tree(lambda x: xp.zeros((parts, *x.shape), dtype=x.dtype), params)
+
+
+def whole_gradient(parts: Any) -> Any:
+    """The sum over the parts of the batch."""
+    return map_tree(lambda x: x[0] if len(x) == 1 else x.sum(axis=0), parts)
+
+
+def _gradient_of_parts(cell: Any, hidden: Array, inputs: Array, d_a: Array, parts: int) -> Any:
+    """The parameters' cotangents of a chunk, [S, ...]."""
+    if parts == 1:
+        return map_tree(lambda x: x[None], cell.parameter_cotangent(hidden, inputs, d_a))
+    split = (x.reshape(x.shape[0], parts, -1, *x.shape[2:]) for x in (hidden, inputs, d_a))
+    return jax.vmap(cell.parameter_cotangent, in_axes=1)(*split)
 
 
 def pull_chunk(
@@ -214,7 +238,7 @@ def pull_chunk(
     """Backpropagation through one chunk.
 
     Args:
-        carry: the cotangent of the state after the chunk, and the parameters' gradient so far.
+        carry: the cotangent of the state after the chunk, and the parameters' gradient so far, from `no_gradient`.
         part: the chunk.
         direct: ∂L/∂h_t at fixed other outputs, [T, *batch, H].
         transposed: the recurrent kernel's transpose, `materialised`.
@@ -242,7 +266,8 @@ def pull_chunk(
         return xp.concat(cotangent, axis=-1), d_a
 
     packed, d_a = scan(step, xp.concat(cotangent, axis=-1), (slopes, direct), reverse=True)
-    here = cell.parameter_cotangent(before.hidden, part.inputs, d_a)
+    parts = len(parameters[0])
+    here = _gradient_of_parts(cell, before.hidden, part.inputs, d_a, parts)
     parameters = map_tree(lambda x, y: x + y, parameters, here)
     cotangent = cell.state_type(*blocks(packed, cell.hidden_size))
     return (cotangent, parameters), cell.input_cotangent(part.params, d_a)

@@ -229,6 +229,11 @@ def derivative_of(
     return made
 
 
+def devices(xp: ModuleType) -> int:
+    """Devices that an array of the library may be split over."""
+    return jax.device_count() if is_jax(xp) else 1
+
+
 def materialised(x: Array) -> Array:
     """`x` as an array in memory, not as a view or an expression that a compiler may move into a loop.
 
@@ -258,6 +263,31 @@ def sigmoid(xp: ModuleType, a: Array) -> Array:
     use `log_sigmoid` of the pre-activation.
     """
     return 0.5 * (1 + xp.tanh(0.5 * a))
+
+
+def activations(a: Array, size: int, tanh: tuple[int, ...] = ()) -> tuple[Array, ...]:
+    """σ of each block of `size` columns of the last axis, tanh of the blocks named in `tanh`.
+
+    A NumPy step costs by the call, so all blocks go through one tanh there: σ(a) = ½ + ½ tanh(½ a).
+    """
+    xp = namespace(a)
+    starts = range(0, a.shape[-1], size)
+    if is_jax(xp):
+        parts = [a[..., k : k + size] for k in starts]
+        return tuple(xp.tanh(x) if k in tanh else sigmoid(xp, x) for k, x in enumerate(parts))
+    factor, offset = _affine(len(starts), size, tanh, a.dtype)
+    made = a * factor
+    np.tanh(made, out=made)
+    made *= factor
+    made += offset
+    return tuple(made[..., k : k + size] for k in starts)
+
+
+@functools.lru_cache(maxsize=64)
+def _affine(count: int, size: int, tanh: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
+    """½ and ½ for the columns of a σ block, 1 and 0 for those of a tanh block."""
+    factor = np.repeat(np.array([1.0 if k in tanh else 0.5 for k in range(count)], dtype), size)
+    return factor, np.where(factor == 1, factor.dtype.type(0), factor)
 
 
 def sigmoid_and_slope(xp: ModuleType, a: Array) -> tuple[Array, Array]:

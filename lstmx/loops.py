@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from lstmx.adjoint import backward, pull_chunk
+from lstmx.adjoint import backward, no_gradient, pull_chunk, whole_gradient
 from lstmx.arrays import (
     Array,
     by_platform,
     custom_gradient,
     derivative_of,
     leaves,
-    map_tree,
     materialised,
     namespace,
     scan,
@@ -96,11 +95,11 @@ def _outputs_backward(cell: Cell, steps: int | None, residuals: Any, cotangents:
         return *pull_chunk(carry, part, direct, transposed), None
 
     data = (xs, outputs, outputs_cotangent)
-    carry = (final_cotangent, map_tree(xp.zeros_like, params))
+    carry = (final_cotangent, no_gradient(params, xs))
     (before, parameters), inputs, _ = scan_chunks(
         chunk, carry, data, steps, own=initials, into=xp.zeros_like(xs), reverse=True
     )
-    return parameters, inputs, before
+    return whole_gradient(parameters), inputs, before
 
 
 def _replayed(cell: Cell, params: Any, initial: Any, xs: Array, outputs: Array) -> History:

@@ -237,9 +237,12 @@ def one_product(params: Any) -> Callable[[Any, Array], Array]:
 
 
 def outer(left: Array, right: Array) -> Array:
-    """Σ over all leading axes of leftᵀ right: [*n, p], [*n, q] -> [p, q], one matrix product."""
-    xp = namespace(left, right)
-    return xp.reshape(left, (-1, left.shape[-1])).T @ xp.reshape(right, (-1, right.shape[-1]))
+    """Σ over all leading axes of leftᵀ right: [*n, p], [*n, q] -> [p, q], one matrix product.
+
+    The leading axes are not flattened: one that is split over devices stays split, and each sums its own part.
+    """
+    axes = tuple(range(left.ndim - 1))
+    return namespace(left, right).tensordot(left, right, axes=(axes, axes))
 
 
 def affine_cotangent(x: Array, hidden: Array, a_cotangent: Array) -> tuple[Array, Array, Array]:
@@ -253,5 +256,4 @@ def affine_cotangent(x: Array, hidden: Array, a_cotangent: Array) -> tuple[Array
 
 def total(x: Array) -> Array:
     """Sum over all leading axes: [*n, p] -> [p]."""
-    xp = namespace(x)
-    return xp.sum(xp.reshape(x, (-1, x.shape[-1])), axis=0)
+    return namespace(x).sum(x, axis=tuple(range(x.ndim - 1)))

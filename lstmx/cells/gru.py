@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from lstmx.arrays import Array, Draws, namespace, sigmoid, sigmoid_and_slope, tanh_slope
+from lstmx.arrays import Array, Draws, activations, namespace, sigmoid_and_slope, tanh_slope
 from lstmx.cells.base import Cell, blocks, outer, total
 
 
@@ -104,9 +104,9 @@ class GRU(Cell):
 
     def gates(self, a: Array) -> GRUGates:
         xp = namespace(a)
-        r, z, n, q = blocks(a, self.hidden_size)
-        r = sigmoid(xp, r)
-        return GRUGates(r, sigmoid(xp, z), xp.tanh(n + r * q))
+        r, z = activations(a[..., : 2 * self.hidden_size], self.hidden_size)
+        n, q = blocks(a[..., 2 * self.hidden_size :], self.hidden_size)
+        return GRUGates(r, z, xp.tanh(n + r * q))
 
     def update(self, before: GRUState, a: Array) -> GRUState:
         _, z, n = self.gates(a)

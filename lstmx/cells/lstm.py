@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from lstmx.arrays import Array, Draws, namespace, sigmoid, sigmoid_and_slope, tanh_slope
+from lstmx.arrays import Array, Draws, activations, namespace, sigmoid_and_slope, tanh_slope
 from lstmx.cells.base import Cell, affine_cotangent, blocks, one_product
 
 
@@ -110,9 +110,7 @@ class LSTM(Cell):
         return one_product(params)
 
     def gates(self, a: Array) -> LSTMGates:
-        xp = namespace(a)
-        i, f, g, o = blocks(a, self.hidden_size)
-        return LSTMGates(sigmoid(xp, i), sigmoid(xp, f), xp.tanh(g), sigmoid(xp, o))
+        return LSTMGates(*activations(a, self.hidden_size, tanh=(2,)))
 
     def update(self, before: LSTMState, a: Array) -> LSTMState:
         xp = namespace(a, before.cell)

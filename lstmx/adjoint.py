@@ -39,8 +39,8 @@ def backward(history: History, outputs_cotangent: Array, final_cotangent: Any = 
 
     The recurrence δs_{t-1} = J_tᵀ δs_t, with ∂L/∂h_t added at each step, is run by the cell's own `pull`, chunk
     by chunk; the factors of a chunk's J_t are computed before it and the parameters' gradients after it, by one
-    product each. On the way the cotangent is carried with a power of two of its own, so it does not underflow
-    where the gradient of an earlier loss is still to come.
+    product. The cotangent is carried in plain numbers: what `gradient_flow` still tells in log scale, once it has
+    left the range of a float, is here 0, infinite or NaN, as in any framework.
 
     Args:
         history: the recorded pass.

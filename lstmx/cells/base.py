@@ -19,6 +19,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
+
 from lstmx.arrays import Array, Draws, float_dtype, materialised, namespace
 from lstmx.checks import positive
 
@@ -242,16 +244,15 @@ def outer(left: Array, right: Array) -> Array:
     The leading axes are not flattened: one that is split over devices stays split, and each sums its own part.
     """
     axes = tuple(range(left.ndim - 1))
-    return namespace(left, right).tensordot(left, right, axes=(axes, axes))
+    with np.errstate(invalid="ignore"):  # what left the float range is infinite here, without a warning
+        return namespace(left, right).tensordot(left, right, axes=(axes, axes))
 
 
 def affine_cotangent(x: Array, hidden: Array, a_cotangent: Array) -> tuple[Array, Array, Array]:
-    """The cotangents of W, U and b in a = x W + h U + b, by one product of [x, h, 1] with the cotangent of a."""
+    """The cotangents of W, U and b in a = x W + h U + b; of W and U by one product of [x, h]."""
     xp = namespace(x, hidden, a_cotangent)
-    d, h = x.shape[-1], hidden.shape[-1]
-    ones = xp.ones((*hidden.shape[:-1], 1), dtype=hidden.dtype)
-    joined = outer(xp.concat([x, hidden, ones], axis=-1), a_cotangent)
-    return joined[:d], joined[d : d + h], joined[-1]
+    joined = outer(xp.concat([x, hidden], axis=-1), a_cotangent)
+    return joined[: x.shape[-1], :], joined[x.shape[-1] :, :], total(a_cotangent)
 
 
 def total(x: Array) -> Array:

@@ -21,7 +21,7 @@ from lstmx.cells.base import Cell, blocks
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import History
 
-NARROW = 128  # units times sequences up to which `packed_history` is the faster one
+NARROW = 2048  # units times sequences up to which `packed_history` is the faster one
 
 
 def advance(cell: Cell, params: Any, state: Any, xs: Array, emit: Callable[[Any, Array], Any]) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lstmx.arrays import Array, devices, jax, jit, map_tree, materialised, namespace, ready, require, result, scan
 from lstmx.cells.base import blocks
-from lstmx.checks import shaped, state
+from lstmx.checks import recorded, shaped, state
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import History
 from lstmx.scaling import Scaled, add, normalised, pack, unpack
@@ -63,6 +63,7 @@ def backward(history: History, outputs_cotangent: Array, final_cotangent: Any = 
         >>> lstmx.backward(history, numpy.ones((5, 8), "float32")).inputs.shape
         (5, 3)
     """
+    recorded(history)
     cell = history.cell
     shape = (len(history), *history.batch, cell.hidden_size)
     shaped("outputs_cotangent", outputs_cotangent, shape, history.inputs.dtype, "[T, *batch, hidden_size]")

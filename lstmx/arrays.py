@@ -165,8 +165,7 @@ def jit(static: Sequence[str] = (), donate: Sequence[str] = ()) -> Callable[[Cal
 
         @functools.wraps(f)
         def call(*args: Any, **kwargs: Any) -> T:
-            arrays = [leaf for arg in (*args, *kwargs.values()) for leaf in leaves(arg)]
-            if compiled is not None and is_jax(namespace(*arrays)):
+            if compiled is not None and is_jax(namespace(*leaves((args, tuple(kwargs.values()))))):
                 return compiled(*args, **kwargs)
             return f(*args, **kwargs)
 

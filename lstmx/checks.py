@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, map_tree, namespace
+from lstmx.arrays import Array, is_traced, leaves, map_tree, namespace
+
+_FLOATS = {np.dtype("float32"), np.dtype("float64")}
 
 
 def positive(name: str, value: Any, least: int = 1) -> int:
@@ -73,9 +74,11 @@ def parameters(cell: Any, params: Any) -> None:
         array(f"params.{field}", value)
         if tuple(value.shape) != shape:
             raise ValueError(f"params.{field} has shape {tuple(value.shape)}; {cell} expects {shape}")
-    dtypes = {str(value.dtype) for value in params}
-    if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
-        raise TypeError(f"params hold {', '.join(sorted(dtypes))}; expected float32 or float64 throughout")
+    dtypes = {value.dtype for value in params}
+    if len(dtypes) > 1 or not dtypes <= _FLOATS:
+        raise TypeError(
+            f"params hold {', '.join(sorted(map(str, dtypes)))}; expected float32 or float64 throughout"
+        )
 
 
 def sequences(cell: Any, params: Any, xs: Any) -> None:
@@ -105,19 +108,28 @@ def state(cell: Any, params: Any, value: Any, batch: tuple[int, ...], name: str 
         shaped(f"{name}.{field}", part, (*batch, cell.hidden_size), params[0].dtype, "[*batch, hidden_size]")
 
 
-def door(cell: Any, params: Any, xs: Any, initial: Any) -> tuple[ModuleType, Any, Array, Any]:
+def door(cell: Any, params: Any, xs: Any, initial: Any) -> tuple[Any, Array, Any]:
     """Check the arguments of a forward pass and bring them into one library.
 
     Returns:
-        The namespace, and params, xs and initial state (zeros where it was None) in that library.
+        params, xs and initial state in that library; None stays None, for `started` to make zeros of inside what
+        is compiled.
     """
     parameters(cell, params)
     sequences(cell, params, xs)
-    if initial is None:
-        initial = cell.initial_state(params, xs.shape[1:-1])
-    state(cell, params, initial, tuple(xs.shape[1:-1]))
-    xp = namespace(*params, xs, *initial)
-    return xp, map_tree(xp.asarray, params), xp.asarray(xs), map_tree(xp.asarray, initial)
+    if initial is not None:
+        state(cell, params, initial, tuple(xs.shape[1:-1]))
+    given = (params, xs, initial)
+    xp = namespace(*leaves(given))
+    return map_tree(lambda x: x if x.__array_namespace__() is xp else xp.asarray(x), given)
+
+
+def recorded(history: Any) -> None:
+    """Raise unless this is a history that analyses can read."""
+    if not hasattr(history, "states"):
+        raise TypeError(
+            f"history is a {type(history).__name__}; expected a History, as made by record(cell, params, xs)"
+        )
 
 
 def finite(name: str, values: Array, unit: str = "unit") -> None:
@@ -149,10 +161,7 @@ def finite_parameters(params: Any) -> None:
 
 def finite_history(history: Any) -> None:
     """Raise if this is no history, or its parameters, inputs or states hold NaN or infinity: where first."""
-    if not hasattr(history, "states"):
-        raise TypeError(
-            f"history is a {type(history).__name__}; expected a History, as made by record(cell, params, xs)"
-        )
+    recorded(history)
     finite_parameters(history.params)
     finite("inputs", history.inputs, "feature")
     for field, value in history.states._asdict().items():

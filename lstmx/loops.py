@@ -24,6 +24,11 @@ from lstmx.history import History
 NARROW = 2048  # units times sequences up to which `packed_history` is the faster one
 
 
+def started(cell: Cell, params: Any, xs: Array, state: Any) -> Any:
+    """The initial state: zeros for None."""
+    return cell.initial_state(params, tuple(xs.shape[1:-1])) if state is None else state
+
+
 def advance(cell: Cell, params: Any, state: Any, xs: Array, emit: Callable[[Any, Array], Any]) -> tuple[Any, Any]:
     """The forward loop: the final state, and `emit(state after, pre-activations)` of every step.
 

@@ -20,7 +20,7 @@ from lstmx.arrays import (
 from lstmx.checks import door, finite, finite_history, finite_parameters
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import History
-from lstmx.loops import advance
+from lstmx.loops import advance, started
 
 _CHUNK_ELEMENTS = 2**22  # of pre-activations at a time: the memory that statistics take beside the history
 
@@ -184,11 +184,11 @@ def summarise(cell: Any, params: Any, xs: Array, state: Any = None) -> GateStati
         >>> lstmx.summarise(cell, params, numpy.zeros((5, 3), "float32")).timescale.round(3)[0]  # of σ(1)
         np.float64(3.192)
     """
-    _, params, xs, state = door(cell, params, xs, state)
+    params, xs, state = door(cell, params, xs, state)
     _gated(cell)
     finite_parameters(params)
     finite("inputs", xs, "feature")
-    for field, value in state._asdict().items():
+    for field, value in ({} if state is None else state._asdict()).items():
         finite(f"state.{field}", value[None])
     moments = _accumulated(cell, params, xs, state)
     finite("the mean activation of a gate", moments.mean)
@@ -233,17 +233,22 @@ def _accumulated(cell: Any, params: Any, xs: Array, state: Any) -> _Moments:
         state, moments, lost = carry
         state, a = advance(cell, params, state, xs, lambda after, a: a)
         here = _moments(cell, a)
-        sums = map_tree(lambda x, y: x - y, here, lost)
-        both = _combine(moments, sums._replace(mean=here.mean, min=here.min, max=here.max))
+        given = map_tree(lambda x, y: x - y, here, lost)._replace(**_not_sums(here))
+        both = _combine(moments, given)
         # What rounding took from each sum, to be given to the next: thousands of chunks would add up (Kahan).
-        lost = map_tree(lambda new, old, x: (new - old) - x, both, moments, sums)
+        lost = map_tree(lambda new, old, x: (new - old) - x, both, moments, given)._replace(**_not_sums(zero))
         return (state, both, lost), None, None
 
     size = chunk_length(xs.shape[0], cell.preactivation_size * math.prod(xs.shape[1:-1]))
+    state = started(cell, params, xs, state)
     start = _moments(cell, cell.step(params, state, xs[0])[1])
     zero = map_tree(namespace(start.mean).zeros_like, start)
     nothing = zero._replace(min=zero.min + math.inf, max=zero.max - math.inf)
     return scan_chunks(chunk, (state, nothing, zero), xs, size)[0][1]
+
+
+def _not_sums(moments: _Moments) -> dict[str, Array]:
+    return {name: getattr(moments, name) for name in ("mean", "squares", "min", "max")}
 
 
 def _moments(cell: Any, a: Array) -> _Moments:

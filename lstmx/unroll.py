@@ -12,7 +12,7 @@ from lstmx.checks import door, one_of, positive
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.excerpt import STORAGE, Excerpt, fields_of, select
 from lstmx.history import History
-from lstmx.loops import NARROW, advance, outputs, packed_history, plain_history, plain_outputs
+from lstmx.loops import NARROW, advance, outputs, packed_history, plain_history, plain_outputs, started
 
 _REBUILD_BELOW = 96  # D + H up to which a product that rebuilds pre-activations is cheaper than their storage
 _STORED_AT_MOST = 2**26  # elements of pre-activations that the derivative of `run` stores
@@ -67,7 +67,7 @@ def run(
         ((5, 8), (8,))
     """
     one_of("differentiation", differentiation, ("pullback", "autodiff"))
-    _, params, xs, state = door(cell, params, xs, state)
+    params, xs, state = door(cell, params, xs, state)
     chunk = _residuals(cell, params, xs, differentiation, chunk)
     try:
         return _run(cell, params, xs, state, differentiation=differentiation, chunk=chunk)
@@ -164,16 +164,17 @@ def record(
     """
     one_of("keep", keep, ("all", "states"))
     excerpt = _excerpt_options(cell, keep, every, fields, dtype)
-    _, params, xs, state = door(cell, params, xs, state)
+    params, xs, state = door(cell, params, xs, state)
     if excerpt is None:
         memory = _memory(History, into, (cell, xs.shape, keep == "all"), (params, xs, state))
-        states, stored = _record(cell, params, xs, state, memory, keep=keep)
-        made = History(cell, params, state, xs, states, stored)
+        start, (states, stored) = _record(cell, params, xs, state, memory, keep=keep)
+        made = History(cell, params, start if state is None else state, xs, states, stored)
     else:
         memory = _memory(Excerpt, into, (cell, xs.shape, excerpt), (params, xs, state))
-        final, stored = _record_excerpt(cell, params, xs, state, memory, *excerpt)
+        start, final, stored = _record_excerpt(cell, params, xs, state, memory, *excerpt)
         in_order = {name: stored[name] for name in excerpt[1]}
-        made = Excerpt(cell, excerpt[0], xs.shape[0], str(params[0].dtype), state, final, in_order)
+        start = start if state is None else state
+        made = Excerpt(cell, excerpt[0], xs.shape[0], str(params[0].dtype), start, final, in_order)
     _bury(into)
     return made
 
@@ -248,14 +249,16 @@ def _run(
     cell: Cell, params: Any, xs: Array, state: Any, differentiation: str, chunk: int | None
 ) -> tuple[Array, Any]:
     forward = outputs if differentiation == "pullback" and is_jax(namespace(xs)) else plain_outputs
-    return forward(cell, chunk, params, xs, state)
+    return forward(cell, chunk, params, xs, started(cell, params, xs, state))
 
 
 @jit(static=("cell", "keep"), donate=("memory",))
-def _record(cell: Cell, params: Any, xs: Array, state: Any, memory: Any, keep: str) -> tuple[Any, Array | None]:
+def _record(cell: Cell, params: Any, xs: Array, state: Any, memory: Any, keep: str) -> tuple[Any, Any]:
+    """The initial state, and states and pre-activations."""
+    state = started(cell, params, xs, state)
     if keep == "all" and is_jax(namespace(xs)) and cell.hidden_size * math.prod(xs.shape[1:-1]) <= NARROW:
-        return packed_history(cell, params, xs, state, memory)
-    return plain_history(cell, params, xs, state, keep)
+        return state, packed_history(cell, params, xs, state, memory)
+    return state, plain_history(cell, params, xs, state, keep)
 
 
 @jit(static=("cell", "every", "fields", "dtype"), donate=("memory",))
@@ -268,10 +271,13 @@ def _record_excerpt(
     every: int,
     fields: tuple[str, ...],
     dtype: str | None,
-) -> tuple[Any, dict[str, Array]]:
+) -> tuple[Any, Any, dict[str, Array]]:
+    """The initial state, the final one, and the fields."""
     del memory  # given for its room: compiled, the result takes it
+    start = started(cell, params, xs, state)
     if every == 1:
-        return advance(cell, params, state, xs, lambda after, a: select(cell, fields, dtype, after, a))
+        final, rows = advance(cell, params, start, xs, lambda after, a: select(cell, fields, dtype, after, a))
+        return start, final, rows
 
     def stretch(state: Any, xs: Array, own: None) -> tuple[Any, None, Any]:
         if len(xs) > 1:
@@ -279,5 +285,5 @@ def _record_excerpt(
         after, a = cell.step(params, state, xs[-1])
         return after, None, select(cell, fields, dtype, after, a)
 
-    final, _, rows = scan_chunks(stretch, state, xs, min(every, xs.shape[0]))
-    return final, rows
+    final, _, rows = scan_chunks(stretch, start, xs, min(every, xs.shape[0]))
+    return start, final, rows

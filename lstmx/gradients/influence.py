@@ -13,7 +13,7 @@ import numpy as np
 
 from lstmx.adjoint import pull_by, reverse_chunks
 from lstmx.arrays import Array, exp, is_traced, jit, log_sigmoid, map_tree, namespace, require, result, scan
-from lstmx.checks import finite_history, one_of, positive
+from lstmx.checks import finite_history, one_of, positive, recorded
 from lstmx.history import History
 from lstmx.scaling import NOTHING, Scaled, add, log_hypot, log_norm, normalised, pack, scaled, unpack
 
@@ -122,6 +122,7 @@ def influence(
         ValueError: a step outside the history, fewer than 2 probes, more than 512 units without probes, another
             word for `of`, or NaN or infinity in parameters, inputs or states.
     """
+    recorded(history)
     length, cell = len(history), history.cell
     one_of("of", of, ("inputs", "state"))
     chosen = _steps("outputs", outputs, length, list(range(length)) if length <= _ALL_PAIRS else [length - 1])

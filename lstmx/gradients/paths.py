@@ -13,7 +13,7 @@ import numpy as np
 
 from lstmx.adjoint import by_segments, pull_by, reverse_chunks, walk_back
 from lstmx.arrays import Array, exp, is_traced, jit, map_tree, namespace, result
-from lstmx.checks import finite_history, positive, state
+from lstmx.checks import finite_history, positive, recorded, state
 from lstmx.gradients.highway import stretch
 from lstmx.history import History
 from lstmx.scaling import Scaled, add, log_hypot, log_norm, pack, scaled, total, unpack, unscaled
@@ -145,6 +145,7 @@ def path_spectrum(
         ValueError: the cell has no cell state, the stretch is not within the history, too many units for
             `matrix`, a seed with `matrix`, or NaN or infinity in parameters, inputs or states.
     """
+    recorded(history)
     cell = history.cell
     if "cell" not in cell.state_type._fields:
         raise ValueError(

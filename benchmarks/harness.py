@@ -19,22 +19,32 @@ class Timing(NamedTuple):
     """Of the first call, compilation included."""
     median: float
     least: float
+    repetitions: int
+    """Calls behind median and least."""
 
 
-def measure(candidates: dict[str, Callable[[], Any]], repetitions: int = 5) -> dict[str, Timing]:
+PATIENCE = 2.0
+"""Seconds: a call that takes longer is repeated three times only."""
+
+
+def measure(candidates: dict[str, Callable[[], Any]], repetitions: int = 5, pause: float = 0) -> dict[str, Timing]:
     """Time each candidate once alone, then all of them in turn.
 
     Args:
         candidates: functions that return what they computed, JAX arrays or anything else.
-        repetitions: rounds after the first call.
+        repetitions: rounds after the first call; three for a candidate that takes longer than `PATIENCE`.
+        pause: seconds to wait before each call. Idle OpenMP threads spin for some milliseconds after a call of
+            PyTorch, and would take a core from the next candidate.
     """
     first, seconds = {}, {name: [] for name in candidates}
     for name, candidate in candidates.items():
         first[name] = _seconds(candidate)
-    for _ in range(repetitions):
+    for turn in range(repetitions):
         for name, candidate in candidates.items():
-            seconds[name].append(_seconds(candidate))
-    return {name: Timing(first[name], float(np.median(s)), min(s)) for name, s in seconds.items()}
+            if turn < 3 or min(seconds[name]) < PATIENCE:
+                time.sleep(pause)
+                seconds[name].append(_seconds(candidate))
+    return {name: Timing(first[name], float(np.median(s)), min(s), len(s)) for name, s in seconds.items()}
 
 
 def _seconds(candidate: Callable[[], Any]) -> float:
@@ -53,7 +63,7 @@ def machine() -> str:
             names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         processor = names[0] if names else processor
     versions = [f"Python {platform.python_version()}"]
-    for package in ("numpy", "jax", "jaxlib", "torch"):
+    for package in ("numpy", "jax", "jaxlib", "flax", "equinox", "dm-haiku", "keras", "torch"):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ from lstmx.cells.base import Cell, blocks
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import History
 
-NARROW = 2048  # units times sequences up to which `packed_history` is the faster one
+NARROW = 2048  # units times sequences up to which `narrow_history` is the faster one
 
 
 def started(cell: Cell, params: Any, xs: Array, state: Any) -> Any:
@@ -133,13 +134,8 @@ def plain_history(cell: Cell, params: Any, xs: Array, state: Any, keep: str) -> 
     return rows
 
 
-def _packed_history(cell: Cell, params: Any, xs: Array, state: Any, memory: Any) -> tuple[Any, Array]:
-    """As `plain_history` with keep="all", for few units: state fields in one array, unpacked chunk by chunk.
-
-    A loop that writes one row of states and one of pre-activations has 7 kernels, one with a row per field 9; XLA
-    on the CPU runs up to 8 in a row, and schedules a longer body at twice the cost. `memory`, where given, is
-    arrays to write the rows into.
-    """
+def _packed(cell: Cell, params: Any, xs: Array, state: Any, memory: Any) -> tuple[Any, Array]:
+    """State fields in one array in the loop, unpacked chunk by chunk and written into `memory`, or new arrays."""
     kind, h, xp = cell.state_type, cell.hidden_size, namespace(xs)
     lead = xs.shape[:-1]
     if memory is None:
@@ -161,6 +157,19 @@ def _packed_history(cell: Cell, params: Any, xs: Array, state: Any, memory: Any)
     return scan_chunks(chunk, xp.concat(state, axis=-1), xs, size, into=memory)[1]
 
 
-packed_history = derivative_of(
-    lambda cell, params, xs, state, memory: plain_history(cell, params, xs, state, "all"), _packed_history, (0,)
-)
+def _plain(cell: Cell, params: Any, xs: Array, state: Any, memory: Any) -> tuple[Any, Any]:
+    del memory  # given for its room: compiled, the result takes it
+    return plain_history(cell, params, xs, state, "all")
+
+
+def _narrow_history(cell: Cell, params: Any, xs: Array, state: Any, memory: Any) -> tuple[Any, Any]:
+    """As `plain_history` with keep="all", for few units: on a CPU with fewer kernels per step.
+
+    A loop that writes one row of states and one of pre-activations has 7 kernels, one with a row per field 9; XLA
+    on the CPU runs up to 8 in a row, and schedules a longer body at twice the cost.
+    """
+    forms = (functools.partial(form, cell) for form in (_packed, _plain))
+    return by_platform(*forms, params, xs, state, memory)
+
+
+narrow_history = derivative_of(_plain, _narrow_history, static=(0,))

@@ -12,7 +12,7 @@ from lstmx.checks import door, one_of, positive
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.excerpt import STORAGE, Excerpt, fields_of, select
 from lstmx.history import History
-from lstmx.loops import NARROW, advance, outputs, packed_history, plain_history, plain_outputs, started
+from lstmx.loops import NARROW, advance, narrow_history, outputs, plain_history, plain_outputs, started
 
 _REBUILD_BELOW = 96  # D + H up to which a product that rebuilds pre-activations is cheaper than their storage
 _STORED_AT_MOST = 2**26  # elements of pre-activations that the derivative of `run` stores
@@ -30,12 +30,11 @@ def run(
     """Run a cell over sequences and return its outputs.
 
     Under `jax.grad` and `jax.vjp` the backward pass is that of `backward`, made of the cell's own `pull`. It runs
-    in
-    chunks: the factors of a chunk's Jacobians are computed before its loop, the gradients of parameters and inputs
-    after it, by one product each. Where D + H is over 96 and the pre-activations take at most 2²⁶ numbers, they
-    are kept from the forward pass. Elsewhere only the state before each chunk is kept beside inputs and outputs,
-    and a chunk's pre-activations are rebuilt from its outputs: the memory beside arguments and results does not
-    grow with T but for those states.
+    in chunks: the factors of a chunk's Jacobians are computed before its loop, the gradients of parameters and
+    inputs after it, by one product each. Where D + H is over 96 and the pre-activations take at most 2²⁶ numbers,
+    they are kept from the forward pass. Elsewhere only the state before each chunk is kept beside inputs and
+    outputs, and a chunk's pre-activations are rebuilt from its outputs: the memory beside arguments and results
+    grows with T by those states alone.
 
     Args:
         cell: the cell.
@@ -170,11 +169,12 @@ def record(
         start, (states, stored) = _record(cell, params, xs, state, memory, keep=keep)
         made = History(cell, params, start if state is None else state, xs, states, stored)
     else:
+        every, fields, dtype = excerpt
         memory = _memory(Excerpt, into, (cell, xs.shape, excerpt), (params, xs, state))
         start, final, stored = _record_excerpt(cell, params, xs, state, memory, *excerpt)
-        in_order = {name: stored[name] for name in excerpt[1]}
         start = start if state is None else state
-        made = Excerpt(cell, excerpt[0], xs.shape[0], str(params[0].dtype), start, final, in_order)
+        stored = {name: stored[name] for name in fields}  # in their order, which jit does not keep
+        made = Excerpt(cell, every, xs.shape[0], str(params[0].dtype), start, final, stored)
     _bury(into)
     return made
 
@@ -257,7 +257,7 @@ def _record(cell: Cell, params: Any, xs: Array, state: Any, memory: Any, keep: s
     """The initial state, and states and pre-activations."""
     state = started(cell, params, xs, state)
     if keep == "all" and is_jax(namespace(xs)) and cell.hidden_size * math.prod(xs.shape[1:-1]) <= NARROW:
-        return state, packed_history(cell, params, xs, state, memory)
+        return state, narrow_history(cell, params, xs, state, memory)
     return state, plain_history(cell, params, xs, state, keep)
 
 

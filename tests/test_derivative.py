@@ -145,7 +145,6 @@ def test_both_platforms_forms_agree(kind, monkeypatch):
         return accelerator(*args)
 
     monkeypatch.setattr(loops, "by_platform", accelerator_s)
-    monkeypatch.setattr("lstmx.unroll.NARROW", 0)
     there = everything()
     jax.clear_caches()
     assert used

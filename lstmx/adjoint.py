@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -233,6 +234,29 @@ def _gradient_of_parts(cell: Any, hidden: Array, inputs: Array, d_a: Array, part
     return jax.vmap(cell.parameter_cotangent, in_axes=1)(*split)
 
 
+Chunk = Callable[[tuple[Any, Any], History, Any], tuple[tuple[Any, Any], Any]]
+
+
+def alone(chunk: Chunk) -> Chunk:
+    """`chunk(carry, part, extras) -> (carry, rows)`, worked without batch axes where the batch is one sequence.
+
+    Without them, the loop has fewer kernels. The carry is two trees: one with the batch axes in front, one
+    without.
+    """
+
+    def work(carry: tuple[Any, Any], part: History, extras: Any) -> tuple[tuple[Any, Any], Any]:
+        lead = part.batch
+        if set(lead) != {1}:
+            return chunk(carry, part, extras)
+        batched = map_tree(lambda x: x.reshape(x.shape[len(lead) :]), carry[0])
+        extras = map_tree(lambda x: x.reshape(x.shape[0], *x.shape[1 + len(lead) :]), extras)
+        (batched, summed), rows = chunk((batched, carry[1]), part.sequence(*(0 for _ in lead)), extras)
+        batched = map_tree(lambda x: x.reshape(*lead, *x.shape), batched)
+        return (batched, summed), map_tree(lambda x: x.reshape(x.shape[0], *lead, *x.shape[1:]), rows)
+
+    return work
+
+
 def pull_chunk(
     carry: tuple[Any, Any], part: History, direct: Array, transposed: Array
 ) -> tuple[tuple[Any, Any], Array]:
@@ -247,15 +271,11 @@ def pull_chunk(
     Returns:
         The carry before the chunk, and ∂L/∂x_t of its steps.
     """
-    cotangent, parameters = carry
-    if set(part.batch) == {1}:  # one sequence: without its axis, the loop has fewer kernels
-        lead = part.batch
-        alone = part.sequence(*(0 for _ in lead))
-        carry = map_tree(lambda x: x.reshape(-1), cotangent), parameters
-        carry, inputs = pull_chunk(carry, alone, direct.reshape(len(part), -1), transposed)
-        back = map_tree(lambda x: x.reshape(*lead, -1), carry[0])
-        return (back, carry[1]), inputs.reshape(len(part), *lead, -1)
+    return alone(functools.partial(_pull_chunk, transposed))(carry, part, direct)
 
+
+def _pull_chunk(transposed: Array, carry: tuple[Any, Any], part: History, direct: Array) -> tuple[Any, Array]:
+    cotangent, parameters = carry
     cell, before = part.cell, part.before
     xp = namespace(transposed, direct)
     slopes = cell.linearise(before, part.preactivations, part.states)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.adjoint import by_segments, pull_by, reverse_chunks, walk_back
+from lstmx.adjoint import alone, by_segments, pull_by, reverse_chunks, walk_back
 from lstmx.arrays import Array, exp, is_jax, jax, jit, map_tree, namespace, result
 from lstmx.cells.base import blocks
 from lstmx.checks import finite, finite_history, one_of, shaped
@@ -130,8 +130,8 @@ def gradient_flow(
     def segment(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
         return _segment(cell, *part.data, injected, carry, outputs=outputs)
 
-    carry = (start, start, map_tree(xp.zeros_like, params))
-    (final, _, gradient), rows = by_segments(history, segment, carry, injected, progress)
+    carry = ((start, start), map_tree(xp.zeros_like, params))
+    ((final, _), gradient), rows = by_segments(history, segment, carry, injected, progress)
 
     everything = outputs == "all"
     return GradientFlow(
@@ -188,7 +188,7 @@ def _segment(
     hand_back = pull_by(cell, params)
 
     def chunk(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
-        cotangent, straight, gradient = carry
+        (cotangent, straight), gradient = carry
         before, a = part.before, part.preactivations
         slopes = cell.linearise(before, a, part.states)
         cotangent, arriving = walk_back(cell, hand_back, slopes, cotangent, injected)
@@ -207,9 +207,9 @@ def _segment(
             rows["total"] = unscaled(total)
             rows["d_a"] = from_h.value
             rows["gates"] = _ways_back(cell, params, slopes, arriving, d_a)
-        return (cotangent, straight, gradient), rows
+        return ((cotangent, straight), gradient), rows
 
-    return reverse_chunks(history, chunk, carry, injected)
+    return reverse_chunks(history, alone(chunk), carry, injected)
 
 
 def _walk_highway(cell: Any, slopes: Any, packed: Array, injected: Scaled | None) -> tuple[Array, Array]:

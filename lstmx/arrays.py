@@ -318,6 +318,12 @@ def exp(x: Array) -> Array:
         return namespace(x).exp(x)
 
 
+def log(x: Array) -> Array:
+    """Natural log, −inf at 0 without a warning."""
+    with np.errstate(divide="ignore"):
+        return namespace(x).log(x)
+
+
 def sum_over_time(x: Array) -> Array:
     """Sum over axis 0 that stays accurate over millions of steps.
 

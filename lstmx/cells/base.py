@@ -7,10 +7,10 @@ over the array namespace, each on one step or on all steps at once (any leading 
     update(before, a)                                  s_t from s_{t-1} and a_t
     linearise(before, a, after)                        the factors of the one-step Jacobian
     pull(Uᵀ, slopes, cotangent)                        Jᵀ v and the cotangent of a_t
-    push(params, slopes, tangent, x_tangent)           J u
+    spread(slopes, u, u_h U, u_x W)                    J u
 
 The three faces `step`, `pullback` and `pushforward` are made of these. `linearise` is apart from `pull` and
-`push` because it does not depend on the direction: a loop computes it for many steps in one go.
+`spread` because it does not depend on the direction: a loop computes it for many steps in one go.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lstmx.arrays import Array, Draws, float_dtype, materialised, namespace
+from lstmx.arrays import Array, Draws, float_dtype, map_tree, materialised, namespace
 from lstmx.checks import positive
 
 
@@ -104,8 +104,17 @@ class Cell(ABC):
         """
 
     @abstractmethod
-    def push(self, params: Any, slopes: Any, tangent: Any, x_tangent: Array | None) -> Any:
-        """A tangent of the state before (and of x), pushed forward to the state after."""
+    def spread(self, slopes: Any, tangent: Any, from_h: Array, from_x: Array | None) -> Any:
+        """`push` with its products given: `from_h` is the tangent of h times U, `from_x` that of x times W."""
+
+    def log_determinant(self, params: Any, slopes: Any) -> Array | None:
+        """Ln |det J_t| [*batch] in closed form; None where there is none."""
+        del params, slopes
+        return None
+
+    @abstractmethod
+    def critical_gain(self, biases: dict[str, float]) -> float:
+        """Gain at which the zero state loses its stability, from each gate's bias; see `lstmx.critical_gain`."""
 
     @abstractmethod
     def sides(self, a_cotangent: Array) -> tuple[Array, Array]:
@@ -121,6 +130,11 @@ class Cell(ABC):
     def preactivation_size(self) -> int:
         """Numbers in the pre-activations of one step of one sequence."""
         return self.preactivation_blocks * self.hidden_size
+
+    @property
+    def state_size(self) -> int:
+        """S, the numbers in the joint state of one sequence."""
+        return len(self.state_type._fields) * self.hidden_size
 
     def init(self, key: Any, dtype: Any = "float32") -> Any:
         """Fresh parameters: Glorot-uniform input kernel per gate, orthogonal recurrent kernel per gate.
@@ -221,6 +235,31 @@ class Cell(ABC):
         """
         return self.push(params, self.linearise(before, preactivations, after), tangent, x_tangent)
 
+    def push(self, params: Any, slopes: Any, tangent: Any, x_tangent: Array | None) -> Any:
+        """A tangent of the state before (and of x), pushed forward to the state after."""
+        from_x = None if x_tangent is None else x_tangent @ params.input_kernel
+        return self.spread(slopes, tangent, tangent.hidden @ params.recurrent_kernel, from_x)
+
+    def jacobian(self, params: Any, slopes: Any) -> Array:
+        """∂s_t/∂s_{t-1}, [*batch, S, S], of the joint state (fields of `state_type` in their order)."""
+        h, kind = self.hidden_size, self.state_type
+        kernel = params.recurrent_kernel
+        xp = namespace(kernel, *slopes)
+        unit = xp.eye(self.state_size, dtype=kernel.dtype)
+        from_h = xp.concat([kernel, xp.zeros((self.state_size - h, kernel.shape[1]), dtype=kernel.dtype)])
+        columns = self.spread(_for_rows(slopes), kind(*blocks(unit, h)), from_h, None)
+        return xp.swapaxes(xp.concat(columns, axis=-1), -1, -2)
+
+    def input_jacobian(self, params: Any, slopes: Any) -> Array:
+        """∂s_t/∂x_t, [*batch, S, D], of the joint state."""
+        kernel = params.input_kernel
+        xp = namespace(kernel, *slopes)
+        zero = xp.zeros((self.input_size, self.hidden_size), dtype=kernel.dtype)
+        from_h = xp.zeros((self.input_size, params.recurrent_kernel.shape[1]), dtype=kernel.dtype)
+        tangent = self.state_type(*(zero for _ in self.state_type._fields))
+        columns = self.spread(_for_rows(slopes), tangent, from_h, kernel)
+        return xp.swapaxes(xp.concat(columns, axis=-1), -1, -2)
+
     def input_cotangent(self, params: Any, a_cotangent: Array) -> Array:
         """The cotangent of x [*batch, D], from the one of the pre-activations."""
         return self.sides(a_cotangent)[0] @ params.input_kernel.T
@@ -229,6 +268,11 @@ class Cell(ABC):
 def blocks(packed: Array, size: int) -> tuple[Array, ...]:
     """The blocks of `size` columns that a packed last axis holds."""
     return tuple(packed[..., k : k + size] for k in range(0, packed.shape[-1], size))
+
+
+def _for_rows(slopes: Any) -> Any:
+    """Slopes [*batch, H] as [*batch, 1, H], for tangents [rows, H] or [*batch, rows, H]."""
+    return map_tree(lambda x: x[..., None, :], slopes)
 
 
 def one_product(params: Any) -> Callable[[Any, Array], Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -146,14 +147,18 @@ class GRU(Cell):
         _, from_h = self.sides(d_a)
         return GRUState(cotangent.hidden * slopes.carry + from_h @ transposed), d_a
 
-    def push(self, params: GRUParams, slopes: GRUSlopes, tangent: GRUState, x_tangent: Array | None) -> GRUState:
-        r, z, q = blocks(tangent.hidden @ params.recurrent_kernel, self.hidden_size)
+    def spread(self, slopes: GRUSlopes, tangent: GRUState, from_h: Array, from_x: Array | None) -> GRUState:
+        r, z, q = blocks(from_h, self.hidden_size)
         straight = slopes.carry * tangent.hidden
         d_h = straight + slopes.reset * r + slopes.update * z + slopes.recurrent * q
-        if x_tangent is not None:
-            r, z, n = blocks(x_tangent @ params.input_kernel, self.hidden_size)
+        if from_x is not None:
+            r, z, n = blocks(from_x, self.hidden_size)
             d_h = d_h + slopes.reset * r + slopes.update * z + slopes.candidate * n
         return GRUState(d_h)
+
+    def critical_gain(self, biases: dict[str, float]) -> float:
+        # At zero ∂h has the eigenvalues z + (1 − z) r eig(U_n): 1 is crossed whatever z is.
+        return 1 + math.exp(-biases["reset_gate"])
 
     def sides(self, a_cotangent: Array) -> tuple[Array, Array]:
         r, z, _, q = blocks(a_cotangent, self.hidden_size)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from lstmx.arrays import Array, Draws, activations, namespace, sigmoid_and_slope, tanh_slope
+from lstmx.arrays import Array, Draws, activations, log, namespace, sigmoid_and_slope, tanh_slope
 from lstmx.cells.base import Cell, affine_cotangent, blocks, one_product
 
 
@@ -151,15 +151,22 @@ class LSTM(Cell):
         d_c = self.total_cotangent(slopes, cotangent).cell
         return LSTMState(d_a @ transposed, d_c * slopes.carry), d_a
 
-    def push(
-        self, params: LSTMParams, slopes: LSTMSlopes, tangent: LSTMState, x_tangent: Array | None
-    ) -> LSTMState:
-        d_a = tangent.hidden @ params.recurrent_kernel
-        if x_tangent is not None:
-            d_a = d_a + x_tangent @ params.input_kernel
-        i, f, g, o = blocks(d_a, self.hidden_size)
+    def spread(self, slopes: LSTMSlopes, tangent: LSTMState, from_h: Array, from_x: Array | None) -> LSTMState:
+        i, f, g, o = blocks(from_h if from_x is None else from_h + from_x, self.hidden_size)
         d_c = slopes.carry * tangent.cell + slopes.input * i + slopes.forget * f + slopes.candidate * g
         return LSTMState(slopes.readout * d_c + slopes.output * o, d_c)
+
+    def log_determinant(self, params: LSTMParams, slopes: LSTMSlopes) -> Array:
+        # With c as the pivot, what is left for h is ∂h_t/∂h_{t-1} along the output gate alone.
+        xp = namespace(*slopes, *params)
+        output_kernel = params.recurrent_kernel[:, 3 * self.hidden_size :]
+        own = log(slopes.carry) + log(xp.abs(slopes.output))
+        return xp.sum(own, axis=-1) + xp.linalg.slogdet(output_kernel)[1]
+
+    def critical_gain(self, biases: dict[str, float]) -> float:
+        # At zero ∂(h, c) has the eigenvalues σ(b_f) + σ(b_i) σ(b_o) eig(U_g), and H zeros.
+        forget, into, out = (biases[name] for name in ("forget_gate", "input_gate", "output_gate"))
+        return (1 + math.exp(-into)) * (1 + math.exp(-out)) / (1 + math.exp(forget))
 
     def sides(self, a_cotangent: Array) -> tuple[Array, Array]:
         return a_cotangent, a_cotangent

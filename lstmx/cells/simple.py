@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from lstmx.arrays import Array, Draws, namespace, tanh_slope
+from lstmx.arrays import Array, Draws, log, namespace, tanh_slope
 from lstmx.cells.base import Cell, affine_cotangent, one_product
 
 
@@ -110,13 +110,19 @@ class SimpleRNN(Cell):
         d_a = self.preactivation_cotangent(slopes, cotangent)
         return SimpleRNNState(d_a @ transposed), d_a
 
-    def push(
-        self, params: SimpleRNNParams, slopes: SimpleRNNSlopes, tangent: SimpleRNNState, x_tangent: Array | None
+    def spread(
+        self, slopes: SimpleRNNSlopes, tangent: SimpleRNNState, from_h: Array, from_x: Array | None
     ) -> SimpleRNNState:
-        d_a = tangent.hidden @ params.recurrent_kernel
-        if x_tangent is not None:
-            d_a = d_a + x_tangent @ params.input_kernel
-        return SimpleRNNState(slopes.candidate * d_a)
+        del tangent
+        return SimpleRNNState(slopes.candidate * (from_h if from_x is None else from_h + from_x))
+
+    def log_determinant(self, params: SimpleRNNParams, slopes: SimpleRNNSlopes) -> Array:
+        xp = namespace(slopes.candidate, params.recurrent_kernel)
+        return xp.sum(log(slopes.candidate), axis=-1) + xp.linalg.slogdet(params.recurrent_kernel)[1]
+
+    def critical_gain(self, biases: dict[str, float]) -> float:
+        del biases
+        return 1.0
 
     def sides(self, a_cotangent: Array) -> tuple[Array, Array]:
         return a_cotangent, a_cotangent

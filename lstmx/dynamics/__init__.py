@@ -1,0 +1,12 @@
+"""The network as a dynamical system: its Jacobians, its Lyapunov exponents, its fixed points."""
+
+from lstmx.dynamics.jacobians import Isometry as Isometry
+from lstmx.dynamics.jacobians import input_jacobians as input_jacobians
+from lstmx.dynamics.jacobians import isometry as isometry
+from lstmx.dynamics.jacobians import jacobians as jacobians
+from lstmx.dynamics.lyapunov import autonomous_spectrum as autonomous_spectrum
+from lstmx.dynamics.lyapunov import lyapunov_spectrum as lyapunov_spectrum
+from lstmx.dynamics.spectrum import LyapunovSpectrum as LyapunovSpectrum
+from lstmx.dynamics.spectrum import PublishedRecipes as PublishedRecipes
+from lstmx.dynamics.spectrum import SumRule as SumRule
+from lstmx.dynamics.spectrum import kaplan_yorke as kaplan_yorke

@@ -1,0 +1,163 @@
+"""One-step Jacobians of the joint state map, their blocks, and how far they are from an isometry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import Array, is_traced, jit, log, namespace, result
+from lstmx.checks import finite_history, one_of, recorded
+from lstmx.history import History
+
+_CHUNK_ELEMENTS = 2**22  # of Jacobians at a time
+
+
+def jacobians(history: History, block: str | None = None) -> Array:
+    """The Jacobians J_t = ∂s_t/∂s_{t-1} of the joint state map, in closed form.
+
+    The joint state of an LSTM is (h, c): J_t is 2H × 2H. Its block ∂h_t/∂h_{t-1} holds c_{t-1} fixed; it is not
+    the derivative of h_t by what came before it, and has a name of its own here, `block="hidden_hidden"`.
+
+    Args:
+        history: the recorded pass.
+        block: None for the whole matrix; or "hidden_hidden", "hidden_cell", "cell_hidden" or "cell_cell" for one
+            block, named by the state that changes, then the state before that moves it.
+
+    Returns:
+        [T, *batch, S, S] with S = 2H for an LSTM and H for a GRU or SimpleRNN; a block is [T, *batch, H, H]. Row
+        i, column j is ∂s_t[i]/∂s_{t-1}[j], states in the order (hidden, cell).
+
+    Raises:
+        TypeError: this is no history.
+        ValueError: another word for the block; or NaN or infinity in parameters, inputs or states.
+
+    Example:
+        >>> import lstmx, numpy
+        >>> cell = lstmx.LSTM(3, 8)
+        >>> params = cell.init(numpy.random.default_rng(0))
+        >>> history = lstmx.record(cell, params, numpy.ones((5, 3), "float32"))
+        >>> lstmx.jacobians(history).shape, lstmx.jacobians(history, "cell_cell").shape
+        ((5, 16, 16), (5, 8, 8))
+    """
+    recorded(history)
+    fields = history.cell.state_type._fields
+    if block is not None:
+        one_of("block", block, tuple(f"{row}_{column}" for row in fields for column in fields))
+    finite_history(history)
+    whole = jacobians_of(history.cell, *history.data)
+    if block is None:
+        return whole
+    h = history.cell.hidden_size
+    row, column = (fields.index(name) * h for name in block.split("_"))
+    return whole[..., row : row + h, column : column + h]
+
+
+def input_jacobians(history: History) -> Array:
+    """∂s_t/∂x_t of the joint state, in closed form.
+
+    Args:
+        history: the recorded pass.
+
+    Returns:
+        [T, *batch, S, D]; rows are the joint state (hidden, cell) after the step.
+
+    Raises:
+        TypeError: this is no history.
+        ValueError: NaN or infinity in parameters, inputs or states.
+    """
+    finite_history(history)
+    return _input_jacobians(history.cell, *history.data)
+
+
+@jit(static=("cell",))
+def jacobians_of(cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Array | None) -> Array:
+    """J_t of all steps, [T, *batch, S, S], from a history's data."""
+    return cell.jacobian(params, slopes_of(History(cell, params, initial, inputs, states, stored)))
+
+
+@jit(static=("cell",))
+def _input_jacobians(
+    cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Array | None
+) -> Array:
+    return cell.input_jacobian(params, slopes_of(History(cell, params, initial, inputs, states, stored)))
+
+
+def slopes_of(history: History) -> Any:
+    """The cell's linearisation of every step, fields [T, *batch, H]."""
+    return history.cell.linearise(history.before, history.preactivations, history.states)
+
+
+def parts_for_matrices(history: History) -> Iterator[History]:
+    """Stretches of a history short enough that the Jacobians of each fit near the processor."""
+    size = max(1, _CHUNK_ELEMENTS // (history.cell.state_size**2 * math.prod(history.batch)))
+    return (history[start : start + size] for start in range(0, len(history), size))
+
+
+@result
+class Isometry:
+    """Singular values of one-step Jacobians, and how far these are from an isometry.
+
+    A step that neither stretches nor shrinks has singular values that are all 1: a mean square of 1 and a variance
+    of 0. NumPy float64 unless traced.
+
+    Attributes:
+        singular_values: of each J_t, descending, [T, *batch, S].
+    """
+
+    singular_values: Array
+
+    @property
+    def mean_square(self) -> Array:
+        """χ = tr(J Jᵀ) / S, [T, *batch]: the mean of the squared singular values."""
+        return self.singular_values.__array_namespace__().mean(self.singular_values**2, axis=-1)
+
+    @property
+    def variance(self) -> Array:
+        """Variance of the squared singular values over the S directions, [T, *batch]."""
+        return self.singular_values.__array_namespace__().var(self.singular_values**2, axis=-1)
+
+    @property
+    def log_condition(self) -> Array:
+        """Ln of the greatest over the least singular value, [T, *batch]; infinite for a singular J_t."""
+        values = self.singular_values
+        return log(values[..., 0]) - log(values[..., -1])
+
+    def __str__(self) -> str:
+        values = np.asarray(self.singular_values)
+        chi, variance = (np.mean(np.asarray(x)) for x in (self.mean_square, self.variance))
+        return (
+            f"one-step Jacobians of {len(values)} steps, {values.shape[-1]} × {values.shape[-1]}: mean squared "
+            f"singular value {chi:.4g}, its variance {variance:.4g} (an isometry has 1 and 0); greatest singular "
+            f"value {values.max():.4g}, least {values.min():.4g}"
+        )
+
+    def __repr__(self) -> str:
+        return f"Isometry(singular_values {tuple(self.singular_values.shape)})"
+
+
+def isometry(history: History) -> Isometry:
+    """Singular values of the one-step Jacobians, for studies of dynamical isometry.
+
+    Args:
+        history: the recorded pass, such as one of freshly drawn parameters.
+
+    Returns:
+        The singular values with their mean of squares χ and its variance.
+
+    Raises:
+        TypeError: this is no history.
+        ValueError: NaN or infinity in parameters, inputs or states.
+
+    References:
+        Chen, Pennington & Schoenholz, "Dynamical isometry and a mean field theory of RNNs", ICML 2018.
+    """
+    finite_history(history)
+    xp = namespace(*history.params, history.inputs)
+    parts = []
+    for part in parts_for_matrices(history):
+        values = xp.linalg.svd(jacobians_of(part.cell, *part.data), compute_uv=False)
+        parts.append(values if is_traced(values) else np.asarray(values, np.float64))
+    return Isometry(namespace(*parts).concat(parts))

@@ -1,0 +1,203 @@
+"""The walk of a frame of tangents over a whole pass: its options, its sizes, and its sums."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstmx.arrays import Array, is_traced, map_tree, namespace, ready, require, to_numpy
+from lstmx.checks import positive
+from lstmx.chunks import chunk_length
+from lstmx.dynamics.spectrum import LyapunovSpectrum, SumRule
+from lstmx.dynamics.walk import Sizes, Walked, limit, walker
+
+PROBED = 64  # first steps, from which the interval between two QR decompositions is chosen
+_LONGEST_INTERVAL = 32  # beyond, the decompositions cost little
+_WINDOWS = 1000  # about as many are kept
+_LEAST_WINDOWS = 64  # that a chosen interval leaves
+_OFTEN = 0.01  # share of intervals
+
+
+class Options(NamedTuple):
+    """What `lyapunov_spectrum` takes by these names."""
+
+    count: Any
+    transient: Any = None
+    reorthonormalise: Any = None
+    window: Any = None
+    check: Any = None
+    seed: int = 0
+
+
+class Walk:
+    """One walk over a pass of `length` steps: its options, once checked, and the sizes that `prepare` chose.
+
+    Args:
+        length: steps of the pass.
+        like: an array [*batch, ...] in the library and dtype of the pass.
+        batch: its batch axes.
+        size: S, the dimension of the joint state.
+        options: as the user gave them.
+    """
+
+    sizes: Sizes
+    found: np.ndarray  # which directions single steps tell from those before them
+
+    def __init__(self, length: int, like: Array, batch: tuple[int, ...], size: int, options: Options):
+        self.length, self.size, self.batch, self.options = length, size, batch, options
+        self.count = _count(options.count, size)
+        if options.check and self.count < size:
+            raise ValueError(f"check needs all {size} exponents, not {self.count}: pass count='all'")
+        self.check = self.count == size if options.check is None else bool(options.check)
+        given = options.transient
+        self.transient = length // 10 if given is None else positive("transient", given, 0)
+        counted = length - self.transient
+        if counted < 1:
+            raise ValueError(f"transient is {given}; expected less than the {length} steps of the pass")
+        for name in ("reorthonormalise", "window"):
+            value = getattr(options, name)
+            if value is not None and positive(name, value) > counted:
+                raise ValueError(f"{name} is {value}; expected at most the {counted} steps that count")
+        self.traced = is_traced(like)
+        xp = namespace(like)
+        orthogonal = np.linalg.qr(np.random.default_rng(options.seed).standard_normal((size, size)))[0]
+        rows = xp.asarray(orthogonal.T[: self.count], dtype=like.dtype)
+        self.frame = xp.broadcast_to(rows, (*batch, self.count, size))
+
+    def prepare(self, first: Any) -> None:
+        """Choose what was not given, from the first steps (a history or matrices)."""
+        counted = self.length - self.transient
+        longest, self.found = self._probed(first)
+        interval = self.options.reorthonormalise or max(1, min(longest, counted // _LEAST_WINDOWS))
+        width = math.prod(self.batch) * self.size * max(3, self.count)
+        chunk = interval * max(1, chunk_length(2**30, width) // interval)
+        window = self.options.window
+        if window is None:
+            window = -(-counted // _WINDOWS)
+            unit = chunk if window > chunk else interval
+            window = min(counted, -(-window // unit) * unit)
+        self.sizes = Sizes(min(interval, window), min(chunk, window), window)
+        if self.options.transient is None:
+            self.transient = self.length - counted // window * window
+
+    def _probed(self, first: Any) -> tuple[int, np.ndarray]:
+        """From single steps: the longest interval that leaves digits enough, and which directions are found."""
+        if self.traced:
+            return 1, np.ones(self.count, bool)
+        walked = to_numpy(walker(first)(self.frame, Sizes(1, len(first), 1), False)[1])
+        later = slice(len(walked.logs) // 2, None)
+        logs, lost = walked.logs[later].astype(np.float64), walked.lost[later] > 0
+        known = np.isfinite(logs) & ~lost
+        greatest = np.where(known, logs, -np.inf).max(axis=-1)
+        least = np.where(known, logs, np.inf).min(axis=-1)
+        spread = np.where(known.any(axis=-1), greatest - least, 0.0)
+        growth = float(np.abs(np.where(known, logs, 0.0)).max())
+        mean, deviation = float(spread.mean(axis=0).max()), float(spread.std(axis=0).max())
+
+        def fits(steps: int) -> bool:
+            condition = steps * mean + 3 * math.sqrt(steps) * deviation
+            return condition < 0.6 * limit(self.frame.dtype) and steps * growth < 40
+
+        longest = next((steps for steps in range(_LONGEST_INTERVAL, 1, -1) if fits(steps)), 1)
+        return longest, ~lost.reshape(-1, self.count).any(axis=0)
+
+    def spectrum(self, part: Callable[[int, int], Any], most: int, progress: bool = False) -> LyapunovSpectrum:
+        """Walk over the parts that `part(start, stop)` gives, and sum up.
+
+        Args:
+            part: gives a stretch of the pass, in the order of time.
+            most: steps of a stretch, where the pass is cut.
+            progress: show a bar, and cut the pass.
+            whole: do not cut it otherwise.
+        """
+        stride = -(-most // self.sizes.window) * self.sizes.window
+        edges = sorted({0, self.transient, *range(self.length, self.transient, -stride)})
+        stretches: Any = list(itertools.pairwise(edges))
+        if progress:
+            stretches = require("tqdm.auto", "progress=True").tqdm(stretches, unit="stretch", desc="spectrum")
+        frame, kept = self.frame, []
+        for start, stop in stretches:
+            counts = start >= self.transient
+            frame, walked = ready(walker(part(start, stop))(frame, self.sizes, self.check and counts))
+            if counts:
+                kept.append(walked if self.traced else to_numpy(walked))
+        return self._summed(map_tree(lambda *rows: namespace(*rows).concat(rows), *kept))
+
+    def _summed(self, walked: Walked) -> LyapunovSpectrum:
+        """The spectrum from what the windows left."""
+        if not self.traced:
+            walked = map_tree(lambda x: x.astype(np.float64), walked)
+        xp = namespace(walked.logs)
+        steps = self.length - self.transient
+        head, whole = steps % self.sizes.window, steps // self.sizes.window
+        counts = [head] * (head > 0) + [self.sizes.window] * whole
+        intervals = sum(-(-count // self.sizes.interval) for count in counts)
+        lengths = xp.asarray(counts, dtype=walked.logs.dtype)
+        gone = xp.sum(walked.lost, axis=0) > _OFTEN * intervals
+        if not self.traced:
+            self._judge(walked, np.asarray(gone), intervals)
+        local = xp.where(gone, -xp.inf, walked.logs / lengths.reshape(-1, *(1,) * (walked.logs.ndim - 1)))
+        sequences = tuple(range(gone.ndim - 1))
+        exponents = xp.mean(xp.where(gone, -xp.inf, xp.sum(walked.logs, axis=0) / steps), axis=sequences)
+        order = xp.argsort(-exponents)
+        rule = None
+        if self.check:
+            lu, closed = (
+                None if x is None else xp.mean(xp.sum(x, axis=0)) / steps
+                for x in (walked.log_determinant, walked.closed)
+            )
+            rule = SumRule(xp.sum(exponents), lu, closed)
+        participation = xp.mean(walked.participation, axis=tuple(range(walked.participation.ndim - 1)))
+        return LyapunovSpectrum(
+            exponents[order],
+            local[..., order],
+            participation[order],
+            rule,
+            None,
+            self.size,
+            steps,
+            self.transient,
+            self.sizes.interval,
+            self.sizes.window,
+        )
+
+    def _judge(self, walked: Walked, gone: np.ndarray, intervals: int) -> None:
+        """Raise where tangents left the float range; warn where the interval was too long."""
+        interval, dtype = self.sizes.interval, self.frame.dtype
+        if np.isnan(walked.logs).any() or np.isposinf(walked.logs).any():
+            raise ValueError(
+                f"the tangents left the range of {dtype} within the {interval} steps between QR decompositions; "
+                f"pass a smaller reorthonormalise{'' if interval > 1 else ', or use float64'}"
+            )
+        wide = float(walked.wide.sum(axis=0).max()) / intervals
+        lost = gone.reshape(-1, self.count).any(axis=0) & self.found & (interval > 1)
+        if wide <= _OFTEN and not lost.any():
+            return
+        what = f"the tangents' condition exceeded {math.exp(limit(dtype)):.0e} at {wide:.0%} of them"
+        if lost.any():
+            what += f", and {int(lost.sum())} directions that a single step tells apart were lost"
+        advice = "pass a smaller reorthonormalise" if interval > 1 else "use float64"
+        warnings.warn(
+            f"{interval} steps between QR decompositions are too many for {dtype}: {what}; the least exponents "
+            f"are not to be trusted. For these, {advice}",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+
+def _count(count: Any, size: int) -> int:
+    """The number of exponents."""
+    if count is None:
+        return min(8, size)
+    if isinstance(count, str):
+        if count != "all":
+            raise ValueError(f"count is {count!r}; expected an integer, 'all' or None")
+        return size
+    if positive("count", count) > size:
+        raise ValueError(f"count is {count}; the joint state has {size} numbers, and as many exponents")
+    return int(count)

@@ -1,0 +1,261 @@
+"""`LyapunovSpectrum`: exponents with their errors, and what can be read off them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import Array, result
+
+_LEAST_BLOCKS = 16  # of the longest blocks that a standard error is taken from
+
+
+@result
+class SumRule:
+    """The sum of all exponents, which is the mean of ln |det J_t|, computed in ways that share no code.
+
+    Attributes:
+        exponents: Σ λ_i, [].
+        log_determinant: ⟨ln |det J_t|⟩ by LU decomposition of every J_t, [].
+        closed_form: the same from gates and states alone, []: for an LSTM ⟨Σ ln f + Σ ln(|tanh c| o (1 − o))⟩ +
+            ln |det U_o|, for a SimpleRNN ⟨Σ ln(1 − h²)⟩ + ln |det U|; None for a GRU and for matrices.
+    """
+
+    exponents: Array
+    log_determinant: Array
+    closed_form: Array | None
+
+    @property
+    def discrepancy(self) -> float:
+        """Greatest distance of the sum of exponents from the other two; NaN where an exponent is −inf."""
+        others = (self.log_determinant, *(() if self.closed_form is None else (self.closed_form,)))
+        with np.errstate(invalid="ignore"):
+            return float(max(abs(np.float64(self.exponents) - np.float64(other)) for other in others))
+
+    def __str__(self) -> str:
+        closed = "" if self.closed_form is None else f", in closed form {float(self.closed_form):.10g}"
+        return (
+            f"sum of all exponents {float(self.exponents):.10g}; mean ln |det J| "
+            f"{float(self.log_determinant):.10g}{closed}: discrepancy {self.discrepancy:.1e}"
+        )
+
+
+@result
+class PublishedRecipes:
+    """What recipes of published code give on the same pass, for comparison with published numbers only.
+
+    None of these is the spectrum of a network with a cell state or of a batch.
+
+    Attributes:
+        hidden_only: exponents of ∂h_t/∂h_{t-1} at fixed c_{t-1}, natural logs, [at most H]. It is the right matrix
+            for a GRU and a SimpleRNN.
+        transposed_base2: the same with every matrix transposed, yet multiplied forward in time, and logs to the
+            base of 2, [at most H].
+        batch_mean: exponents of the Jacobians averaged over the batch at each step, natural logs, [k]; None
+            without batch axes.
+    """
+
+    hidden_only: Array
+    transposed_base2: Array
+    batch_mean: Array | None
+
+    def __str__(self) -> str:
+        mean = "" if self.batch_mean is None else f"; {float(self.batch_mean[0]):+.5g} from means over the batch"
+        return (
+            f"published recipes, for comparison only, give as λ₁ {float(self.hidden_only[0]):+.5g} from ∂h/∂h at "
+            f"fixed c, {float(self.transposed_base2[0]):+.5g} with it transposed and in base 2{mean}"
+        )
+
+
+@result(static=("size", "steps", "transient", "interval", "window"))
+class LyapunovSpectrum:
+    """Lyapunov exponents, in nats per step, greatest first. NumPy float64 unless traced.
+
+    Attributes:
+        exponents: λ_i, [k], averaged over time and the sequences of a batch; −inf where the state map is
+            rank-deficient, or contracts so far beyond the leading direction that no digit tells it from that.
+        local: finite-time exponents, over successive windows of `window` steps, [windows, *batch, k]; the first
+            window holds what is left over.
+        participation: 1 / Σ q⁴ of each tangent, [k], averaged over windows and sequences: about how many numbers
+            of the joint state take part in it, from 1 to S.
+        sum_rule: the sum of the exponents against ⟨ln |det J_t|⟩; None where it was not checked.
+        audit: what published recipes give; None where it was not asked for.
+        size: S, the dimension of the joint state.
+        steps: that count.
+        transient: steps before them that do not.
+        interval: steps from one QR decomposition to the next.
+        window: steps of a window.
+    """
+
+    exponents: Array
+    local: Array
+    participation: Array
+    sum_rule: SumRule | None
+    audit: PublishedRecipes | None
+    size: int
+    steps: int
+    transient: int
+    interval: int
+    window: int
+
+    @property
+    def per_sequence(self) -> np.ndarray:
+        """Exponents of each sequence, [*batch, k]."""
+        return _mean(np.asarray(self.local, np.float64), self._lengths)
+
+    @property
+    def standard_errors(self) -> np.ndarray:
+        """Standard errors of `exponents` from block averages over time, [k].
+
+        Neighbouring windows are correlated: their means are joined to longer and longer blocks, down to 16 of
+        these, and the greatest error that results is taken. NaN for fewer than 8 windows and for an exponent of
+        −inf.
+        """
+        return _block_error(_over_sequences(self.local)[-(self.steps // self.window) :])
+
+    @property
+    def quarters(self) -> np.ndarray:
+        """Exponents over four successive quarters of the pass, [4, k]; NaN for fewer than 4 windows."""
+        local, lengths = _over_sequences(self.local), self._lengths
+        if len(local) < 4:
+            return np.full((4, local.shape[-1]), np.nan)
+        parts = zip(np.array_split(local, 4), np.array_split(lengths, 4), strict=True)
+        return np.stack([_mean(part, length) for part, length in parts])
+
+    @property
+    def stationary(self) -> bool:
+        """Whether the four quarters agree: chaos, above all, can be a transient.
+
+        False where two quarters' values of an exponent differ by more than five of their standard errors, 1 % of
+        the exponent and 10 / steps together; and for fewer than 32 windows, where that cannot be told.
+        """
+        local = _over_sequences(self.local)
+        if len(local) < 32:
+            return False
+        quarters = self.quarters
+        errors = np.stack([_block_error(part) for part in np.array_split(local, 4)])
+        known = np.isfinite(quarters).all(axis=0)
+        apart = np.ptp(quarters[:, known], axis=0)
+        noise = math.sqrt(2) * 5 * np.nan_to_num(errors[:, known]).max(axis=0, initial=0.0)
+        return bool((apart <= noise + 0.01 * np.abs(quarters[:, known]).max(axis=0) + 10 / self.steps).all())
+
+    @property
+    def timescale(self) -> float:
+        """−1/λ₁ in steps: how long the joint state remembers; infinite where λ₁ is not below 0."""
+        first = float(np.asarray(self.exponents)[0])
+        return -1 / first if first < 0 else math.inf
+
+    @property
+    def kaplan_yorke(self) -> float:
+        """Kaplan–Yorke dimension; NaN where more exponents are needed to tell."""
+        return kaplan_yorke(self.exponents, self.size)
+
+    @property
+    def entropy_rate(self) -> float:
+        """Sum of the positive exponents, in nats per step: an upper bound of the entropy rate.
+
+        Equal to it where Pesin's formula holds; NaN where exponents that were not computed may be positive.
+        """
+        exponents = np.asarray(self.exponents, np.float64)
+        if exponents[-1] > 0 and len(exponents) < self.size:
+            return math.nan
+        return float(exponents[exponents > 0].sum())
+
+    @property
+    def _lengths(self) -> np.ndarray:
+        """Steps of each window."""
+        head = self.steps % self.window
+        return np.array(([head] if head else []) + [self.window] * (self.steps // self.window), np.float64)
+
+    def __str__(self) -> str:
+        exponents, errors = np.asarray(self.exponents, np.float64), self.standard_errors
+        batch = tuple(self.local.shape[1:-1])
+        shown = ", ".join(
+            f"{value:+.5g} ± {error:.1g}" for value, error in zip(exponents[:4], errors[:4], strict=True)
+        )
+        rate = f"entropy rate at most {self.entropy_rate:.4g} nats per step"
+        lines = [
+            f"Lyapunov spectrum of a joint state of {self.size}: {len(exponents)} exponents from {self.steps:,} "
+            + ("steps" if not batch else f"steps of {math.prod(batch)} sequences")
+            + f" after {self.transient:,}, a QR decomposition every {self.interval}",
+            f"  greatest, in nats per step: {shown}{', …' if len(exponents) > 4 else ''}",
+            f"  time scale −1/λ₁: {self.timescale:.4g} steps",
+            f"  Kaplan–Yorke dimension {self.kaplan_yorke:.4g}; {rate}",
+            f"  participation of the first direction: {float(np.asarray(self.participation)[0]):.3g} numbers",
+            f"  {self._steadiness()}",
+        ]
+        gone = int(np.isneginf(exponents).sum())
+        if gone:
+            lines.append(f"  {gone} exponents are −inf: the state map is rank-deficient")
+        if self.sum_rule is not None:
+            lines.append(f"  {self.sum_rule}")
+        if self.audit is not None:
+            lines.append(f"  {self.audit}")
+        return "\n".join(lines)
+
+    def _steadiness(self) -> str:
+        first = ", ".join(f"{value:+.4g}" for value in self.quarters[:, 0])
+        if len(self.local) < 32:
+            return f"fewer than 32 windows: whether it is stationary cannot be told; λ₁ by quarters {first}"
+        return f"{'stationary' if self.stationary else 'NOT stationary'}: λ₁ by quarters {first}"
+
+    def __repr__(self) -> str:
+        return f"LyapunovSpectrum({len(self.exponents)} of {self.size} exponents, {self.steps} steps)"
+
+
+def kaplan_yorke(exponents: Any, size: int | None = None) -> float:
+    """The Kaplan–Yorke dimension k + Σ_{i≤k} λ_i / |λ_{k+1}|.
+
+    Here k is the greatest number of leading exponents whose sum is at least 0.
+
+    Args:
+        exponents: λ_i, in any order.
+        size: number of all exponents, where these are only the leading ones; None for no others.
+
+    Returns:
+        The dimension: 0 where all exponents are negative, `size` where all partial sums are at least 0; NaN where
+        exponents that were not given decide it.
+
+    Raises:
+        ValueError: no exponents, or NaN among them.
+
+    References:
+        Kaplan & Yorke, "Chaotic behavior of multidimensional difference equations", 1979.
+    """
+    ordered = np.sort(np.asarray(exponents, np.float64).ravel())[::-1]
+    if not len(ordered) or np.isnan(ordered).any():
+        raise ValueError(f"exponents are {ordered}; expected at least one number, and no NaN")
+    if ordered[0] < 0:
+        return 0.0
+    sums = np.cumsum(ordered)
+    above = int(np.flatnonzero(sums >= 0)[-1]) + 1
+    if above < len(ordered):
+        return above + float(sums[above - 1] / abs(ordered[above]))
+    return float(above) if size in (None, above) else math.nan
+
+
+def _over_sequences(local: Any) -> np.ndarray:
+    """Means over the batch, [windows, k]."""
+    local = np.asarray(local, np.float64)
+    return local.mean(axis=tuple(range(1, local.ndim - 1)))
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean over axis 0."""
+    return np.average(values, axis=0, weights=weights)
+
+
+def _block_error(rows: np.ndarray) -> np.ndarray:
+    """Standard error of the mean of correlated rows [n, k], from block averages; NaN for fewer than 8."""
+    error = np.full(rows.shape[-1], np.nan)
+    if len(rows) < 8:
+        return error
+    with np.errstate(invalid="ignore"):  # of −inf: NaN
+        error = rows.std(axis=0, ddof=1) / math.sqrt(len(rows))
+        while len(rows) >= 2 * _LEAST_BLOCKS:
+            rows = rows[len(rows) % 2 :]
+            rows = 0.5 * (rows[::2] + rows[1::2])
+            error = np.maximum(error, rows.std(axis=0, ddof=1) / math.sqrt(len(rows)))
+    return error

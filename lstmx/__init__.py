@@ -17,6 +17,7 @@ from lstmx.cells import SimpleRNNState as SimpleRNNState
 from lstmx.comparison import Comparison as Comparison
 from lstmx.comparison import compare as compare
 from lstmx.dynamics import Isometry as Isometry
+from lstmx.dynamics import LongJacobian as LongJacobian
 from lstmx.dynamics import LyapunovSpectrum as LyapunovSpectrum
 from lstmx.dynamics import PublishedRecipes as PublishedRecipes
 from lstmx.dynamics import SumRule as SumRule
@@ -25,6 +26,7 @@ from lstmx.dynamics import input_jacobians as input_jacobians
 from lstmx.dynamics import isometry as isometry
 from lstmx.dynamics import jacobians as jacobians
 from lstmx.dynamics import kaplan_yorke as kaplan_yorke
+from lstmx.dynamics import long_jacobian as long_jacobian
 from lstmx.dynamics import lyapunov_spectrum as lyapunov_spectrum
 from lstmx.excerpt import Excerpt as Excerpt
 from lstmx.gradients import GateShare as GateShare

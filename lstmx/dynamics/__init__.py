@@ -6,6 +6,8 @@ from lstmx.dynamics.jacobians import isometry as isometry
 from lstmx.dynamics.jacobians import jacobians as jacobians
 from lstmx.dynamics.lyapunov import autonomous_spectrum as autonomous_spectrum
 from lstmx.dynamics.lyapunov import lyapunov_spectrum as lyapunov_spectrum
+from lstmx.dynamics.product import LongJacobian as LongJacobian
+from lstmx.dynamics.product import long_jacobian as long_jacobian
 from lstmx.dynamics.spectrum import LyapunovSpectrum as LyapunovSpectrum
 from lstmx.dynamics.spectrum import PublishedRecipes as PublishedRecipes
 from lstmx.dynamics.spectrum import SumRule as SumRule

@@ -16,12 +16,16 @@ from lstmx.cells import SimpleRNNParams as SimpleRNNParams
 from lstmx.cells import SimpleRNNState as SimpleRNNState
 from lstmx.comparison import Comparison as Comparison
 from lstmx.comparison import compare as compare
+from lstmx.dynamics import FixedPoints as FixedPoints
 from lstmx.dynamics import Isometry as Isometry
 from lstmx.dynamics import LongJacobian as LongJacobian
 from lstmx.dynamics import LyapunovSpectrum as LyapunovSpectrum
+from lstmx.dynamics import Points as Points
 from lstmx.dynamics import PublishedRecipes as PublishedRecipes
 from lstmx.dynamics import SumRule as SumRule
 from lstmx.dynamics import autonomous_spectrum as autonomous_spectrum
+from lstmx.dynamics import critical_gain as critical_gain
+from lstmx.dynamics import fixed_points as fixed_points
 from lstmx.dynamics import input_jacobians as input_jacobians
 from lstmx.dynamics import isometry as isometry
 from lstmx.dynamics import jacobians as jacobians

@@ -324,6 +324,17 @@ def log(x: Array) -> Array:
         return namespace(x).log(x)
 
 
+def solve(matrix: Array, right: Array) -> Array:
+    """The solutions [*n, N] of linear systems [*n, N, N]; infinite or NaN where a matrix is singular."""
+    xp = namespace(matrix, right)
+    try:
+        return xp.linalg.solve(matrix, right[..., None])[..., 0]
+    except np.linalg.LinAlgError:  # NumPy refuses all of them for one
+        if matrix.ndim == 2:
+            return np.full_like(right, np.nan)
+        return np.stack([solve(a, b) for a, b in zip(matrix, right, strict=True)])
+
+
 def sum_over_time(x: Array) -> Array:
     """Sum over axis 0 that stays accurate over millions of steps.
 

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lstmx.arrays import Array, Draws, float_dtype, map_tree, materialised, namespace
+from lstmx.arrays import Array, Draws, float_dtype, map_tree, materialised, namespace, solve
 from lstmx.checks import positive
 
 
@@ -249,6 +249,13 @@ class Cell(ABC):
         from_h = xp.concat([kernel, xp.zeros((self.state_size - h, kernel.shape[1]), dtype=kernel.dtype)])
         columns = self.spread(_for_rows(slopes), kind(*blocks(unit, h)), from_h, None)
         return xp.swapaxes(xp.concat(columns, axis=-1), -1, -2)
+
+    def newton_step(self, params: Any, slopes: Any, residual: Any) -> Any:
+        """Newton's step to a fixed point: (I − J)⁻¹ times the residual F(s) − s, fields [*batch, H]."""
+        jacobian = self.jacobian(params, slopes)
+        xp = namespace(jacobian)
+        matrix = xp.eye(self.state_size, dtype=jacobian.dtype) - jacobian
+        return self.state_type(*blocks(solve(matrix, xp.concat(residual, axis=-1)), self.hidden_size))
 
     def input_jacobian(self, params: Any, slopes: Any) -> Array:
         """∂s_t/∂x_t, [*batch, S, D], of the joint state."""

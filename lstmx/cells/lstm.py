@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from lstmx.arrays import Array, Draws, activations, log, namespace, sigmoid_and_slope, tanh_slope
+from lstmx.arrays import Array, Draws, activations, log, namespace, sigmoid_and_slope, solve, tanh_slope
 from lstmx.cells.base import Cell, affine_cotangent, blocks, one_product
 
 
@@ -162,6 +162,21 @@ class LSTM(Cell):
         output_kernel = params.recurrent_kernel[:, 3 * self.hidden_size :]
         own = log(slopes.carry) + log(xp.abs(slopes.output))
         return xp.sum(own, axis=-1) + xp.linalg.slogdet(output_kernel)[1]
+
+    def newton_step(self, params: LSTMParams, slopes: LSTMSlopes, residual: LSTMState) -> LSTMState:
+        # ∂c/∂c is diagonal: with c eliminated, a system of H unknowns is left.
+        xp, h = namespace(*params, *slopes), self.hidden_size
+        i, f, g, o = (xp.swapaxes(block, 0, 1) for block in blocks(params.recurrent_kernel, h))
+
+        def rows(slope: Array, block: Array) -> Array:
+            return slope[..., :, None] * block
+
+        cell = rows(slopes.input, i) + rows(slopes.forget, f) + rows(slopes.candidate, g)
+        leak = 1 - slopes.carry
+        matrix = xp.eye(h, dtype=o.dtype) - rows(slopes.output, o) - rows(slopes.readout / leak, cell)
+        handed = slopes.readout * slopes.carry * residual.cell / leak
+        d_h = solve(matrix, residual.hidden + handed)
+        return LSTMState(d_h, (residual.cell + (cell @ d_h[..., None])[..., 0]) / leak)
 
     def critical_gain(self, biases: dict[str, float]) -> float:
         # At zero ∂(h, c) has the eigenvalues σ(b_f) + σ(b_i) σ(b_o) eig(U_g), and H zeros.

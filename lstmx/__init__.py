@@ -43,6 +43,12 @@ from lstmx.gradients import highway as highway
 from lstmx.gradients import influence as influence
 from lstmx.gradients import path_spectrum as path_spectrum
 from lstmx.history import History as History
+from lstmx.schemes import chrono as chrono
+from lstmx.schemes import defaults_of as defaults_of
+from lstmx.schemes import identity as identity
+from lstmx.schemes import orthogonal as orthogonal
+from lstmx.schemes import uniform_gates as uniform_gates
+from lstmx.schemes import unit_forget_bias as unit_forget_bias
 from lstmx.sharding import shard_batch as shard_batch
 from lstmx.statistics import GateStatistics as GateStatistics
 from lstmx.statistics import UnitStatistics as UnitStatistics

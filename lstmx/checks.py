@@ -168,6 +168,12 @@ def finite_history(history: Any) -> None:
         finite(f"{field}_state", value)
 
 
+def populated(history: Any) -> None:
+    """Raise if a history has no sequence: a batch axis of length 0."""
+    if 0 in history.batch:
+        raise ValueError(f"the history's batch axes {history.batch} hold no sequence; expected at least one")
+
+
 def dead(what: str, name: str) -> RuntimeError:
     """The error of touching what was handed to `record(..., into=...)`."""
     return RuntimeError(

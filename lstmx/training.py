@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, Draws, float_dtype, is_jax, jax, jnp, namespace, require
+from lstmx.arrays import Array, is_jax, jax, jnp, namespace, require
 from lstmx.cells.base import Cell
 from lstmx.checks import array, one_of, parameters, positive
+from lstmx.draws import Draws, float_dtype
 from lstmx.tasks import Batch
 from lstmx.unroll import run
 

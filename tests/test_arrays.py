@@ -13,7 +13,7 @@ import pytest
 from reference import assert_close, assert_same, is_in, to
 
 from lstmx import arrays
-from lstmx.arrays import Draws
+from lstmx.draws import Draws, float_dtype
 
 XP = {"numpy": np, "jax": jnp}
 MAGNITUDES = {"float32": (1e-3, 1, 17, 30, 80), "float64": (1e-3, 1, 17, 30, 80, 300)}
@@ -273,15 +273,15 @@ def test_orthogonal_blocks_have_signs_as_often_as_not(library):
 
 
 def test_float_dtypes_are_two():
-    assert arrays.float_dtype(np, np.float32) == arrays.float_dtype(jnp, "float32") == np.dtype("float32")
-    assert arrays.float_dtype(jnp, float) == np.dtype("float64")
+    assert float_dtype(np, np.float32) == float_dtype(jnp, "float32") == np.dtype("float32")
+    assert float_dtype(jnp, float) == np.dtype("float64")
     for dtype in ("float16", "int32", "complex64", "nonsense"):
         with pytest.raises(ValueError, match="expected float32 or float64"):
-            arrays.float_dtype(np, dtype)
+            float_dtype(np, dtype)
     with jax.enable_x64(False):
-        assert arrays.float_dtype(np, "float64") == np.dtype("float64")
+        assert float_dtype(np, "float64") == np.dtype("float64")
         with pytest.raises(ValueError, match=r"float64 switched off .*jax_enable_x64"):
-            arrays.float_dtype(jnp, "float64")
+            float_dtype(jnp, "float64")
 
 
 def test_to_numpy_brings_a_tree_to_the_host():

@@ -6,8 +6,8 @@ from pathlib import Path
 import lstmx
 
 ROOMS = [
-    *("arrays", "scaling", "chunks", "checks", "sharding", "cells", "history", "excerpt", "adjoint", "loops"),
-    *("unroll", "statistics", "gradients"),
+    *("arrays", "draws", "scaling", "chunks", "checks", "sharding", "cells", "schemes", "history", "excerpt"),
+    *("adjoint", "loops", "unroll", "statistics", "gradients"),
     *("dynamics", "memory", "tasks", "training", "comparison", "convert", "storage", "reading", "plot"),
     *("report", "cli", "__main__"),
 ]

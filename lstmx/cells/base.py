@@ -21,8 +21,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lstmx.arrays import Array, Draws, float_dtype, map_tree, materialised, namespace, solve
-from lstmx.checks import positive
+from lstmx.arrays import Array, map_tree, materialised, namespace, solve
+from lstmx.checks import parameters, positive
+from lstmx.draws import Draws, float_dtype
 
 
 class Cell(ABC):
@@ -136,30 +137,41 @@ class Cell(ABC):
         """S, the numbers in the joint state of one sequence."""
         return len(self.state_type._fields) * self.hidden_size
 
-    def init(self, key: Any, dtype: Any = "float32") -> Any:
+    def init(self, key: Any, dtype: Any = "float32", scheme: Any = ()) -> Any:
         """Fresh parameters: Glorot-uniform input kernel per gate, orthogonal recurrent kernel per gate.
 
-        Biases are zero, save what an option of the cell sets.
+        Biases are zero, save what an option of the cell or a scheme sets.
 
         Args:
             key: an int (JAX where it is installed, else NumPy), a `numpy.random.Generator` (NumPy) or a JAX
                 key (JAX). The library of the parameters is the library that everything computed from them
                 runs in.
             dtype: "float32" or "float64".
+            scheme: how to change them: a scheme such as `lstmx.chrono(1000)` or `lstmx.defaults_of("pytorch")`, or
+                several in a list, applied in order.
 
         Returns:
             The cell's parameter NamedTuple.
 
         Raises:
-            TypeError: key is none of the three.
-            ValueError: another dtype, or float64 under JAX without x64 enabled.
+            TypeError: key is none of the three, or a scheme is no function.
+            ValueError: another dtype, float64 under JAX without x64 enabled, or a scheme that does not fit the
+                cell.
 
         References:
             Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks",
             AISTATS 2010.
         """
+        schemes = scheme if isinstance(scheme, (tuple, list)) else (scheme,)
+        for one in schemes:
+            if not callable(one):
+                raise TypeError(f"scheme holds {one!r}; expected schemes such as lstmx.chrono(1000)")
         draws = Draws(key)
-        return self.draw(draws, float_dtype(draws.xp, dtype))
+        params = self.draw(draws, float_dtype(draws.xp, dtype))
+        for one in schemes:
+            params = one(self, params, draws)
+            parameters(self, params)
+        return params
 
     def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> Any:
         """The zero state with the given batch axes, in the parameters' library and dtype."""

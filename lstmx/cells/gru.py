@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from lstmx.arrays import Array, Draws, activations, namespace, sigmoid_and_slope, tanh_slope
+from lstmx.arrays import Array, activations, namespace, sigmoid_and_slope, tanh_slope
 from lstmx.cells.base import Cell, blocks, outer, total
+from lstmx.draws import Draws
 
 
 class GRUParams(NamedTuple):

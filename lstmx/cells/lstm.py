@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from lstmx.arrays import Array, Draws, activations, log, namespace, sigmoid_and_slope, solve, tanh_slope
+from lstmx.arrays import Array, activations, log, namespace, sigmoid_and_slope, solve, tanh_slope
 from lstmx.cells.base import Cell, affine_cotangent, blocks, one_product
+from lstmx.draws import Draws
 
 
 class LSTMParams(NamedTuple):

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from lstmx.arrays import Array, Draws, log, namespace, tanh_slope
+from lstmx.arrays import Array, log, namespace, tanh_slope
 from lstmx.cells.base import Cell, affine_cotangent, one_product
+from lstmx.draws import Draws
 
 
 class SimpleRNNParams(NamedTuple):

@@ -16,7 +16,7 @@ from lstmx.dynamics.points import FixedPoints, Points, index_sum
 _QUICK = 8.0, 40  # greatest step of a coordinate, and iterations: cell states lie far out
 _THOROUGH = 0.3, 300
 _ROUND = 10  # iterations between two looks at what has converged
-_GROUP_ELEMENTS = 2**22  # of Jacobians at a time
+_GROUP_ELEMENTS = 2**20  # of Jacobians at a time
 _NEAR = 0.1  # of its size: how far a slow point's own fixed point would be
 
 
@@ -198,11 +198,14 @@ class _Search:
                 made = _newton(self.cell, self.params, self.x, given, cap, steps=_ROUND)
                 for field, value in zip(now, made, strict=True):
                     field[part] = np.asarray(value)[: len(part)]
-            moving = ~self.is_still(self._state([field[active] for field in now]), 0.1 * self.tolerance)
-            active = active[moving & np.isfinite(np.stack([field[active] for field in now])).all(axis=(0, 2))]
+            active = active[self._moving(self._state([field[active] for field in now]))]
             if not len(active):
                 break
         return self._state(now)
+
+    def _moving(self, states: Any) -> np.ndarray:
+        """Whether each state is a number yet to converge, [N]."""
+        return ~self.is_still(states, 0.1 * self.tolerance) & np.isfinite(self.size(states))
 
     def _state(self, fields: list[np.ndarray]) -> Any:
         return self.cell.state_type(*(namespace(self.x).asarray(field) for field in fields))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, jit, log, namespace, result
-from lstmx.checks import finite_history, one_of, recorded
+from lstmx.checks import finite_history, one_of, populated, recorded
 from lstmx.history import History
 
 _CHUNK_ELEMENTS = 2**22  # of Jacobians at a time
@@ -155,6 +155,7 @@ def isometry(history: History) -> Isometry:
         Chen, Pennington & Schoenholz, "Dynamical isometry and a mean field theory of RNNs", ICML 2018.
     """
     finite_history(history)
+    populated(history)
     xp = namespace(*history.params, history.inputs)
     parts = []
     for part in parts_for_matrices(history):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, namespace
-from lstmx.checks import door, finite, finite_history, finite_parameters, positive, recorded, shaped
+from lstmx.checks import door, finite, finite_history, finite_parameters, populated, positive, shaped
 from lstmx.dynamics.passing import PROBED, Options, Walk
 from lstmx.dynamics.recipes import published_recipes
 from lstmx.dynamics.spectrum import LyapunovSpectrum
@@ -172,8 +172,12 @@ def _constant(cell: Any, params: Any, x: Any, state: Any) -> tuple[Array, Any]:
 def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:
     """State size, batch axes, and an array [T, ...] of the library and dtype, of a history or of matrices."""
     if not hasattr(history, "__array_namespace__"):
-        recorded(history)
+        if isinstance(history, (list, tuple)):
+            raise TypeError(
+                f"history is a {type(history).__name__}; expected a History or one array: numpy.stack(Jacobians)"
+            )
         finite_history(history)
+        populated(history)
         return history.cell.state_size, history.batch, history.states[0]
     if history.ndim < 3 or history.shape[-1] != history.shape[-2] or 0 in history.shape:
         raise ValueError(

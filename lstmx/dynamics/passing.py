@@ -63,9 +63,13 @@ class Walk:
             value = getattr(options, name)
             if value is not None and positive(name, value) > counted:
                 raise ValueError(f"{name} is {value}; expected at most the {counted} steps that count")
+        interval, window = options.reorthonormalise, options.window
+        if interval is not None and window is not None and interval > window:
+            raise ValueError(f"window is {window}; expected at least the {interval} steps of reorthonormalise")
         self.traced = is_traced(like)
         xp = namespace(like)
-        orthogonal = np.linalg.qr(np.random.default_rng(options.seed).standard_normal((size, size)))[0]
+        generator = np.random.default_rng(positive("seed", options.seed, 0))
+        orthogonal = np.linalg.qr(generator.standard_normal((size, size)))[0]
         rows = xp.asarray(orthogonal.T[: self.count], dtype=like.dtype)
         self.frame = xp.broadcast_to(rows, (*batch, self.count, size))
 
@@ -89,7 +93,8 @@ class Walk:
         """From single steps: the longest interval that leaves digits enough, and which directions are found."""
         if self.traced:
             return 1, np.ones(self.count, bool)
-        walked = to_numpy(walker(first)(self.frame, Sizes(1, len(first), 1), False)[1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            walked = to_numpy(walker(first)(self.frame, Sizes(1, len(first), 1), False)[1])
         later = slice(len(walked.logs) // 2, None)
         logs, lost = walked.logs[later].astype(np.float64), walked.lost[later] > 0
         known = np.isfinite(logs) & ~lost
@@ -123,7 +128,8 @@ class Walk:
         frame, kept = self.frame, []
         for start, stop in stretches:
             counts = start >= self.transient
-            frame, walked = ready(walker(part(start, stop))(frame, self.sizes, self.check and counts))
+            with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is told in words
+                frame, walked = ready(walker(part(start, stop))(frame, self.sizes, self.check and counts))
             if counts:
                 kept.append(walked if self.traced else to_numpy(walked))
         return self._summed(map_tree(lambda *rows: namespace(*rows).concat(rows), *kept))
@@ -175,18 +181,24 @@ class Walk:
                 f"pass a smaller reorthonormalise{'' if interval > 1 else ', or use float64'}"
             )
         wide = float(walked.wide.sum(axis=0).max()) / intervals
-        lost = gone.reshape(-1, self.count).any(axis=0) & self.found & (interval > 1)
+        known = np.isfinite(walked.logs).all(axis=0)
+        lost = (gone & known).reshape(-1, self.count).any(axis=0) & self.found & (interval > 1)
         if wide <= _OFTEN and not lost.any():
             return
-        what = f"the tangents' condition exceeded {math.exp(limit(dtype)):.0e} at {wide:.0%} of them"
+        condition = f"the condition of the tangents was over {math.exp(limit(dtype)):.0e}"
+        often = f"{condition} at {wide:.1%} of the QR decompositions"
         if lost.any():
-            what += f", and {int(lost.sum())} directions that a single step tells apart were lost"
-        advice = "pass a smaller reorthonormalise" if interval > 1 else "use float64"
+            often += f", and {int(lost.sum())} directions that a single step tells apart were lost"
+        if interval > 1:
+            advice = (
+                f"{interval} steps from one to the next are too many for {dtype}; pass a smaller reorthonormalise"
+            )
+        elif dtype == np.float32:
+            advice = "a single step is too much for float32; use float64"
+        else:
+            advice = "a single step is too much for float64"
         warnings.warn(
-            f"{interval} steps between QR decompositions are too many for {dtype}: {what}; the least exponents "
-            f"are not to be trusted. For these, {advice}",
-            RuntimeWarning,
-            stacklevel=5,
+            f"the least exponents have fewer than two digits: {often}; {advice}", RuntimeWarning, stacklevel=5
         )
 
 

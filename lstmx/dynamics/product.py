@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, jit, leaves, namespace, result, scan, to_numpy
-from lstmx.checks import finite_history, recorded
+from lstmx.checks import finite_history, populated, recorded
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.dynamics.walk import Steps, steps_of_history
 from lstmx.gradients.highway import stretch
@@ -88,6 +88,7 @@ def long_jacobian(history: History, start: int = 0, stop: int | None = None) -> 
     first, last = stretch(history, start, stop)
     part = history[first:last]
     finite_history(part)
+    populated(part)
     rows, scales = to_numpy(_triangular(part.cell, *part.data))
     logs = np.empty(scales.shape)
     for index in np.ndindex(scales.shape[:-1]):

@@ -74,8 +74,10 @@ class LyapunovSpectrum:
     """Lyapunov exponents, in nats per step, greatest first. NumPy float64 unless traced.
 
     Attributes:
-        exponents: λ_i, [k], averaged over time and the sequences of a batch; −inf where the state map is
-            rank-deficient, or contracts so far beyond the leading direction that no digit tells it from that.
+        exponents: λ_i, [k], averaged over time and the sequences of a batch, in the order of these averages. −inf
+            where a direction is lost in over 1 % of the intervals: the state map is rank-deficient, or contracts
+            so far beyond the leading direction that no digit tells. A rarer loss counts with the rounding error
+            that it leaves, unless it leaves an exact 0.
         local: finite-time exponents, over successive windows of `window` steps, [windows, *batch, k]; the first
             window holds what is left over.
         participation: 1 / Σ q⁴ of each tangent, [k], averaged over windows and sequences: about how many numbers

@@ -1,0 +1,97 @@
+"""Random arrays, in the library of what they are drawn from."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import Array, has_jax, is_jax, jax, jnp
+
+
+class Draws:
+    """Random arrays from an int, a `numpy.random.Generator` or a JAX key, in that source's library.
+
+    An int seeds JAX where it is installed and NumPy where it is not. Each call draws anew.
+    """
+
+    def __init__(self, key: Any):
+        self.xp: ModuleType
+        if isinstance(key, np.random.Generator):
+            self.xp, self._generator = np, key
+        elif isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+            if key < 0:
+                raise ValueError(f"key is {key}; a seed is an integer of at least 0")
+            self.xp = jnp if has_jax else np
+            self._generator = np.random.default_rng(key)
+            self._key = jax.random.key(int(key)) if has_jax else None
+        elif has_jax and isinstance(key, jax.Array):
+            self.xp, self._key = jnp, key
+        else:
+            raise TypeError(
+                f"key is a {type(key).__name__}; expected an int, a numpy.random.Generator or a JAX key"
+            )
+
+    def _next_key(self) -> Any:
+        self._key, key = jax.random.split(self._key)
+        return key
+
+    def uniform(self, shape: tuple[int, ...], dtype: Any, low: float, high: float) -> Array:
+        """Uniform draws from [low, high)."""
+        if is_jax(self.xp):
+            return jax.random.uniform(self._next_key(), shape, dtype, low, high)
+        return self._generator.uniform(low, high, shape).astype(dtype)
+
+    def normal(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Standard normal draws."""
+        if is_jax(self.xp):
+            return jax.random.normal(self._next_key(), shape, dtype)
+        return self._generator.standard_normal(shape).astype(dtype)
+
+    def truncated_normal(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Standard normal draws from within ±2."""
+        if is_jax(self.xp):
+            return jax.random.truncated_normal(self._next_key(), -2.0, 2.0, shape, dtype)
+        drawn = self._generator.standard_normal(shape)
+        while (beyond := np.abs(drawn) > 2).any():
+            drawn[beyond] = self._generator.standard_normal(int(beyond.sum()))
+        return drawn.astype(dtype)
+
+    def glorot_uniform(self, rows: int, columns: int, blocks: int, dtype: Any) -> Array:
+        """[rows, blocks·columns], each block uniform in ±√(6 / (rows + columns)) (Glorot & Bengio 2010)."""
+        limit = (6 / (rows + columns)) ** 0.5
+        return self.uniform((rows, blocks * columns), dtype, -limit, limit)
+
+    def orthogonal(self, size: int, blocks: int, dtype: Any) -> Array:
+        """[size, blocks·size] of independent Haar-distributed orthogonal blocks."""
+        made = []
+        for _ in range(blocks):
+            q, r = self.xp.linalg.qr(self.normal((size, size), dtype))
+            made.append(q * self.xp.sign(self.xp.diagonal(r)))
+        return self.xp.concat(made, axis=-1)
+
+    def orthogonal_rows(self, rows: int, columns: int, dtype: Any) -> Array:
+        """[rows, columns] with orthonormal rows, for at most as many rows as columns."""
+        q, r = self.xp.linalg.qr(self.normal((columns, rows), dtype))
+        return (q * self.xp.sign(self.xp.diagonal(r))).T
+
+
+def float_dtype(xp: ModuleType, dtype: Any) -> np.dtype:
+    """`dtype` as float32 or float64 of the library that will hold it.
+
+    Raises:
+        ValueError: another dtype, or float64 under JAX without `jax_enable_x64`.
+    """
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise ValueError(f"dtype is {dtype!r}; expected float32 or float64") from error
+    if found not in (np.dtype("float32"), np.dtype("float64")):
+        raise ValueError(f"dtype is {dtype!r}; expected float32 or float64")
+    if found == np.dtype("float64") and is_jax(xp) and not jax.config.jax_enable_x64:
+        raise ValueError(
+            "dtype is float64, but JAX has float64 switched off and would hand out float32: "
+            'call jax.config.update("jax_enable_x64", True) first, or draw with a numpy.random.Generator'
+        )
+    return found

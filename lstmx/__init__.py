@@ -43,6 +43,9 @@ from lstmx.gradients import highway as highway
 from lstmx.gradients import influence as influence
 from lstmx.gradients import path_spectrum as path_spectrum
 from lstmx.history import History as History
+from lstmx.memory import MemoryReport as MemoryReport
+from lstmx.memory import Notion as Notion
+from lstmx.memory import memory_report as memory_report
 from lstmx.schemes import chrono as chrono
 from lstmx.schemes import defaults_of as defaults_of
 from lstmx.schemes import identity as identity

@@ -1,0 +1,321 @@
+"""`memory_report`: how long a network remembers, by every notion of it, on one axis with its units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstmx.arrays import Array, is_traced, jit, leaves, map_tree, materialised, namespace, result, scan
+from lstmx.checks import populated, positive
+from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
+from lstmx.dynamics.jacobians import slopes_of
+from lstmx.gradients import GradientFlow, Influence, gradient_flow, influence
+from lstmx.gradients.flow import loss_cotangent
+from lstmx.history import History
+from lstmx.statistics import gate_statistics
+
+_PROBES = 32  # of the influence, where there are more units
+_STEPS = 20_000  # last ones, from which the linear capacity is found
+_RIDGE = 1e-10  # relative to the states' variance
+_FAR = 3.0  # ratio of two notions from which a report remarks on them
+
+
+class Notion(NamedTuple):
+    """One notion of how long a network remembers."""
+
+    name: str
+    value: float
+    """Median over the sequences of a batch; infinite where nothing is forgotten within reach, NaN if unknown."""
+    unit: str
+    definition: str
+
+
+@result(static=("notions", "lags"))
+class MemoryReport:
+    """How long a network remembers on a recorded pass, by several notions. `print` shows the table.
+
+    Attributes:
+        notions: each with its value, unit and definition in a sentence.
+        lags: the longest lag that influence, truncation and capacity looked at, in steps.
+        truncation_bias: relative error of ∂L/∂(parameters), summed over the batch, by backpropagation truncated to
+            K = 1 … `lags` steps, [lags].
+        capacity: linear memory capacity at lags 0 … `lags` − 1, summed over input features, [lags]; NaN for a pass
+            too short for it.
+        flow: the gradient flow of the loss.
+        spectrum: the leading Lyapunov exponent.
+        influence: of the inputs on the last output, over the last `lags` steps.
+    """
+
+    notions: tuple[Notion, ...]
+    lags: int
+    truncation_bias: np.ndarray
+    capacity: np.ndarray
+    flow: GradientFlow
+    spectrum: LyapunovSpectrum
+    influence: Influence
+
+    def __getitem__(self, name: str) -> Notion:
+        """The notion of this name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for notion in self.notions:
+            if notion.name == name:
+                return notion
+        raise KeyError(f"no notion {name!r}; this report has {', '.join(notion.name for notion in self.notions)}")
+
+    @property
+    def remark(self) -> str:
+        """What it means that the notions disagree, where two are apart by more than a factor of three; else ''."""
+        steps = {n.name: n.value for n in self.notions if n.unit == "steps" and 0 < n.value < math.inf}
+        if not steps:
+            return "No notion is finite: within reach of this pass, nothing is forgotten."
+        least, most = min(steps, key=lambda n: steps[n]), max(steps, key=lambda n: steps[n])
+        if steps[most] <= _FAR * steps[least]:
+            return ""
+        lines = [
+            f"They disagree by a factor of {steps[most] / steps[least]:.3g}, from {least} ({steps[least]:.3g} "
+            f"steps) to {most} ({steps[most]:.3g} steps): they answer different questions."
+        ]
+        own, whole = steps.get("highway, geometric"), steps.get("Lyapunov time")
+        if own and whole and whole > _FAR * own:
+            lines.append(
+                "The joint state remembers longer than its retention gates alone: the rest of the way leads "
+                "through the hidden state."
+            )
+        if own and whole and own > _FAR * whole:
+            lines.append(
+                "The retention gates alone promise more than the joint state keeps: the ways through the hidden "
+                "state oppose it."
+            )
+        arithmetic = steps.get("highway, arithmetic")
+        if own and arithmetic and arithmetic > _FAR * own:
+            lines.append(
+                "The arithmetic time scale is the longer one because gates that close now and then erase the "
+                "state, which a mean of gates hides."
+            )
+        return " ".join(lines)
+
+    def __str__(self) -> str:
+        width = max(len(notion.name) for notion in self.notions)
+        lines = [f"how long the network remembers (lags up to {self.lags} steps looked at)"]
+        for notion in self.notions:
+            shown = f"{notion.value:.4g}" if not math.isinf(notion.value) else "∞"
+            lines.append(f"  {notion.name:<{width}}  {shown:>8} {notion.unit:<6}  {notion.definition}")
+        return "\n".join([*lines, *([self.remark] if self.remark else [])])
+
+    def __repr__(self) -> str:
+        return f"MemoryReport({len(self.notions)} notions, lags up to {self.lags})"
+
+
+def memory_report(
+    history: History,
+    loss: Any = "last",
+    *,
+    lags: int = 200,
+    fraction: float = 0.01,
+    bias: float = 0.05,
+    progress: bool = False,
+) -> MemoryReport:
+    """Every notion of how long the network remembers on this pass, side by side.
+
+    Memory is measured from the end of the pass: the loss may read the last output only, since a loss at many steps
+    adds up gradients of different ages. For another moment pass `history[:t + 1]`.
+
+    Args:
+        history: the recorded pass.
+        loss: as for `gradient_flow`, of the last output: "last" for its sum; or the direct part of ∂L/∂h_t,
+            [T, *batch, H], zero before the last step; or under JAX a function of the outputs.
+        lags: how far influence, truncation and linear memory look back, in steps; at most T are.
+        fraction: of its value at the last step that a gradient has at its horizon.
+        bias: relative error that truncated backpropagation may have.
+        progress: show progress bars; needs tqdm.
+
+    Returns:
+        The report; `print` shows a table, `lstmx.plot.memory` draws it.
+
+    Raises:
+        TypeError: an argument is of the wrong kind or dtype, or the history is inside a JAX transformation.
+        ValueError: the loss reads outputs before the last step, a number is out of range, or NaN or infinity in
+            parameters, inputs, states or loss.
+
+    References:
+        Aicher, Foti & Fox, "Adaptively truncating backpropagation through time to control gradient bias", UAI
+        2019. Jaeger, "Short term memory in echo state networks", GMD Report 152, 2002.
+
+    Example:
+        >>> import lstmx, numpy
+        >>> cell = lstmx.LSTM(1, 8)
+        >>> params = cell.init(numpy.random.default_rng(0))
+        >>> xs = numpy.random.default_rng(1).normal(size=(600, 1)).astype("float32")
+        >>> report = lstmx.memory_report(lstmx.record(cell, params, xs))
+        >>> 2 < report["highway, geometric"].value < 6
+        True
+    """
+    positive("lags", lags)
+    for name, value in (("fraction", fraction), ("bias", bias)):
+        if not (isinstance(value, (int, float)) and 0 < value < 1):
+            raise ValueError(f"{name} is {value!r}; expected a number between 0 and 1")
+    flow = gradient_flow(history, loss, outputs="norms", progress=progress)
+    if is_traced(history.inputs, history.states, history.params):
+        raise TypeError("memory_report sums up in NumPy and cannot run inside a JAX transformation")
+    populated(history)
+    direct = _at_the_end(history, loss)
+
+    lags = min(int(lags), len(history))
+    spectrum = lyapunov_spectrum(history, 1, progress=progress)
+    tail = history[len(history) - lags :]
+    exact = history.cell.hidden_size <= _PROBES
+    reach = influence(tail, len(tail) - 1, probes=None if exact else _PROBES)
+    truncation = _truncation_bias(tail, direct, flow.parameters)
+    capacity = _linear_capacity(history, lags)
+    found = tuple(_notions(history, flow, spectrum, reach, truncation, capacity, fraction, bias))
+    return MemoryReport(found, lags, truncation, capacity, flow, spectrum, reach)
+
+
+def _at_the_end(history: History, loss: Any) -> Array:
+    """∂L/∂h_T at fixed other outputs, [*batch, H], for a loss that reads nothing else."""
+    direct = loss_cotangent(history, loss)
+    xp = namespace(history.inputs)
+    if direct is None:
+        return xp.ones_like(history.final.hidden)
+    earlier = np.asarray(xp.any(direct[:-1] != 0, axis=tuple(range(1, direct.ndim))))
+    if earlier.any():
+        raise ValueError(
+            f"loss reads the output of step {int(np.argmax(earlier))}; memory is measured from the last step "
+            f"alone, {len(history) - 1}. For an earlier one pass history[:t + 1]"
+        )
+    return direct[-1]
+
+
+def _notions(
+    history: History,
+    flow: GradientFlow,
+    spectrum: LyapunovSpectrum,
+    reach: Influence,
+    truncation: np.ndarray,
+    capacity: np.ndarray,
+    fraction: float,
+    bias: float,
+) -> Iterator[Notion]:
+    gate = history.cell.retention_gate
+    if gate is not None:
+        statistics, word = gate_statistics(history), gate.replace("_", " ")
+        for name, scales, formula in (
+            ("geometric", statistics.timescale, "−1/⟨ln f⟩"),
+            ("arithmetic", statistics.timescale_arithmetic, "−1/ln⟨f⟩"),
+        ):
+            scales = np.asarray(scales, np.float64)
+            yield Notion(
+                f"highway, {name}",
+                float(np.median(scales)),
+                "steps",
+                f"{formula} of the {word}, median unit: decay by e along the state alone "
+                f"(slowest unit {scales.max():.4g})",
+            )
+    yield Notion("Lyapunov time", spectrum.timescale, "steps", "−1/λ₁: decay by e of a change of the joint state")
+    yield Notion("gradient half-life", _median(flow.half_life), "steps", "halving of the fitted gradient norm")
+    yield Notion(
+        "gradient horizon",
+        _median(flow.horizon(fraction)),
+        "steps",
+        f"steps back at which the gradient's norm is first at most {fraction:.3g} of its value at the last step",
+    )
+    yield Notion(
+        "influence lag",
+        _median(reach.quantile(0.95)),
+        "steps",
+        f"lag within which 95 % of the influence of the last {len(truncation)} inputs on the last output lies",
+    )
+    beyond = np.flatnonzero(~(truncation <= bias))  # the last that is tells from where on all are within
+    length = 1 if not len(beyond) else int(beyond[-1]) + 2
+    yield Notion(
+        "truncation length",
+        float(length) if length <= len(truncation) else math.inf,
+        "steps",
+        f"shortest truncation from which backpropagation gives the gradient to within {bias:.3g} of its norm",
+    )
+    yield Notion(
+        "linear memory",
+        float(capacity.sum()) / history.cell.input_size,
+        "steps",
+        "past inputs that a linear readout of h recovers: Σ over lags of R² on held-out steps, per input feature",
+    )
+
+
+def _median(values: Any) -> float:
+    return float(np.median(np.asarray(values, np.float64)))
+
+
+def _truncation_bias(tail: History, direct: Array, gradient: Any) -> np.ndarray:
+    """‖g_K − g‖ / ‖g‖ with g the gradient of all parameters and g_K what K steps back give of it, [steps]."""
+    cell = tail.cell
+    zero = map_tree(namespace(direct).zeros_like, tail.final)
+    left, whole = _left_out(cell, *tail.data, zero._replace(hidden=direct), gradient)
+    with np.errstate(invalid="ignore", divide="ignore"):  # of a gradient of exactly 0: NaN
+        return np.asarray(left, np.float64)[::-1] / float(whole)
+
+
+@jit(static=("cell",))
+def _left_out(
+    cell: Any,
+    params: Any,
+    initial: Any,
+    inputs: Array,
+    states: Any,
+    stored: Array | None,
+    cotangent: Any,
+    gradient: Any,
+) -> tuple[Array, Array]:
+    """Norm of the gradient less the parts of each step and all later ones, [T]; and norm of the gradient."""
+    xp = namespace(*params, inputs)
+    history = History(cell, params, initial, inputs, states, stored)
+    transposed = materialised(params.recurrent_kernel.T)
+
+    def norm(tree: Any) -> Array:
+        return xp.sqrt(sum(xp.sum(x**2) for x in leaves(tree)))
+
+    def step(carry: Any, at: Any) -> tuple[Any, Array]:
+        cotangent, left = carry
+        slopes, hidden, x = at
+        cotangent, d_a = cell.pull(transposed, slopes, cotangent)
+        left = map_tree(lambda a, b: a - b, left, cell.parameter_cotangent(hidden, x, d_a))
+        return (cotangent, left), norm(left)
+
+    rows = slopes_of(history), history.before.hidden, inputs
+    carry = map_tree(xp.asarray, (cotangent, gradient))
+    return scan(step, carry, rows, reverse=True)[1], norm(gradient)
+
+
+def _linear_capacity(history: History, lags: int) -> np.ndarray:
+    """R² of x_{t−k} from h_t by ridge regression, summed over features, for k = 0 …, [lags].
+
+    Fitted on the first half of the steps of every sequence and judged on the second, so that what a fit finds in
+    noise counts as nothing. NaN where there are too few steps.
+    """
+    part = history[max(0, len(history) - _STEPS) :]
+    states, inputs = (np.asarray(x, np.float64) for x in (part.hidden_state, part.inputs))
+    states, inputs = (x.reshape(len(x), -1, x.shape[-1]) for x in (states, inputs))
+    first, length = lags - 1, len(inputs)
+    middle = (first + length) // 2
+    if (middle - first) * states.shape[1] < 4 * states.shape[-1]:
+        return np.full(lags, np.nan)
+    states = np.concatenate([states, np.ones_like(states[..., :1])], axis=-1)
+    train, test = (states[a:b].reshape(-1, states.shape[-1]) for a, b in ((first, middle), (middle, length)))
+    gram = train.T @ train
+    ridge = _RIDGE * len(train) * np.var(train, axis=0).mean() * np.eye(len(gram))
+    capacity = np.zeros(lags)
+    for lag in range(lags):
+        fit, judge = (
+            inputs[a - lag : b - lag].reshape(-1, inputs.shape[-1]) for a, b in ((first, middle), (middle, length))
+        )
+        centre = fit.mean(axis=0)
+        errors = judge - centre - test @ np.linalg.lstsq(gram + ridge, train.T @ (fit - centre), rcond=None)[0]
+        spread = ((judge - judge.mean(axis=0)) ** 2).sum(axis=0)
+        share = 1 - (errors**2).sum(axis=0) / np.where(spread > 0, spread, np.inf)
+        capacity[lag] = np.where(spread > 0, np.maximum(share, 0), 0).sum()
+    return capacity

@@ -81,18 +81,18 @@ class MemoryReport:
             f"They disagree by a factor of {steps[most] / steps[least]:.3g}, from {least} ({steps[least]:.3g} "
             f"steps) to {most} ({steps[most]:.3g} steps): they answer different questions."
         ]
-        own, whole = steps.get("highway, geometric"), steps.get("Lyapunov time")
-        if own and whole and whole > _FAR * own:
+        slowest, whole = steps.get("highway, slowest unit"), steps.get("Lyapunov time")
+        if slowest and whole and whole > _FAR * slowest:
             lines.append(
-                "The joint state remembers longer than its retention gates alone: the rest of the way leads "
-                "through the hidden state."
+                "The joint state remembers longer than the retention gates of any unit alone: the rest of the way "
+                "leads through the hidden state."
             )
-        if own and whole and own > _FAR * whole:
+        if slowest and whole and slowest > _FAR * whole:
             lines.append(
                 "The retention gates alone promise more than the joint state keeps: the ways through the hidden "
                 "state oppose it."
             )
-        arithmetic = steps.get("highway, arithmetic")
+        own, arithmetic = steps.get("highway, geometric"), steps.get("highway, arithmetic")
         if own and arithmetic and arithmetic > _FAR * own:
             lines.append(
                 "The arithmetic time scale is the longer one because gates that close now and then erase the "
@@ -205,18 +205,18 @@ def _notions(
     gate = history.cell.retention_gate
     if gate is not None:
         statistics, word = gate_statistics(history), gate.replace("_", " ")
-        for name, scales, formula in (
-            ("geometric", statistics.timescale, "−1/⟨ln f⟩"),
-            ("arithmetic", statistics.timescale_arithmetic, "−1/ln⟨f⟩"),
+        geometric, arithmetic = statistics.timescale, statistics.timescale_arithmetic
+        alone = "decay by e along the state alone"
+        for name, value, definition in (
+            ("geometric", _median(geometric), f"−1/⟨ln f⟩ of the {word}, median unit: {alone}"),
+            (
+                "slowest unit",
+                float(np.max(np.asarray(geometric))),
+                f"−1/⟨ln f⟩ of the {word}, greatest of all units",
+            ),
+            ("arithmetic", _median(arithmetic), f"−1/ln⟨f⟩ of the {word}, median unit: a published estimator"),
         ):
-            scales = np.asarray(scales, np.float64)
-            yield Notion(
-                f"highway, {name}",
-                float(np.median(scales)),
-                "steps",
-                f"{formula} of the {word}, median unit: decay by e along the state alone "
-                f"(slowest unit {scales.max():.4g})",
-            )
+            yield Notion(f"highway, {name}", value, "steps", definition)
     yield Notion("Lyapunov time", spectrum.timescale, "steps", "−1/λ₁: decay by e of a change of the joint state")
     yield Notion("gradient half-life", _median(flow.half_life), "steps", "halving of the fitted gradient norm")
     yield Notion(

@@ -9,8 +9,10 @@ import numpy as np
 
 from lstmx import plot
 from lstmx.comparison import Comparison
+from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, PathSpectrum, gradient_flow, path_spectrum
 from lstmx.history import History
+from lstmx.memory import memory_report
 from lstmx.reading import gate_by_character, tracked_properties
 from lstmx.statistics import GateStatistics, gate_statistics
 from lstmx.storage import save_history
@@ -126,6 +128,16 @@ def path_sentences(paths: PathSpectrum, lag: int) -> list[str]:
     ]
 
 
+def spectrum_sentence(spectrum: LyapunovSpectrum) -> str:
+    """What the greatest Lyapunov exponent says, in a sentence."""
+    first, error = float(spectrum.exponents[0]), float(spectrum.standard_errors[0])
+    if first < 0:
+        says = f"two passes from nearby states approach each other by e in {spectrum.timescale:.3g} steps"
+    else:
+        says = "two passes from nearby states drift apart, whatever the inputs"
+    return f"Its greatest Lyapunov exponent on this passage is {first:+.3g} ± {error:.1g} nats per step: {says}."
+
+
 def write_report(
     folder: Path,
     history: History,
@@ -164,6 +176,10 @@ def write_report(
         paths = path_spectrum(history)
         lines += path_sentences(paths, min(_LAG, len(history) - 1))
         _save(plot.path_spectrum(paths), folder / "path_spectrum.png")
+    spectrum, memory = lyapunov_spectrum(history), memory_report(history)
+    lines += ["", spectrum_sentence(spectrum), str(spectrum), "", str(memory)]
+    _save(plot.spectrum(spectrum).figure, folder / "spectrum.png")
+    _save(plot.memory(memory), folder / "memory.png")
     if comparison is not None:
         _save(plot.comparison(comparison), folder / "comparison.png")
     extras: dict[str, Any] = {} if text is None else {"text": np.array(text)}

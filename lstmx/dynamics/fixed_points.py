@@ -15,6 +15,7 @@ from lstmx.dynamics.points import FixedPoints, Points, index_sum
 
 _QUICK = 8.0, 40  # greatest step of a coordinate, and iterations: cell states lie far out
 _THOROUGH = 0.3, 300
+_UNCAPPED = 1e30
 _ROUND = 10  # iterations between two looks at what has converged
 _GROUP_ELEMENTS = 2**20  # of Jacobians at a time
 _NEAR = 0.1  # of its size: how far a slow point's own fixed point would be
@@ -51,7 +52,7 @@ def fixed_points(
         learning_rate: of Adam, falling to 0 along a cosine; in units of the state.
         tolerance: greatest |s − F(s)| of a coordinate, relative to 1 + the greatest |s|, of a fixed point; None
             for 1e-11 in float64 and 1e-5 in float32. Points closer than its square root, relative alike, are one.
-        slow: the same of a slow point.
+        slow: the same of a slow point; slow points closer than ten times this are one.
         outlier_distance: fixed points farther from the candidates' mean than this many times the candidates' own
             root-mean-square distance are set apart as outliers; None for none.
         thorough: run the thorough pass; None for where it is needed.
@@ -100,7 +101,7 @@ def fixed_points(
     near, far = _apart(found, candidates, outlier_distance)
     return FixedPoints(
         fixed=search.points(search.take(found, near)),
-        slow=search.points(search.distinct(slowly)),
+        slow=search.points(search.distinct(slowly, 10 * slow)),
         outliers=search.points(search.take(found, far)),
         candidates=len(fixed),
         converged=int((fixed | arrived).sum()),
@@ -221,7 +222,7 @@ class _Search:
         Where a gate that keeps the state is all but 1, a state moves by less than any tolerance long before it is
         near a fixed point; the step of Newton's method tells.
         """
-        moved = _newton(self.cell, self.params, self.x, states, math.inf, steps=1)
+        moved = _newton(self.cell, self.params, self.x, states, _UNCAPPED, steps=1)
         with np.errstate(invalid="ignore"):
             close = self.distance(moved, states) <= math.sqrt(self.tolerance) * (1 + self.size(states))
         return self.is_still(states, self.tolerance) & (close | (self.q(states) == 0))
@@ -246,12 +247,15 @@ class _Search:
         index = np.flatnonzero(which) if which.dtype == bool else which
         return map_tree(lambda x: x[index], states)
 
-    def distinct(self, states: Any) -> Any:
-        """Each state once, the one of least q of those that lie within the square root of the tolerance."""
+    def distinct(self, states: Any, near: float | None = None) -> Any:
+        """Each state once: of those closer than `near`, relative to their size, the one of least q.
+
+        None is the square root of the tolerance.
+        """
+        near = math.sqrt(self.tolerance) if near is None else near
         fields = np.concatenate(to_numpy(states), axis=-1)
         order = np.argsort(self.q(states), kind="stable")
         kept: list[int] = []
-        near = math.sqrt(self.tolerance)
         for index in order:
             apart = np.abs(fields[kept] - fields[index]).max(axis=-1, initial=0.0)
             if not kept or (apart > near * (1 + np.abs(fields[index]).max())).all():
@@ -312,7 +316,7 @@ def _newton(cell: Any, params: Any, x: Array, states: Any, cap: float, steps: in
         move = cell.newton_step(params, cell.linearise(states, a, after), residual)
         greatest = functools.reduce(xp.maximum, (xp.max(xp.abs(field), axis=-1) for field in leaves(move)))
         usable = xp.isfinite(greatest)[..., None]
-        factor = xp.minimum(xp.ones_like(greatest), cap / xp.where(greatest > 0, greatest, xp.ones_like(greatest)))
+        factor = cap / xp.where(greatest > cap, greatest, xp.full_like(greatest, cap))
         move = map_tree(lambda x, r: xp.where(usable, x * factor[..., None], r), move, residual)
         return map_tree(lambda x, y: x + y, states, move), None
 

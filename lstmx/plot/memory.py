@@ -1,0 +1,97 @@
+"""How long a network remembers, by every notion of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lstmx.memory import MemoryReport
+from lstmx.plot import canvas, parts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+_SHOWN = 0.005  # the lags end where no curve is above this any more
+
+
+def memory(report: MemoryReport, *, figure: Figure | SubFigure | None = None) -> Figure | SubFigure:
+    """Draw the notions of a memory report on one axis, and what influence, truncation and capacity are read from.
+
+    Left: every notion in steps; an infinite one is an arrow to the right. Right, over the lag: the inputs'
+        influence
+    on the last output over its greatest value, the relative error of truncated backpropagation and the share R² of
+    past inputs that a linear readout recovers, per input feature.
+
+    Args:
+        report: from `lstmx.memory_report`.
+        figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new one,
+            which belongs to no pyplot state and shows itself in a notebook.
+
+    Returns:
+        The figure drawn on.
+
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: the figure already holds axes.
+    """
+    if not isinstance(report, MemoryReport):
+        raise TypeError(
+            f"report is a {type(report).__name__}; expected a MemoryReport, as from lstmx.memory_report(history)"
+        )
+    figure = canvas.figure_for(figure, (11, 4))
+    left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
+    _notions(left, report)
+    _by_lag(right, report)
+    figure.suptitle("how long the network remembers")
+    return figure
+
+
+def _notions(ax: Axes, report: MemoryReport) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    values = np.array([notion.value for notion in report.notions])
+    finite = values[np.isfinite(values) & (values > 0)]
+    most = float(finite.max()) if finite.size else 1.0
+    rows = np.arange(len(values))[::-1]
+    for row, value in zip(rows, values, strict=True):
+        if np.isfinite(value):
+            ax.plot(value, row, "o", color=canvas.COLOURS[0])
+            ax.annotate(parts.number(value), (value, row), (6, 4), textcoords="offset points", fontsize="small")
+        elif np.isinf(value):
+            ax.plot(2 * most, row, ">", color=canvas.COLOURS[1])
+            ax.annotate("∞", (2 * most, row), (6, 4), textcoords="offset points", fontsize="small")
+    ax.set_xscale("log" if finite.size and (values[np.isfinite(values)] > 0).all() else "linear")
+    if ax.get_xscale() == "log":
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_yticks(rows, [notion.name for notion in report.notions])
+    ax.set(xlabel="steps", ylim=(-0.6, len(values) - 0.4))
+    ax.margins(x=0.2)
+    ax.grid(axis="x", color="0.9")
+    ax.set_axisbelow(True)
+    canvas.title(ax, "each notion, in steps")
+
+
+def _by_lag(ax: Axes, report: MemoryReport) -> None:
+    influence = report.influence.lag_profile.reshape(len(report.influence.lag_profile), -1).mean(axis=1)
+    error = report.truncation_bias
+    features = max(1, report.flow.parameters.input_kernel.shape[0])
+    last = 1
+    for label, lags, values, colour in (
+        ("influence of inputs", np.arange(len(influence)), influence / np.nanmax(influence), canvas.COLOURS[0]),
+        ("error of truncation", 1 + np.arange(len(error)), error, canvas.COLOURS[1]),
+        ("linear memory R²", np.arange(len(report.capacity)), report.capacity / features, canvas.COLOURS[2]),
+    ):
+        if np.isfinite(values).any():
+            size = canvas.block_size(len(values))
+            at, drawn = canvas.block_means(lags, size), canvas.block_means(values, size)
+            last = max(last, int(lags[np.flatnonzero(values > _SHOWN)].max(initial=1)))
+            ax.plot(at, drawn, color=colour, linewidth=1, marker=canvas.marker_for(at), label=label)
+    ax.set(xlabel="lag (steps)", ylabel="share, or relative error")
+    ax.set_xlim(-0.02 * last, 1.05 * last)
+    canvas.start_at_zero(ax)
+    canvas.legend_above(ax)
+    canvas.title(ax, "by lag")

@@ -1,0 +1,125 @@
+"""Fixed points: their eigenvalues, and where they lie among the states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lstmx.dynamics import FixedPoints
+from lstmx.history import History
+from lstmx.plot import canvas
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_POINTS = 4000  # most states of a pass that are drawn
+
+
+def eigenvalues(points: FixedPoints, *, ax: Axes | None = None) -> Axes:
+    """Draw the eigenvalues of the Jacobian at every fixed point in the complex plane, with the unit circle.
+
+    Args:
+        points: from `lstmx.fixed_points`.
+        ax: axes to draw on; None for those of a new figure, `ax.figure`.
+
+    Returns:
+        The axes drawn on; fixed points with the same number of unstable modes share colour and marker.
+
+    Raises:
+        TypeError: an argument of another kind.
+    """
+    _check(points)
+    ax = canvas.axes_for(ax, (7.5, 5.5))
+
+    angle = np.linspace(0, 2 * np.pi, 400)
+    ax.plot(np.cos(angle), np.sin(angle), color="0.6", linewidth=1)
+    ax.axhline(0, color="0.85", linewidth=0.8, zorder=0)
+    ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)
+    modes = points.fixed.unstable_modes
+    for (count, number), (colour, marker) in zip(points.census.items(), canvas.styles(), strict=False):
+        values = points.eigenvalues[modes == count].ravel()
+        ax.plot(
+            np.real(values),
+            np.imag(values),
+            marker,
+            color=colour,
+            markersize=4,
+            alpha=0.7,
+            markeredgewidth=0,
+            label=_label(count, number),
+        )
+    ax.set(xlabel="real part", ylabel="imaginary part", aspect="equal")
+    canvas.title(ax, f"eigenvalues at {len(points.fixed)} fixed points (index sum {_word(points.index_sum)})")
+    if points.census:
+        ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return ax
+
+
+def phase_portrait(points: FixedPoints, history: History, *, ax: Axes | None = None) -> Axes:
+    """Draw the states of a pass and the fixed points in the first two principal components of the states.
+
+    The components are those of the joint state over all steps and sequences; fixed points are projected on them.
+
+    Args:
+        points: from `lstmx.fixed_points`.
+        history: a pass of the same cell.
+        ax: axes to draw on; None for those of a new figure, `ax.figure`.
+
+    Returns:
+        The axes drawn on, with the share of the states' variance at each axis. At most 4,000 states are drawn,
+        evenly spaced.
+
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: the joint states of the two differ in size, or are fewer than two.
+    """
+    _check(points)
+    if not isinstance(history, History):
+        raise TypeError(f"history is a {type(history).__name__}; expected a History, as from lstmx.record(...)")
+    states, fixed, slow, outliers = (
+        np.concatenate([np.asarray(field, np.float64) for field in fields], axis=-1)
+        for fields in (history.states, points.points, points.slow.states, points.outliers.states)
+    )
+    states = states.reshape(-1, states.shape[-1])
+    if states.shape[-1] != fixed.shape[-1] or states.shape[-1] < 2:
+        raise ValueError(
+            f"the history's joint state has {states.shape[-1]} numbers and that of the points {fixed.shape[-1]}; "
+            "expected the same number, at least 2"
+        )
+    ax = canvas.axes_for(ax, (6.5, 5))
+
+    centre = states.mean(axis=0)
+    _, values, axes = np.linalg.svd(np.cov(states.T, bias=True))
+    share = values / (values.sum() or 1.0)
+    drawn = (states[:: canvas.block_size(len(states), _POINTS)] - centre) @ axes[:2].T
+    ax.plot(*drawn.T, ".", color="0.6", markersize=3, markeredgewidth=0, label="states of the pass", zorder=1)
+    modes = points.fixed.unstable_modes
+    for (count, number), (colour, marker) in zip(points.census.items(), canvas.styles(), strict=False):
+        at = (fixed[modes == count] - centre) @ axes[:2].T
+        ax.plot(*at.T, marker, color=colour, markersize=7, markeredgecolor="white", label=_label(count, number))
+    for name, others, marker in (("slow points", slow, "x"), ("outliers", outliers, "+")):
+        if len(others):
+            at = (others - centre) @ axes[:2].T
+            ax.plot(*at.T, marker, color="black", markersize=5, label=f"{len(others)} {name}", zorder=1.5)
+    ax.set(
+        xlabel=f"first principal component ({share[0]:.0%} of the variance)",
+        ylabel=f"second principal component ({share[1]:.0%})",
+    )
+    ax.legend(fontsize="small")
+    canvas.title(ax, f"{len(points.fixed)} fixed points among {len(states):,} states")
+    return ax
+
+
+def _label(modes: int, number: int) -> str:
+    kind = "stable" if modes == 0 else f"{modes} unstable mode{'s' * (modes != 1)}"
+    return f"{number} point{'s' * (number != 1)}, {kind}"
+
+
+def _word(index: int | None) -> str:
+    return "undefined" if index is None else str(index)
+
+
+def _check(points: Any) -> None:
+    if not isinstance(points, FixedPoints):
+        raise TypeError(f"points is a {type(points).__name__}; expected FixedPoints, as from lstmx.fixed_points")

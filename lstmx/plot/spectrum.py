@@ -1,0 +1,127 @@
+"""Lyapunov spectra: exponents with their errors, and over time."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lstmx.dynamics import LyapunovSpectrum
+from lstmx.plot import canvas, parts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LOCAL = 120  # most points of a local exponent's line: windows beyond that are joined
+
+
+def spectrum(spectrum: LyapunovSpectrum, *, ax: Axes | None = None) -> Axes:
+    """Draw the exponents in descending order, with their standard errors.
+
+    Args:
+        spectrum: from `lstmx.lyapunov_spectrum`, in NumPy or JAX.
+        ax: axes to draw on; None for those of a new figure, `ax.figure`.
+
+    Returns:
+        The axes drawn on. Exponents of −inf have no marker and are counted in the legend. Where the published
+        recipes were computed too (audit=True), they are drawn beside.
+
+    Raises:
+        TypeError: an argument of another kind.
+    """
+    _check(spectrum)
+    ax = canvas.axes_for(ax, (6, 4))
+
+    exponents = np.asarray(spectrum.exponents, np.float64)
+    errors = np.nan_to_num(spectrum.standard_errors)
+    small = len(exponents) <= canvas.SHORT
+    ax.errorbar(
+        np.arange(1, len(exponents) + 1),
+        parts.blank(exponents),
+        yerr=errors,
+        color=canvas.COLOURS[0],
+        marker="o" if small else ".",
+        linestyle="",
+        capsize=2,
+        label=_counted(exponents),
+    )
+    if spectrum.audit is not None:
+        recipes = (
+            ("∂h/∂h at fixed c (not the spectrum)", spectrum.audit.hidden_only),
+            ("the same, transposed, base 2", spectrum.audit.transposed_base2),
+            ("Jacobians averaged over the batch", spectrum.audit.batch_mean),
+        )
+        styles = itertools.islice(canvas.styles(), 1, None)
+        for (label, values), (colour, marker) in zip(recipes, styles, strict=False):
+            if values is not None:
+                found = np.asarray(values, np.float64)
+                at = np.arange(1, len(found) + 1)
+                ax.plot(at, parts.blank(found), marker, color=colour, fillstyle="none", label=label)
+    ax.axhline(0, color="0.4", linestyle="--", linewidth=1)
+    canvas.index_axis(ax.xaxis, "index", len(exponents) + 1)
+    ax.set_xlim(0.5 - 0.02 * len(exponents), len(exponents) + 0.5 + 0.02 * len(exponents))
+    ax.set_ylabel("Lyapunov exponent (nats per step)")
+    first = f"λ₁ = {parts.number(exponents[0])}"
+    canvas.title(ax, f"{len(exponents)} of {spectrum.size} exponents from {spectrum.steps:,} steps: {first}")
+    handles, labels = ax.get_legend_handles_labels()
+    first = next(k for k, label in enumerate(labels) if label.startswith("λ"))
+    order = [first, *(k for k in range(len(labels)) if k != first)]
+    ax.legend([handles[k] for k in order], [labels[k] for k in order], fontsize="small")
+    return ax
+
+
+def local_exponents(spectrum: LyapunovSpectrum, count: int = 4, *, ax: Axes | None = None) -> Axes:
+    """Draw the finite-time exponents over successive windows, averaged over the sequences of a batch.
+
+    A level that drifts says that the exponents are those of a transient.
+
+    Args:
+        spectrum: from `lstmx.lyapunov_spectrum`, in NumPy or JAX.
+        count: number of leading exponents drawn.
+        ax: axes to draw on; None for those of a new figure, `ax.figure`.
+
+    Returns:
+        The axes drawn on: a line for each exponent over the step at which its window ends, and its mean dashed. At
+        most 120 points are drawn; beyond, means of neighbouring windows.
+
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: count is below 1.
+    """
+    _check(spectrum)
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"count is {count!r}; expected an integer of at least 1")
+    ax = canvas.axes_for(ax, (8, 4))
+
+    local = np.asarray(spectrum.local, np.float64)
+    local = local.mean(axis=tuple(range(1, local.ndim - 1)))[:, :count]
+    head = spectrum.steps % spectrum.window
+    ends = np.arange(len(local)) * spectrum.window + (head or spectrum.window) + spectrum.transient
+    size = canvas.block_size(len(local), _LOCAL)
+    at, drawn = canvas.block_means(ends, size), canvas.block_means(local, size)
+    for k, colour in zip(range(local.shape[1]), itertools.cycle(canvas.COLOURS), strict=False):
+        marker = canvas.marker_for(at)
+        ax.plot(at, parts.blank(drawn[:, k]), color=colour, linewidth=1, marker=marker, label=f"λ{k + 1}")
+        mean = float(np.asarray(spectrum.exponents)[k])
+        if np.isfinite(mean):
+            ax.axhline(mean, color=colour, linestyle="--", linewidth=1)
+    ax.set(xlabel="step", ylabel=f"exponent over {spectrum.window * size:,} steps (nats per step)")
+    canvas.legend_above(ax)
+    known = len(local) >= 32
+    word = ("stationary" if spectrum.stationary else "NOT stationary") if known else "too few windows to tell"
+    canvas.title(ax, f"local exponents: {word}")
+    return ax
+
+
+def _counted(exponents: np.ndarray) -> str:
+    gone = int(np.isneginf(exponents).sum())
+    return f"λ ± standard error ({gone} are −inf)" if gone else "λ ± standard error"
+
+
+def _check(spectrum: Any) -> None:
+    if not isinstance(spectrum, LyapunovSpectrum):
+        raise TypeError(
+            f"spectrum is a {type(spectrum).__name__}; expected a LyapunovSpectrum, "
+            "as from lstmx.lyapunov_spectrum(history)"
+        )

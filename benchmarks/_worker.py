@@ -35,7 +35,7 @@ def _measured(job: dict[str, Any]) -> dict[str, Any]:
     _keep_to(job["cores"])
     import jax
 
-    sharded = job["cores"] > 1
+    sharded = job["cores"] > 1 and job["kind"] != "dynamics"
     if sharded:
         jax.config.update("jax_num_cpu_devices", job["cores"])
     settings = {"devices": [str(device) for device in jax.devices()], "threads": _torch_threads(job)}
@@ -89,13 +89,19 @@ def _long(job: dict[str, Any]) -> dict[str, Any]:
     return {"long": special.long(job["repetitions"])}
 
 
+def _dynamics(job: dict[str, Any]) -> dict[str, Any]:
+    from benchmarks.dynamics import dynamics
+
+    return {"dynamics": dynamics(job["quick"], job["repetitions"])}
+
+
 def _memory(job: dict[str, Any]) -> dict[str, Any]:
     from benchmarks import special
 
     return {"memory": special.memory(job["candidate"], Case(*job["case"]))}
 
 
-_DO = {"case": _case, "tip": _case, "growth": _growth, "long": _long, "memory": _memory}
+_DO = {"case": _case, "tip": _case, "growth": _growth, "long": _long, "memory": _memory, "dynamics": _dynamics}
 
 
 if __name__ == "__main__":

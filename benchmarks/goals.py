@@ -70,6 +70,18 @@ def _of_growth(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield _line(5, title, result | {"case": line["case"]}, line[what], 2.3, "itself at T")
 
 
+def _of_dynamics(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    by_count = {line["name"]: line for line in result["dynamics"]}
+    leading = next(line for name, line in by_count.items() if "leading" in name)
+    run = by_count["run"]["median_s"]
+    yield _line(
+        6, f"{leading['name']} over {leading['count']:,} steps", result, leading["median_s"] / run, 8, "run"
+    )
+    for name, limit in (("all 64 exponents and their check", 15), ("fixed points, 128 units", 60)):
+        line = by_count[name]
+        yield _line(6, f"{name} ({line['count']:,}): seconds", result, line["median_s"], limit, "")
+
+
 def _compared(
     order: int, title: str, result: dict[str, Any], ours: dict[str, Any], other: dict[str, Any], limit: float
 ) -> dict[str, Any]:
@@ -98,4 +110,4 @@ def _line(
 
 
 _WHO = {"jax": "the best JAX peer", "torch": "PyTorch"}
-_JUDGES = {"case": _of_case, "long": _of_long, "growth": _of_growth}
+_JUDGES = {"case": _of_case, "long": _of_long, "growth": _of_growth, "dynamics": _of_dynamics}

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.sizes import TIP, Case
 
-ROWS = ("forward", "record", "gradient", "flow", "growth", "import", "memory", "long", "tip")
+ROWS = ("forward", "record", "gradient", "flow", "growth", "import", "memory", "long", "tip", "dynamics")
 PER_CASE = ("forward", "record", "gradient")
 SMALL_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
 FIRST_CALLS = 3
@@ -53,6 +53,8 @@ def plan(cases: list[Case], rows: list[str], peers: list[str], quick: bool) -> l
         jobs += [tip | {"flag": flag} for flag in (False, True)]
     if "long" in rows and not quick:
         jobs.append(common | {"kind": "long"})
+    if "dynamics" in rows:
+        jobs.append(common | {"kind": "dynamics", "cores": os.cpu_count() or 1})
     return jobs
 
 

@@ -35,6 +35,7 @@ def markdown(about: dict[str, Any], results: list[dict[str, Any]], goals: list[d
         _growth(measured),
         _long(measured),
         _tip(measured),
+        _dynamics(measured),
         _first_calls(measured),
         _memory(measured),
         _all(measured),
@@ -179,6 +180,22 @@ def _long(results: list[dict[str, Any]]) -> str:
                 _three(line["least_us"]),
                 f"{line['compile_s']:.2f}",
                 f"{line['temporary_bytes'] / 1e6:.1f}",
+            )
+            for line in lines
+        ),
+    )
+
+
+def _dynamics(results: list[dict[str, Any]]) -> str:
+    lines = [line for result in results if result["kind"] == "dynamics" for line in result["dynamics"]]
+    return table(
+        "Spectra and fixed points, float64, all cores, one process: seconds",
+        ("what", "steps or candidates", "median", "least", "first call"),
+        (
+            (
+                line["name"],
+                f"{line['count']:,}",
+                *(f"{line[key]:.2f}" for key in ("median_s", "least_s", "first_s")),
             )
             for line in lines
         ),

@@ -24,11 +24,18 @@ _FAR = 3.0  # ratio of two notions from which a report remarks on them
 
 
 class Notion(NamedTuple):
-    """One notion of how long a network remembers."""
+    """One notion of how long a network remembers.
+
+    Attributes:
+        name: what it is called.
+        value: median over the sequences of a batch; infinite where nothing is forgotten within reach, NaN if
+            unknown.
+        unit: of the value.
+        definition: what it is, in a sentence.
+    """
 
     name: str
     value: float
-    """Median over the sequences of a batch; infinite where nothing is forgotten within reach, NaN if unknown."""
     unit: str
     definition: str
 

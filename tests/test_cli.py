@@ -10,7 +10,7 @@ from lstmx.storage import load_parameters, save_parameters
 
 TEXT = "".join(f'line {k}: the "quick" brown fox\n  jumps over {k * k} dogs.\n' for k in range(60))
 SMALL = ["--hidden-size", "8", "--steps", "3"]
-FIGURES = {"dynamics.png", "saturation.png", "timescales.png", "comparison.png"}
+FIGURES = {"dynamics.png", "saturation.png", "timescales.png", "comparison.png", "spectrum.png", "memory.png"}
 FILES = FIGURES | {"summary.txt", "parameters.npz", "history.npz"}
 
 
@@ -31,7 +31,15 @@ def test_deep_dive_writes_its_report_and_again(tmp_path, text_file, capsys):
     printed = capsys.readouterr().out
     summary = (folder / "summary.txt").read_text(encoding="utf-8")
     assert summary in printed
-    for word in ("character bigrams", "forget gate", "half", "SimpleRNN", "final cell state"):
+    for word in (
+        "character bigrams",
+        "forget gate",
+        "half",
+        "SimpleRNN",
+        "final cell state",
+        "Lyapunov",
+        "remembers",
+    ):
         assert word in summary
 
     cell, params = load_parameters(folder / "parameters.npz")

@@ -1,4 +1,4 @@
-"""Figures of spectra, fixed points and memory are checked by what they hold; that they look right was seen by eye."""
+"""Figures of spectra, fixed points and memory hold what they should; that they look right was seen by eye."""
 
 import dataclasses
 import functools

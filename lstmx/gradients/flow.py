@@ -121,16 +121,12 @@ def gradient_flow(
     if direct is not None:
         finite("loss", direct)
 
-    cell, params = history.cell, history.params
-    xp = namespace(*params, history.inputs)
-    zero = cell.initial_state(params, history.batch)
-    start = pack(scaled(zero if direct is not None else zero._replace(hidden=xp.ones_like(zero.hidden))))
-    injected = None if direct is None else scaled(xp.asarray(direct))
+    cell = history.cell
+    carry, injected = _started(cell, history.params, history.inputs[0], direct)
 
     def segment(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
         return _segment(cell, *part.data, injected, carry, outputs=outputs)
 
-    carry = ((start, start), map_tree(xp.zeros_like, params))
     ((final, _), gradient), rows = by_segments(history, segment, carry, injected, progress)
 
     everything = outputs == "all"
@@ -145,7 +141,7 @@ def gradient_flow(
         hidden=rows["total"].hidden if everything else None,
         cell=getattr(rows["total"], "cell", None) if everything else None,
         inputs=rows.get("inputs"),
-        initial=unscaled(unpack(final, cell.state_type, cell.hidden_size)),
+        initial=_unpacked(cell, final),
         gates={name: GateShare(*rows["gates"][name]) for name in _way_names(cell)} if everything else None,
     )
 
@@ -168,6 +164,21 @@ def loss_cotangent(history: History, loss: Any) -> Array | None:
         return pull(jax.numpy.ones_like(value))[0]
     shape = tuple(outputs.shape)
     return shaped("loss", loss, shape, outputs.dtype, "dL/dh_t [T, *batch, hidden_size]")
+
+
+@jit(static=("cell",))
+def _started(cell: Any, params: Any, x: Array, direct: Array | None) -> tuple[Any, Scaled | None]:
+    """The carry after the last step, and the loss's direct part with its scales."""
+    xp = namespace(*params, x)
+    zero = cell.initial_state(params, x.shape[:-1])
+    start = pack(scaled(zero if direct is not None else zero._replace(hidden=xp.ones_like(zero.hidden))))
+    injected = None if direct is None else scaled(xp.asarray(direct))
+    return ((start, start), map_tree(xp.zeros_like, params)), injected
+
+
+@jit(static=("cell",))
+def _unpacked(cell: Any, packed: Array) -> Any:
+    return unscaled(unpack(packed, cell.state_type, cell.hidden_size))
 
 
 @jit(static=("cell", "outputs"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_jax, is_traced, jax, jit, leaves, map_tree, namespace, require, scan, to_numpy
-from lstmx.checks import door, finite, finite_parameters, shaped
+from lstmx.checks import door, finite, finite_parameters, positive, shaped
 from lstmx.checks import state as check_state
 from lstmx.dynamics.points import FixedPoints, Points, index_sum
 
@@ -79,9 +79,11 @@ def fixed_points(
     """
     if tolerance is None:
         tolerance = 1e-11 if params[0].dtype == np.float64 else 1e-5
-    positives = {"iterations": iterations, "learning_rate": learning_rate, "tolerance": tolerance, "slow": slow}
-    for name, value in positives.items() | {("outlier_distance", outlier_distance or 1.0)}:
-        if not (isinstance(value, (int, float)) and value > 0 and math.isfinite(value)):
+    positive("iterations", iterations)
+    numbers = {"learning_rate": learning_rate, "tolerance": tolerance, "slow": slow}
+    numbers |= {} if outlier_distance is None else {"outlier_distance": outlier_distance}
+    for name, value in numbers.items():
+        if not (isinstance(value, (int, float)) and 0 < value < math.inf):
             raise ValueError(f"{name} is {value!r}; expected a positive number")
     x, candidates = _checked(cell, params, x, candidates)
     search = _Search(cell, params, x, tolerance)
@@ -157,7 +159,14 @@ def _checked(cell: Any, params: Any, x: Any, candidates: Any) -> tuple[Array, An
         raise TypeError("fixed_points reads the numbers that it finds and cannot run inside a JAX transformation")
     if x is not None:
         shaped("x", x, (cell.input_size,), params[0].dtype, "[input_size]")
-    count = candidates[0].shape[0] if isinstance(candidates, cell.state_type) and candidates[0].ndim else 0
+    count = 0
+    if isinstance(candidates, cell.state_type) and hasattr(candidates[0], "shape"):
+        shape = tuple(candidates[0].shape)
+        if len(shape) != 2:
+            raise ValueError(
+                f"candidates.hidden has shape {shape}; expected [N, hidden_size], a row for each start"
+            )
+        count = shape[0]
     check_state(cell, params, candidates, (count,), name="candidates")
     if count == 0:
         raise ValueError("candidates has no states; expected fields [N, hidden_size] with N of at least 1")
@@ -196,13 +205,17 @@ class _Search:
                 part = active[start : start + size]
                 padded = np.resize(part, size) if self.jax else part  # one shape, one compiled program
                 given = self._state([field[padded] for field in now])
-                made = _newton(self.cell, self.params, self.x, given, cap, steps=_ROUND)
+                made = self._improved(given, cap, _ROUND)
                 for field, value in zip(now, made, strict=True):
                     field[part] = np.asarray(value)[: len(part)]
             active = active[self._moving(self._state([field[active] for field in now]))]
             if not len(active):
                 break
         return self._state(now)
+
+    def _improved(self, states: Any, cap: float, steps: int) -> Any:
+        with np.errstate(all="ignore"):  # what is no number comes from a singular matrix, and is seen to
+            return _newton(self.cell, self.params, self.x, states, cap, steps=steps)
 
     def _moving(self, states: Any) -> np.ndarray:
         """Whether each state is a number yet to converge, [N]."""
@@ -222,7 +235,7 @@ class _Search:
         Where a gate that keeps the state is all but 1, a state moves by less than any tolerance long before it is
         near a fixed point; the step of Newton's method tells.
         """
-        moved = _newton(self.cell, self.params, self.x, states, _UNCAPPED, steps=1)
+        moved = self._improved(states, _UNCAPPED, 1)
         with np.errstate(invalid="ignore"):
             close = self.distance(moved, states) <= math.sqrt(self.tolerance) * (1 + self.size(states))
         return self.is_still(states, self.tolerance) & (close | (self.q(states) == 0))

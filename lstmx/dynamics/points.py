@@ -53,7 +53,7 @@ class Points:
         return f"Points({len(self)} states)"
 
 
-@result(static=("candidates",))
+@result(static=("candidates", "converged"))
 class FixedPoints:
     """Fixed points and slow points of a cell under a constant input.
 
@@ -70,7 +70,7 @@ class FixedPoints:
     slow: Points
     outliers: Points
     candidates: int
-    converged: Any
+    converged: int
     x: Array
 
     @property
@@ -123,11 +123,11 @@ class FixedPoints:
     def summary(self) -> str:
         """The census, the index sum and what it says, and the slowest modes, in words."""
         lines = [
-            f"{len(self.fixed)} fixed points and {len(self.slow)} slow points from {self.candidates} candidates, "
-            f"of which {int(self.converged)} led to a fixed point"
+            f"{_counted(len(self.fixed), 'fixed point')} and {_counted(len(self.slow), 'slow point')} from "
+            f"{_counted(self.candidates, 'candidate')}, of which {self.converged} led to a fixed point"
         ]
         for modes, count in self.census.items():
-            kind = "stable" if modes == 0 else f"with {modes} unstable mode{'s' if modes > 1 else ''}"
+            kind = "stable" if modes == 0 else f"with {_counted(modes, 'unstable mode')}"
             at = self.fixed.unstable_modes == modes
             slowest = np.abs(self.timescales[at][:, 0]).max()
             lines.append(f"  {count} {kind}; longest time scale of a leading mode {slowest:.4g} steps")
@@ -151,6 +151,10 @@ def index_sum(eigenvalues: np.ndarray) -> int | None:
     real = np.real(eigenvalues)
     above = (real > 1) & (real == eigenvalues)
     return int((1 - 2 * (above.sum(axis=-1) % 2)).sum())
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _verdict(index: int | None) -> str:

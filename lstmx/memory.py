@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from lstmx.statistics import gate_statistics
 _PROBES = 32  # of the influence, where there are more units
 _STEPS = 20_000  # last ones, from which the linear capacity is found
 _RIDGE = 1e-10  # relative to the states' variance
+_CONSTANT = 1e-12  # share of an input's mean square below which its variance is rounding
 _FAR = 3.0  # ratio of two notions from which a report remarks on them
 
 
@@ -73,7 +75,7 @@ class MemoryReport:
         for notion in self.notions:
             if notion.name == name:
                 return notion
-        raise KeyError(f"no notion {name!r}; this report has {', '.join(notion.name for notion in self.notions)}")
+        raise KeyError(f"no notion {name!r}; this report has {[n.name for n in self.notions]}")
 
     @property
     def remark(self) -> str:
@@ -165,7 +167,7 @@ def memory_report(
     """
     positive("lags", lags)
     for name, value in (("fraction", fraction), ("bias", bias)):
-        if not (isinstance(value, (int, float)) and 0 < value < 1):
+        if not (isinstance(value, Real) and 0 < value < 1):
             raise ValueError(f"{name} is {value!r}; expected a number between 0 and 1")
     flow = gradient_flow(history, loss, outputs="norms", progress=progress)
     if is_traced(history.inputs, history.states, history.params):
@@ -311,18 +313,18 @@ def _linear_capacity(history: History, lags: int) -> np.ndarray:
     middle = (first + length) // 2
     if (middle - first) * states.shape[1] < 4 * states.shape[-1]:
         return np.full(lags, np.nan)
-    states = np.concatenate([states, np.ones_like(states[..., :1])], axis=-1)
     train, test = (states[a:b].reshape(-1, states.shape[-1]) for a, b in ((first, middle), (middle, length)))
-    gram = train.T @ train
-    ridge = _RIDGE * len(train) * np.var(train, axis=0).mean() * np.eye(len(gram))
+    centre, spread = train.mean(axis=0), train.std(axis=0)
+    train, test = ((x - centre) / np.where(spread > 0, spread, np.inf) for x in (train, test))
+    gram = train.T @ train + _RIDGE * len(train) * np.eye(train.shape[-1])
     capacity = np.zeros(lags)
     for lag in range(lags):
         fit, judge = (
             inputs[a - lag : b - lag].reshape(-1, inputs.shape[-1]) for a, b in ((first, middle), (middle, length))
         )
-        centre = fit.mean(axis=0)
-        errors = judge - centre - test @ np.linalg.lstsq(gram + ridge, train.T @ (fit - centre), rcond=None)[0]
-        spread = ((judge - judge.mean(axis=0)) ** 2).sum(axis=0)
-        share = 1 - (errors**2).sum(axis=0) / np.where(spread > 0, spread, np.inf)
-        capacity[lag] = np.where(spread > 0, np.maximum(share, 0), 0).sum()
+        errors = judge - fit.mean(axis=0) - test @ np.linalg.solve(gram, train.T @ (fit - fit.mean(axis=0)))
+        varied = ((judge - judge.mean(axis=0)) ** 2).sum(axis=0)
+        varies = varied > _CONSTANT * (judge**2).sum(axis=0)
+        share = 1 - (errors**2).sum(axis=0) / np.where(varies, varied, np.inf)
+        capacity[lag] = np.where(varies, np.maximum(share, 0), 0).sum()
     return capacity

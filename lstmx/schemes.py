@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from lstmx.arrays import Array
@@ -38,7 +39,7 @@ def chrono(longest: float) -> Scheme:
     References:
         Tallec & Ollivier, "Can recurrent neural networks warp time?", ICLR 2018.
     """
-    if not (isinstance(longest, (int, float)) and 2 < longest < math.inf):
+    if not (isinstance(longest, Real) and 2 < longest < math.inf):
         raise ValueError(f"longest is {longest!r}; expected a finite number of steps over 2")
 
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
@@ -270,5 +271,5 @@ def _with_bias(cell: Any, params: Any, gate: str, values: Array) -> Any:
 
 
 def _finite(name: str, value: Any) -> None:
-    if not (isinstance(value, (int, float)) and math.isfinite(value)):
+    if not (isinstance(value, Real) and math.isfinite(value)):
         raise ValueError(f"{name} is {value!r}; expected a finite number")

@@ -454,3 +454,15 @@ def test_gates_that_a_cell_has_not_are_refused():
         lstmx.critical_gain(lstmx.GRU(1, 2), input_gate=1.0)
     with pytest.raises(ValueError, match="bar, foo: a SimpleRNN has the gates none"):
         lstmx.critical_gain(lstmx.SimpleRNN(1, 2), foo=1.0, bar=2.0)
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.7, 1.5])
+@pytest.mark.parametrize("seed", [0, 2])
+def test_a_gate_that_rounds_to_one_makes_no_fixed_point(scale, seed):
+    """Far out, where an update gate is 1 to the bit, every state stands still; at a fixed point h = n."""
+    draws, cell = np.random.default_rng(seed), lstmx.GRU(2, 4)
+    params, x = draw_params(cell, draws, scale=scale), draws.normal(size=2)
+    points = lstmx.fixed_points(cell, params, x, draw_state(cell, draws, (60,)))
+    assert len(points.fixed) == 1
+    assert np.abs(points.points.hidden).max() < 1
+    assert points.index_sum == 1

@@ -276,3 +276,15 @@ def test_a_batch_of_none_is_refused():
     history = random_history(lstmx.SimpleRNN, batch=(0,))
     with pytest.raises(ValueError, match="hold no sequence"):
         lstmx.long_jacobian(history)
+
+
+@pytest.mark.parametrize("column", [(1, 2, 4), (1, 3, 5, 7)], ids=len)
+def test_every_lost_direction_is_minus_infinity(column):
+    row = [0.25, 0.125, -0.5, 0.75][: len(column)]
+    kernel = np.outer(column, row).astype("float64")
+    cell = lstmx.SimpleRNN(1, len(column))
+    params = lstmx.SimpleRNNParams(np.zeros((1, len(column))), kernel, np.zeros(len(column)))
+    for steps in (1, 2, 5):
+        logs = lstmx.long_jacobian(lstmx.record(cell, params, np.zeros((steps, 1)))).log_singular_values
+        assert np.isfinite(logs[0])
+        assert np.isneginf(logs[1:]).all()

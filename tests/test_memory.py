@@ -300,7 +300,9 @@ def test_a_report_prints_every_notion_with_unit_and_definition():
 
 
 def test_another_name_is_refused_with_the_list():
-    with pytest.raises(KeyError, match="no notion 'memory'; this report has Lyapunov time, gradient half-life"):
+    with pytest.raises(
+        KeyError, match=r"no notion 'memory'; this report has \['Lyapunov time', 'gradient half-life'"
+    ):
         report(lstmx.SimpleRNN)["memory"]
 
 
@@ -359,3 +361,25 @@ def test_within_a_transformation_it_says_that_it_cannot_run():
 
     with pytest.raises(TypeError, match="cannot run inside a JAX transformation"):
         jax.jit(biases)(jnp.asarray(history.inputs))
+
+
+def test_constant_inputs_are_not_remembered_whatever_their_rounding():
+    cell, params, xs, state = draw_pass(lstmx.GRU, length=300, features=2, hidden=3)
+    report = lstmx.memory_report(lstmx.record(cell, params, 0 * xs + 0.3, state), lags=8)
+    np.testing.assert_array_equal(report.capacity, 0)
+    xs[..., 1] = 0.3
+    both, one = (
+        lstmx.memory_report(lstmx.record(cell, params, inputs, state), lags=8).capacity
+        for inputs in (xs, np.where([True, False], xs, 0.5))
+    )
+    assert both[0] < 1
+    assert one[0] < 1
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-8])
+def test_the_linear_memory_of_a_linear_network_does_not_depend_on_its_scale(scale):
+    units, draws = 6, np.random.default_rng(3)
+    kernel = 0.9 * np.linalg.qr(draws.normal(size=(units, units)))[0]
+    params = lstmx.SimpleRNNParams(scale * draws.normal(size=(1, units)), kernel, np.zeros(units))
+    history = lstmx.record(lstmx.SimpleRNN(1, units), params, draws.normal(size=(8000, 1)))
+    np.testing.assert_allclose(lstmx.memory_report(history).capacity.sum(), units, rtol=0.02)

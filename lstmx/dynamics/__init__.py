@@ -1,7 +1,7 @@
 """The network as a dynamical system: its Jacobians, its Lyapunov exponents, its fixed points."""
 
-from lstmx.dynamics.fixed_points import critical_gain as critical_gain
 from lstmx.dynamics.fixed_points import fixed_points as fixed_points
+from lstmx.dynamics.gain import critical_gain as critical_gain
 from lstmx.dynamics.jacobians import Isometry as Isometry
 from lstmx.dynamics.jacobians import input_jacobians as input_jacobians
 from lstmx.dynamics.jacobians import isometry as isometry

@@ -65,7 +65,8 @@ def long_jacobian(history: History, start: int = 0, stop: int | None = None) -> 
     The product is never formed. An orthonormal frame is pushed through the stretch with a QR decomposition at
     every step; the triangular factors are multiplied with a scale of its own for every row, so that the product is
     a diagonal matrix of any range times a well-conditioned one; and one-sided Jacobi rotations make the rows
-    orthogonal, which keeps the relative accuracy of the least singular value as of the greatest.
+    orthogonal, which keeps the relative accuracy of the least singular value as of the greatest. Within one step,
+    a direction that shrinks by more than S times the rounding unit against the greatest counts as lost: −inf.
 
     Args:
         history: the recorded pass.
@@ -124,11 +125,16 @@ def _triangular(
 
 
 def _without_noise(r: Array) -> Array:
-    """A triangular factor whose diagonal is 0 where it is below the rounding error of the decomposition."""
+    """A triangular factor without what is below the rounding error of the decomposition.
+
+    A diagonal entry below it says that a direction is lost; what else its row holds of that size is rounding too.
+    """
     xp = namespace(r)
-    noise = r.shape[-1] * float(np.finfo(np.dtype(r.dtype)).eps) * xp.max(xp.abs(r), axis=(-2, -1), keepdims=True)
-    diagonal = xp.eye(r.shape[-1], dtype=bool)
-    return xp.where(diagonal & (xp.abs(r) <= noise), xp.zeros_like(r), r)
+    small = xp.abs(r) <= r.shape[-1] * float(np.finfo(np.dtype(r.dtype)).eps) * xp.max(
+        xp.abs(r), axis=(-2, -1), keepdims=True
+    )
+    lost = xp.diagonal(small, axis1=-2, axis2=-1)[..., None]
+    return xp.where(small & lost, xp.zeros_like(r), r)
 
 
 def _times(r: Array, rows: Array, scales: Array) -> tuple[Array, Array]:

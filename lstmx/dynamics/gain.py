@@ -1,0 +1,52 @@
+"""`critical_gain`: where the zero state of a random network loses its stability."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+
+def critical_gain(cell: Any, forget_bias: float | None = None, **biases: float) -> float:
+    """The gain of the recurrent weights at which the zero state of a random network loses its stability.
+
+    For zero input, zero state and recurrent weights with independent entries of variance g² / H, in the limit of
+    many units: the g at which the greatest eigenvalue of the Jacobian is 1. For an LSTM its eigenvalues are
+    σ(b_f) + σ(b_i) σ(b_o) eig(U_g), so g = (1 − σ(b_f)) / (σ(b_i) σ(b_o)); for a GRU z + (1 − z) r eig(U_n), so
+    g = 1 / σ(b_r); for a SimpleRNN g = 1.
+
+    Args:
+        cell: the cell.
+        forget_bias: an LSTM's; None for the cell's own.
+        **biases: of other gates, 0 where not given: `input_gate` and `output_gate` of an LSTM, `reset_gate` and
+            `update_gate` of a GRU.
+
+    Returns:
+        The gain.
+
+    Raises:
+        ValueError: a bias of a gate that the cell does not have, two of one gate, or one that is not finite.
+
+    Example:
+        >>> import lstmx
+        >>> round(lstmx.critical_gain(lstmx.LSTM(3, 8), forget_bias=1.0), 4)
+        1.0758
+    """
+    if forget_bias is not None and "forget_gate" in biases:
+        raise ValueError(
+            f"forget_bias is {forget_bias} and forget_gate {biases['forget_gate']}; expected one of them"
+        )
+    if "forget_gate" in cell.gate_blocks:
+        biases = {"forget_gate": cell.forget_bias if forget_bias is None else forget_bias, **biases}
+    elif forget_bias is not None:
+        raise ValueError(f"forget_bias is {forget_bias}; a {type(cell).__name__} has no forget gate")
+    unknown = set(biases) - set(cell.gate_blocks)
+    if unknown:
+        raise ValueError(
+            f"{', '.join(sorted(unknown))}: a {type(cell).__name__} has the gates "
+            f"{', '.join(cell.gate_blocks) or 'none'}"
+        )
+    for name, value in biases.items():
+        if not (isinstance(value, Real) and math.isfinite(value)):
+            raise ValueError(f"the bias of {name} is {value!r}; expected a finite number")
+    return cell.critical_gain(dict.fromkeys(cell.gate_blocks, 0.0) | biases)

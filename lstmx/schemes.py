@@ -106,8 +106,8 @@ def unit_forget_bias(value: float = 1.0) -> Scheme:
 def identity(gain: float = 1.0) -> Scheme:
     """Recurrent weights of `gain` times the identity, block by block.
 
-    A SimpleRNN near its zero state then keeps what it holds: the one-step Jacobian is gain · I, and retention
-    gain^ℓ.
+    A SimpleRNN near its zero state then keeps what it holds, and one with ReLU wherever its state is positive: the
+    one-step Jacobian is gain · I, and retention gain^ℓ.
 
     Args:
         gain: the factor.

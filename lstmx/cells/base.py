@@ -133,6 +133,11 @@ class Cell(ABC):
         return self.preactivation_blocks * self.hidden_size
 
     @property
+    def bounded(self) -> bool:
+        """Whether the state stays in a box under a constant input, whatever the parameters."""
+        return True
+
+    @property
     def state_size(self) -> int:
         """S, the numbers in the joint state of one sequence."""
         return len(self.state_type._fields) * self.hidden_size

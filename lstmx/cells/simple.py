@@ -1,4 +1,4 @@
-"""The simple recurrent network of Elman: one tanh layer that reads its own last output."""
+"""The simple recurrent network of Elman: one layer, tanh or ReLU, that reads its own last output."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, log, namespace, tanh_slope
 from lstmx.cells.base import Cell, affine_cotangent, one_product
+from lstmx.checks import one_of
 from lstmx.draws import Draws
 
 
@@ -30,37 +31,50 @@ class SimpleRNNState(NamedTuple):
 
 
 class SimpleRNNGates(NamedTuple):
-    """No gates: the activation is all there is, and it lies in [−1, 1]."""
+    """No gates: the activation is all there is; tanh lies in [−1, 1], ReLU has no bound above."""
 
     candidate: Array
 
 
 class SimpleRNNSlopes(NamedTuple):
-    """The one factor of the one-step Jacobian: tanh'(a_t) = 1 − h_t²."""
+    """The one factor of the one-step Jacobian: tanh'(a_t) = 1 − h_t²; for ReLU 1 where a_t > 0, else 0."""
 
     candidate: Array
 
 
 @dataclass(frozen=True)
 class SimpleRNN(Cell):
-    """Tanh network: h_t = tanh(x W + h_{t-1} U + b).
+    """Network of one layer: h_t = φ(x W + h_{t-1} U + b).
 
     Attributes:
         input_size: number of features D of x_t.
         hidden_size: number of units H.
+        activation: φ: "tanh", or "relu" for max(0, a), whose derivative at 0 is taken as 0. With
+            `init(key, scheme=lstmx.identity())` the latter is the IRNN.
 
     References:
         Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
+        Le, Jaitly & Hinton, "A simple way to initialize recurrent networks of rectified linear units", arXiv
+        1504.00941, 2015, for ReLU.
     """
 
     input_size: int
     hidden_size: int
+    activation: str = "tanh"
 
     state_type: ClassVar[type] = SimpleRNNState
     gate_type: ClassVar[type] = SimpleRNNGates
     gate_blocks: ClassVar[dict[str, int]] = {}
     preactivation_blocks: ClassVar[int] = 1
     retention_gate: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("activation", self.activation, ("tanh", "relu"))
+
+    @property
+    def bounded(self) -> bool:
+        return self.activation == "tanh"
 
     def parameter_shapes(self) -> SimpleRNNParams:
         d, h = self.input_size, self.hidden_size
@@ -84,15 +98,19 @@ class SimpleRNN(Cell):
         return one_product(params)
 
     def gates(self, a: Array) -> SimpleRNNGates:
-        return SimpleRNNGates(namespace(a).tanh(a))
+        xp = namespace(a)
+        return SimpleRNNGates(xp.tanh(a) if self.activation == "tanh" else xp.where(a > 0, a, xp.zeros_like(a)))
 
     def update(self, before: SimpleRNNState, a: Array) -> SimpleRNNState:
         del before
-        return SimpleRNNState(namespace(a).tanh(a))
+        return SimpleRNNState(self.gates(a).candidate)
 
     def linearise(self, before: SimpleRNNState, a: Array, after: SimpleRNNState) -> SimpleRNNSlopes:
         del before, after
-        return SimpleRNNSlopes(tanh_slope(namespace(a), a))
+        xp = namespace(a)
+        if self.activation == "tanh":
+            return SimpleRNNSlopes(tanh_slope(xp, a))
+        return SimpleRNNSlopes(xp.where(a > 0, xp.ones_like(a), xp.zeros_like(a)))
 
     def total_cotangent(self, slopes: SimpleRNNSlopes, cotangent: SimpleRNNState) -> SimpleRNNState:
         del slopes
@@ -123,6 +141,10 @@ class SimpleRNN(Cell):
 
     def critical_gain(self, biases: dict[str, float]) -> float:
         del biases
+        if self.activation != "tanh":
+            raise ValueError(
+                "a SimpleRNN with ReLU has no derivative at zero, so no gain at which zero gets unstable"
+            )
         return 1.0
 
     def sides(self, a_cotangent: Array) -> tuple[Array, Array]:

@@ -97,7 +97,8 @@ def fixed_points(
     fixed = search.is_fixed(ended)
     found = search.settled(search.take(ended, fixed))
     arrived = fixed
-    if thorough or (thorough is None and index_sum(search.eigenvalues(found)) != 1):
+    missing = cell.bounded and thorough is None and index_sum(search.eigenvalues(found)) != 1
+    if thorough or missing:
         again = search.newton(candidates, *_THOROUGH)
         arrived = search.is_fixed(again)
         found = search.settled(map_tree(_joined, found, search.take(again, arrived)))
@@ -111,6 +112,7 @@ def fixed_points(
         outliers=search.points(search.take(found, far)),
         candidates=len(fixed),
         converged=int((fixed | arrived).sum()),
+        bounded=cell.bounded,
         x=x,
     )
 

@@ -13,7 +13,7 @@ def critical_gain(cell: Any, forget_bias: float | None = None, **biases: float) 
     For zero input, zero state and recurrent weights with independent entries of variance g² / H, in the limit of
     many units: the g at which the greatest eigenvalue of the Jacobian is 1. For an LSTM its eigenvalues are
     σ(b_f) + σ(b_i) σ(b_o) eig(U_g), so g = (1 − σ(b_f)) / (σ(b_i) σ(b_o)); for a GRU z + (1 − z) r eig(U_n), so
-    g = 1 / σ(b_r); for a SimpleRNN g = 1.
+    g = 1 / σ(b_r); for a SimpleRNN with tanh g = 1.
 
     Args:
         cell: the cell.
@@ -25,7 +25,8 @@ def critical_gain(cell: Any, forget_bias: float | None = None, **biases: float) 
         The gain.
 
     Raises:
-        ValueError: a bias of a gate that the cell does not have, two of one gate, or one that is not finite.
+        ValueError: a bias of a gate that the cell does not have, two of one gate, or one that is not finite; or a
+            cell with ReLU, which has no derivative at zero.
 
     Example:
         >>> import lstmx

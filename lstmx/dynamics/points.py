@@ -53,7 +53,7 @@ class Points:
         return f"Points({len(self)} states)"
 
 
-@result(static=("candidates", "converged"))
+@result(static=("candidates", "converged", "bounded"))
 class FixedPoints:
     """Fixed points and slow points of a cell under a constant input.
 
@@ -63,6 +63,7 @@ class FixedPoints:
         outliers: fixed points farther from the candidates than was asked for; they count in `index_sum`.
         candidates: number of starting points.
         converged: how many of them led to a fixed point.
+        bounded: whether the cell's state stays in a box under a constant input, as the index sum's theorem asks.
         x: the constant input, [D].
     """
 
@@ -71,6 +72,7 @@ class FixedPoints:
     outliers: Points
     candidates: int
     converged: int
+    bounded: bool
     x: Array
 
     @property
@@ -135,7 +137,7 @@ class FixedPoints:
             lines.append(f"  greatest q of a fixed point {float(np.max(np.asarray(self.q))):.1e}")
         if len(self.outliers):
             lines.append(f"  {len(self.outliers)} more fixed points lie farther out than outlier_distance allows")
-        return "\n".join([*lines, "  " + _verdict(self.index_sum)])
+        return "\n".join([*lines, "  " + _verdict(self.index_sum, self.bounded)])
 
     __str__ = summary
 
@@ -157,7 +159,9 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _verdict(index: int | None) -> str:
+def _verdict(index: int | None, bounded: bool) -> str:
+    if not bounded:
+        return f"index sum {index}; which one a complete set has is not known, since the state has no bound"
     if index is None:
         return "index sum undefined: a fixed point has an eigenvalue of 1, as on a line of fixed points"
     if index == 1:

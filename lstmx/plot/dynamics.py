@@ -104,10 +104,11 @@ def _ungated(panels: list[Axes], one: History) -> None:
 
     _inputs(panels[0], one.inputs)
     _first_units(panels[1], "hidden_state", one.hidden_state)
-    _unit_map(panels[2], "hidden_state", one.hidden_state, _SIGNED)
+    limits = _SIGNED if one.cell.bounded else (0.0, float(one.hidden_state.max()) or 1.0)
+    _unit_map(panels[2], "hidden_state", one.hidden_state, limits)
 
-    _distributions(panels[3], "hidden state", hidden, _SIGNED)
-    _means(panels[4], "hidden state", hidden, _SIGNED)
+    _distributions(panels[3], "hidden state", hidden, limits)
+    _means(panels[4], "hidden state", hidden, limits)
     _norms(panels[5], one.states._asdict())
 
 

@@ -37,6 +37,8 @@ def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
 
 def array(name: str, value: Any) -> Array:
     """`value` if it is a NumPy or JAX array, else a TypeError that says how to make one."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask nothing here reads; pass {name}.filled(...)")
     if not hasattr(value, "__array_namespace__"):
         raise TypeError(
             f"{name} is a {type(value).__name__}; expected a NumPy or JAX array: numpy.asarray({name}, dtype=...)"

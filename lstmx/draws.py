@@ -21,8 +21,8 @@ class Draws:
         if isinstance(key, np.random.Generator):
             self.xp, self._generator = np, key
         elif isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-            if key < 0:
-                raise ValueError(f"key is {key}; a seed is an integer of at least 0")
+            if not 0 <= key < 2**63:
+                raise ValueError(f"key is {key}; a seed is an integer from 0 to 2**63 - 1")
             self.xp = jnp if has_jax else np
             self._generator = np.random.default_rng(key)
             self._key = jax.random.key(int(key)) if has_jax else None
@@ -84,7 +84,7 @@ def float_dtype(xp: ModuleType, dtype: Any) -> np.dtype:
         ValueError: another dtype, or float64 under JAX without `jax_enable_x64`.
     """
     try:
-        found = np.dtype(dtype)
+        found = np.dtype("V" if dtype is None else dtype)  # NumPy takes None for float64
     except TypeError as error:
         raise ValueError(f"dtype is {dtype!r}; expected float32 or float64") from error
     if found not in (np.dtype("float32"), np.dtype("float64")):

@@ -155,10 +155,30 @@ def test_sizes_are_positive_integers(kind, arguments, error, message):
         kind(*arguments)
 
 
-@pytest.mark.parametrize("forget_bias", [float("nan"), float("inf"), "1", None])
+@pytest.mark.parametrize("forget_bias", [float("nan"), float("inf"), "1", None, True])
 def test_the_forget_bias_is_a_finite_number(forget_bias):
     with pytest.raises(ValueError, match=rf"forget_bias is {forget_bias!r}; expected a finite number"):
         lstmx.LSTM(3, 8, forget_bias=forget_bias)
+
+
+def test_the_forget_bias_may_be_a_numpy_number():
+    cell = lstmx.LSTM(3, 8, forget_bias=np.float32(2.0))
+    assert cell == lstmx.LSTM(3, 8, forget_bias=2.0)
+    assert repr(cell) == repr(lstmx.LSTM(3, 8, forget_bias=2))
+    assert cell.init(np.random.default_rng(0)).bias[8] == 2
+
+
+def test_no_dtype_is_no_dtype(kind):
+    with pytest.raises(ValueError, match="dtype is None; expected float32 or float64"):
+        kind(3, 8).init(0, dtype=None)
+
+
+def test_a_mask_is_not_lost_in_silence(kind):
+    cell = kind(3, 8)
+    xs = np.ma.masked_invalid(np.full((5, 3), np.nan, "float32"))
+    for call in (lstmx.run, lstmx.record):
+        with pytest.raises(TypeError, match="xs is a masked array, whose mask nothing here reads"):
+            call(cell, cell.init(np.random.default_rng(0)), xs)
 
 
 def test_sizes_may_be_numpy_integers(kind):
@@ -173,7 +193,8 @@ def test_sizes_may_be_numpy_integers(kind):
         (1.0, TypeError, "key is a float"),
         (None, TypeError, "key is a NoneType"),
         (np.random, TypeError, "key is a module"),
-        (-1, ValueError, "key is -1; a seed is an integer of at least 0"),
+        (-1, ValueError, "key is -1; a seed is an integer from 0"),
+        (2**70, ValueError, f"key is {2**70}; a seed is an integer from 0"),
     ],
 )
 def test_a_key_is_a_seed_a_generator_or_a_jax_key(kind, key, error, message):

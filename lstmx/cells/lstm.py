@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
 
 from lstmx.arrays import Array, activations, log, namespace, sigmoid_and_slope, solve, tanh_slope
 from lstmx.cells.base import Cell, affine_cotangent, blocks, one_product
@@ -85,8 +88,10 @@ class LSTM(Cell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.forget_bias, (int, float)) or not math.isfinite(self.forget_bias):
+        real = isinstance(self.forget_bias, Real) and not isinstance(self.forget_bias, (bool, np.bool_))
+        if not real or not math.isfinite(self.forget_bias):
             raise ValueError(f"forget_bias is {self.forget_bias!r}; expected a finite number")
+        object.__setattr__(self, "forget_bias", float(self.forget_bias))  # of NumPy's numbers, too
 
     def parameter_shapes(self) -> LSTMParams:
         d, h = self.input_size, self.hidden_size

@@ -52,11 +52,13 @@ def test_deep_dive_writes_its_report_and_again(tmp_path, text_file, capsys):
         assert saved["forget_gate"].shape == (len(text), 8)
 
 
+@pytest.mark.slow
 def test_deep_dive_is_the_default_command(tmp_path, text_file):
     assert main(["--text", str(text_file), *SMALL, "--cell", "gru", "--output", str(tmp_path / "r")]) == 0
     assert isinstance(load_parameters(tmp_path / "r" / "parameters.npz")[0], lstmx.GRU)
 
 
+@pytest.mark.slow
 def test_deep_dive_of_a_cell_without_gates_says_what_it_can(tmp_path, text_file):
     arguments = ["--text", str(text_file), *SMALL, "--cell", "simple-rnn", "--output", str(tmp_path / "r")]
     assert main(arguments) == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,12 @@ def positive(name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{name} is {number}; expected an integer of at least {least}")
     return number
+
+
+def finite_number(name: str, value: Any) -> None:
+    """Raise a ValueError unless `value` is a finite real number, of Python or NumPy."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}; expected a finite number")
 
 
 def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
@@ -124,6 +132,35 @@ def door(cell: Any, params: Any, xs: Any, initial: Any) -> tuple[Any, Array, Any
     given = (params, xs, initial)
     xp = namespace(*leaves(given))
     return map_tree(lambda x: x if x.__array_namespace__() is xp else xp.asarray(x), given)
+
+
+def constant(
+    cell: Any, params: Any, x: Any, state: Any, batch: tuple[int, ...], name: str = "state"
+) -> tuple[Any, Array, Any]:
+    """Check the arguments of a network under a constant input, and bring them into one library.
+
+    Args:
+        cell: the cell.
+        params: its parameters.
+        x: the input, [D]; None for zeros.
+        state: fields [*batch, H]; None for zeros.
+        batch: the state's batch axes.
+        name: of the state in errors.
+
+    Returns:
+        params, x [D] and state, all finite.
+    """
+    if x is not None:
+        shaped("x", x, (cell.input_size,), params[0].dtype, "[input_size]")
+    xp = namespace(*leaves((params, x, state)))
+    x = xp.zeros(cell.input_size, dtype=params[0].dtype) if x is None else xp.asarray(x)
+    params, _, state = door(cell, params, xp.broadcast_to(x, (1, *batch, cell.input_size)), state)
+    state = cell.initial_state(params, batch) if state is None else state
+    finite_parameters(params)
+    finite("x", x[None], "feature")
+    for field, value in state._asdict().items():
+        finite(f"{name}.{field}", value[None])
+    return params, x, state
 
 
 def recorded(history: Any) -> None:

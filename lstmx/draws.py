@@ -65,16 +65,16 @@ class Draws:
 
     def orthogonal(self, size: int, blocks: int, dtype: Any) -> Array:
         """[size, blocks·size] of independent Haar-distributed orthogonal blocks."""
-        made = []
-        for _ in range(blocks):
-            q, r = self.xp.linalg.qr(self.normal((size, size), dtype))
-            made.append(q * self.xp.sign(self.xp.diagonal(r)))
-        return self.xp.concat(made, axis=-1)
+        return self.xp.concat([self._orthonormal(size, size, dtype) for _ in range(blocks)], axis=-1)
 
     def orthogonal_rows(self, rows: int, columns: int, dtype: Any) -> Array:
         """[rows, columns] with orthonormal rows, for at most as many rows as columns."""
-        q, r = self.xp.linalg.qr(self.normal((columns, rows), dtype))
-        return (q * self.xp.sign(self.xp.diagonal(r))).T
+        return self._orthonormal(columns, rows, dtype).T
+
+    def _orthonormal(self, rows: int, columns: int, dtype: Any) -> Array:
+        """[rows, columns] with orthonormal columns, Haar-distributed, for at least as many rows as columns."""
+        q, r = self.xp.linalg.qr(self.normal((rows, columns), dtype))
+        return q * self.xp.sign(self.xp.diagonal(r))
 
 
 def float_dtype(xp: ModuleType, dtype: Any) -> np.dtype:

@@ -61,6 +61,11 @@ class History:
         return self.cell.preactivations(self.params, self.before, self.inputs)
 
     @property
+    def slopes(self) -> Any:
+        """The cell's linearisation of each step: the factors of its one-step Jacobian, fields [T, *batch, H]."""
+        return self.cell.linearise(self.before, self.preactivations, self.states)
+
+    @property
     def gates(self) -> Any:
         """All gate activations, a NamedTuple of [T, *batch, H]."""
         return self.cell.gates(self.preactivations)

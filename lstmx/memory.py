@@ -12,7 +12,6 @@ import numpy as np
 from lstmx.arrays import Array, is_traced, jit, leaves, map_tree, materialised, namespace, result, scan
 from lstmx.checks import populated, positive
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
-from lstmx.dynamics.jacobians import slopes_of
 from lstmx.gradients import GradientFlow, Influence, gradient_flow, influence
 from lstmx.gradients.flow import loss_cotangent
 from lstmx.history import History
@@ -154,7 +153,8 @@ def memory_report(
 
     References:
         Aicher, Foti & Fox, "Adaptively truncating backpropagation through time to control gradient bias", UAI
-        2019. Jaeger, "Short term memory in echo state networks", GMD Report 152, 2002.
+        2019.
+        Jaeger, "Short term memory in echo state networks", GMD Report 152, 2002.
 
     Example:
         >>> import lstmx, numpy
@@ -295,7 +295,7 @@ def _left_out(
         left = map_tree(lambda a, b: a - b, left, cell.parameter_cotangent(hidden, x, d_a))
         return (cotangent, left), norm(left)
 
-    rows = slopes_of(history), history.before.hidden, inputs
+    rows = history.slopes, history.before.hidden, inputs
     carry = map_tree(xp.asarray, (cotangent, gradient))
     return scan(step, carry, rows, reverse=True)[1], norm(gradient)
 

@@ -14,7 +14,7 @@ from numbers import Real
 from typing import Any
 
 from lstmx.arrays import Array
-from lstmx.checks import one_of
+from lstmx.checks import finite_number, one_of
 from lstmx.draws import Draws
 
 Scheme = Callable[[Any, Any, Draws], Any]
@@ -93,7 +93,7 @@ def unit_forget_bias(value: float = 1.0) -> Scheme:
     References:
         Jozefowicz, Zaremba & Sutskever, "An empirical exploration of recurrent network architectures", ICML 2015.
     """
-    _finite("value", value)
+    finite_number("value", value)
 
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
         gate = _retention(cell, "unit_forget_bias")
@@ -122,7 +122,7 @@ def identity(gain: float = 1.0) -> Scheme:
         Le, Jaitly & Hinton, "A simple way to initialize recurrent networks of rectified linear units", arXiv
         1504.00941, 2015.
     """
-    _finite("gain", gain)
+    finite_number("gain", gain)
 
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
         kernel, xp = params.recurrent_kernel, draws.xp
@@ -151,7 +151,7 @@ def orthogonal(gain: float = 1.0) -> Scheme:
         Saxe, McClelland & Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
         networks", ICLR 2014.
     """
-    _finite("gain", gain)
+    finite_number("gain", gain)
 
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
         kernel = params.recurrent_kernel
@@ -268,8 +268,3 @@ def _with_bias(cell: Any, params: Any, gate: str, values: Array) -> Any:
     xp = values.__array_namespace__()
     bias = xp.concat([params.bias[:start], values, params.bias[start + cell.hidden_size :]])
     return params._replace(bias=bias)
-
-
-def _finite(name: str, value: Any) -> None:
-    if not (isinstance(value, Real) and math.isfinite(value)):
-        raise ValueError(f"{name} is {value!r}; expected a finite number")

@@ -4,6 +4,8 @@ import contextlib
 
 import hypothesis
 import jax
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 from reference import CELLS, LIBRARIES
 
@@ -30,6 +32,15 @@ def _jax_as_the_module_needs_it(request):
             stack.enter_context(jax.numpy_dtype_promotion("standard"))
         yield
     jax.clear_caches()  # or the programs compiled for all modules fill gigabytes
+
+
+@pytest.fixture
+def _pyplot_is_left_alone():
+    """Neither pyplot's figures nor matplotlib's settings are touched: for `usefixtures` of the figures' tests."""
+    before = dict(mpl.rcParams)
+    yield
+    assert plt.get_fignums() == []
+    assert dict(mpl.rcParams) == before
 
 
 @pytest.fixture(params=CELLS, ids=lambda kind: kind.__name__)

@@ -1,5 +1,7 @@
 """What the tests measure against: portable numbers, plain loops in NumPy, and the two libraries."""
 
+import io
+
 import hypothesis.strategies as st
 import jax
 import numpy as np
@@ -130,6 +132,16 @@ def is_in(library, tree):
     """Whether every array of a tree belongs to the named library."""
     kind = jax.Array if library == "jax" else np.ndarray
     return all(isinstance(leaf, kind) for leaf in jax.tree.leaves(tree))
+
+
+def render(figure):
+    """Draw a figure as a PNG, where a warning is an error."""
+    figure.savefig(io.BytesIO(), format="png")
+
+
+def labels(ax):
+    """The texts of a legend."""
+    return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
 seeds = st.integers(0, 2**32 - 1)

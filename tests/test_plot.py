@@ -1,17 +1,15 @@
 """Figures are checked by what they hold; that they look right was seen by eye."""
 
 import dataclasses
-import io
 import itertools
 import subprocess
 import sys
 
 import jax
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from reference import render
 
 import lstmx
 import lstmx.plot
@@ -50,16 +48,7 @@ def cells_of(ax, length, rows):
     return image[:: image.shape[0] // rows, :: image.shape[1] // length]
 
 
-def render(figure):
-    figure.savefig(io.BytesIO(), format="png")
-
-
-@pytest.fixture(autouse=True)
-def _pyplot_is_left_alone():
-    before = dict(mpl.rcParams)
-    yield
-    assert plt.get_fignums() == []
-    assert dict(mpl.rcParams) == before
+pytestmark = pytest.mark.usefixtures("_pyplot_is_left_alone")
 
 
 def test_import_leaves_matplotlib_for_later():

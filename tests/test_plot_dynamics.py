@@ -2,33 +2,16 @@
 
 import dataclasses
 import functools
-import io
 
 import jax
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from reference import draw_pass, to
+from reference import draw_pass, labels, render, to
 
 import lstmx
 import lstmx.plot
 
-
-def render(figure):
-    figure.savefig(io.BytesIO(), format="png")
-
-
-def labels(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
-
-
-@pytest.fixture(autouse=True)
-def _pyplot_is_left_alone():
-    before = dict(mpl.rcParams)
-    yield
-    assert plt.get_fignums() == []
-    assert dict(mpl.rcParams) == before
+pytestmark = pytest.mark.usefixtures("_pyplot_is_left_alone")
 
 
 @functools.cache

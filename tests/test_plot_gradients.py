@@ -1,15 +1,12 @@
 """Figures of gradients are checked by what they hold; that they look right was seen by eye."""
 
 import dataclasses
-import io
 
 import jax
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from reference import CELLS, lcg, lcg_params, to
+from reference import CELLS, labels, lcg, lcg_params, render, to
 
 import lstmx
 import lstmx.plot
@@ -37,24 +34,11 @@ def finite(logs, index=()):
     return np.where(np.isneginf(logs), np.nan, logs)
 
 
-def labels(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
-
-
-def render(figure):
-    figure.savefig(io.BytesIO(), format="png")
-
-
 def steps_drawn(ax):
     return max(len(line.get_xdata()) for line in ax.lines)
 
 
-@pytest.fixture(autouse=True)
-def _pyplot_is_left_alone():
-    before = dict(mpl.rcParams)
-    yield
-    assert plt.get_fignums() == []
-    assert dict(mpl.rcParams) == before
+pytestmark = pytest.mark.usefixtures("_pyplot_is_left_alone")
 
 
 # ---------------------------------------------------------------------------------------- gradient_flow

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar, NamedTuple
-
-import numpy as np
 
 from lstmx.arrays import Array, activations, log, namespace, sigmoid_and_slope, solve, tanh_slope
 from lstmx.cells.base import Cell, affine_cotangent, blocks, one_product
+from lstmx.checks import finite_number
 from lstmx.draws import Draws
 
 
@@ -88,9 +86,7 @@ class LSTM(Cell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        real = isinstance(self.forget_bias, Real) and not isinstance(self.forget_bias, (bool, np.bool_))
-        if not real or not math.isfinite(self.forget_bias):
-            raise ValueError(f"forget_bias is {self.forget_bias!r}; expected a finite number")
+        finite_number("forget_bias", self.forget_bias)
         object.__setattr__(self, "forget_bias", float(self.forget_bias))  # of NumPy's numbers, too
 
     def parameter_shapes(self) -> LSTMParams:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_jax, is_traced, jax, jit, leaves, map_tree, namespace, require, scan, to_numpy
-from lstmx.checks import door, finite, finite_parameters, positive, shaped
+from lstmx.checks import constant, positive
 from lstmx.checks import state as check_state
 from lstmx.dynamics.points import FixedPoints, Points, index_sum
 
@@ -89,7 +89,7 @@ def fixed_points(
     for name, value in numbers.items():
         if not (isinstance(value, Real) and 0 < value < math.inf):
             raise ValueError(f"{name} is {value!r}; expected a positive number")
-    x, candidates = _checked(cell, params, x, candidates)
+    params, x, candidates = _checked(cell, params, x, candidates)
     search = _Search(cell, params, x, tolerance)
 
     fallen = search.fall(candidates, int(iterations), learning_rate)
@@ -101,7 +101,9 @@ def fixed_points(
     if thorough or missing:
         again = search.newton(candidates, *_THOROUGH)
         arrived = search.is_fixed(again)
-        found = search.settled(map_tree(_joined, found, search.take(again, arrived)))
+        found = search.settled(
+            map_tree(lambda a, b: namespace(a, b).concat([a, b]), found, search.take(again, arrived))
+        )
 
     own = search.is_among(ended, found) & (search.distance(ended, fallen) <= _NEAR * (1 + search.size(fallen)))
     slowly = search.take(fallen, search.is_still(fallen, slow) & ~own)
@@ -117,16 +119,10 @@ def fixed_points(
     )
 
 
-def _joined(a: Array, b: Array) -> Array:
-    return namespace(a, b).concat([a, b])
-
-
-def _checked(cell: Any, params: Any, x: Any, candidates: Any) -> tuple[Array, Any]:
-    """The input [D] and the candidates, in one library."""
+def _checked(cell: Any, params: Any, x: Any, candidates: Any) -> tuple[Any, Array, Any]:
+    """Parameters, input [D] and candidates, in one library."""
     if is_traced(params, x, candidates):
         raise TypeError("fixed_points reads the numbers that it finds and cannot run inside a JAX transformation")
-    if x is not None:
-        shaped("x", x, (cell.input_size,), params[0].dtype, "[input_size]")
     count = 0
     if isinstance(candidates, cell.state_type) and hasattr(candidates[0], "shape"):
         shape = tuple(candidates[0].shape)
@@ -138,22 +134,14 @@ def _checked(cell: Any, params: Any, x: Any, candidates: Any) -> tuple[Array, An
     check_state(cell, params, candidates, (count,), name="candidates")
     if count == 0:
         raise ValueError("candidates has no states; expected fields [N, hidden_size] with N of at least 1")
-    xp = namespace(*params, *candidates) if x is None else namespace(*params, *candidates, x)
-    x = xp.zeros(cell.input_size, dtype=params[0].dtype) if x is None else xp.asarray(x)
-    _, _, candidates = door(cell, params, xp.broadcast_to(x, (1, count, cell.input_size)), candidates)
-    finite_parameters(params)
-    finite("x", x[None], "feature")
-    for field, value in candidates._asdict().items():
-        finite(f"candidates.{field}", value[None])
-    return x, candidates
+    return constant(cell, params, x, candidates, (count,), name="candidates")
 
 
 class _Search:
     """What the search does with many states at once, each a state with a leading axis."""
 
     def __init__(self, cell: Any, params: Any, x: Array, tolerance: float):
-        self.cell, self.x, self.tolerance = cell, x, tolerance
-        self.params = map_tree(namespace(x).asarray, params)
+        self.cell, self.params, self.x, self.tolerance = cell, params, x, tolerance
         self.jax = is_jax(namespace(x))
 
     def fall(self, states: Any, iterations: int, rate: float) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Real
 from typing import Any
+
+from lstmx.checks import finite_number
 
 
 def critical_gain(cell: Any, forget_bias: float | None = None, **biases: float) -> float:
@@ -48,6 +48,5 @@ def critical_gain(cell: Any, forget_bias: float | None = None, **biases: float) 
             f"{', '.join(cell.gate_blocks) or 'none'}"
         )
     for name, value in biases.items():
-        if not (isinstance(value, Real) and math.isfinite(value)):
-            raise ValueError(f"the bias of {name} is {value!r}; expected a finite number")
+        finite_number(f"the bias of {name}", value)
     return cell.critical_gain(dict.fromkeys(cell.gate_blocks, 0.0) | biases)

@@ -75,19 +75,14 @@ def input_jacobians(history: History) -> Array:
 @jit(static=("cell",))
 def jacobians_of(cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Array | None) -> Array:
     """J_t of all steps, [T, *batch, S, S], from a history's data."""
-    return cell.jacobian(params, slopes_of(History(cell, params, initial, inputs, states, stored)))
+    return cell.jacobian(params, History(cell, params, initial, inputs, states, stored).slopes)
 
 
 @jit(static=("cell",))
 def _input_jacobians(
     cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Array | None
 ) -> Array:
-    return cell.input_jacobian(params, slopes_of(History(cell, params, initial, inputs, states, stored)))
-
-
-def slopes_of(history: History) -> Any:
-    """The cell's linearisation of every step, fields [T, *batch, H]."""
-    return history.cell.linearise(history.before, history.preactivations, history.states)
+    return cell.input_jacobian(params, History(cell, params, initial, inputs, states, stored).slopes)
 
 
 def parts_for_matrices(history: History) -> Iterator[History]:

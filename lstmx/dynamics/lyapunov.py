@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, namespace
-from lstmx.checks import door, finite, finite_history, finite_parameters, populated, positive, shaped
+from lstmx.checks import constant, finite, finite_history, populated, positive
 from lstmx.dynamics.passing import PROBED, Options, Walk
 from lstmx.dynamics.recipes import published_recipes
 from lstmx.dynamics.spectrum import LyapunovSpectrum
@@ -69,8 +69,9 @@ def lyapunov_spectrum(
 
     References:
         Benettin, Galgani, Giorgilli & Strelcyn, "Lyapunov characteristic exponents for smooth dynamical systems
-        and for Hamiltonian systems; a method for computing all of them", Meccanica 15, 1980. Engelken, Wolf &
-        Abbott, "Lyapunov spectra of chaotic recurrent neural networks", Physical Review Research 5, 2023.
+        and for Hamiltonian systems; a method for computing all of them", Meccanica 15, 1980.
+        Engelken, Wolf & Abbott, "Lyapunov spectra of chaotic recurrent neural networks", Physical Review Research
+        5, 2023.
 
     Example:
         >>> import lstmx, numpy
@@ -133,8 +134,8 @@ def autonomous_spectrum(
         ValueError: as for `lyapunov_spectrum`; or x or state has the wrong shape.
     """
     length = positive("steps", steps)
-    x, now = _constant(cell, params, x, state)
-    batch = tuple(now.hidden.shape[:-1])
+    batch = tuple(state[0].shape[:-1]) if isinstance(state, cell.state_type) else ()
+    params, x, now = constant(cell, params, x, state, batch)
     xp = namespace(*params, x, *now)
     options = Options(count, transient, reorthonormalise, window, check, seed)
     walk = Walk(length, now[0], batch, cell.state_size, options)
@@ -151,22 +152,6 @@ def autonomous_spectrum(
     walk.prepare(record(cell, params, inputs(min(PROBED, length)), now, keep="states"))
     most = max(1, _RECORDED // (math.prod(batch) * (cell.state_size + cell.input_size)))
     return walk.spectrum(following, most, progress)
-
-
-def _constant(cell: Any, params: Any, x: Any, state: Any) -> tuple[Array, Any]:
-    """Constant input [D] and initial state, checked, in one library."""
-    if x is not None:
-        shaped("x", x, (cell.input_size,), params[0].dtype, "[input_size]")
-    xp = namespace(*params) if x is None else namespace(*params, x)
-    x = xp.zeros(cell.input_size, dtype=params[0].dtype) if x is None else x
-    batch = tuple(state[0].shape[:-1]) if isinstance(state, cell.state_type) else ()
-    params, xs, state = door(cell, params, xp.broadcast_to(xp.asarray(x), (1, *batch, cell.input_size)), state)
-    state = cell.initial_state(params, batch) if state is None else state
-    finite_parameters(params)
-    finite("x", xs, "feature")
-    for field, value in state._asdict().items():
-        finite(f"state.{field}", value[None])
-    return xs.reshape(-1, cell.input_size)[0], state
 
 
 def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:

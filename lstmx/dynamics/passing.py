@@ -116,9 +116,8 @@ class Walk:
 
         Args:
             part: gives a stretch of the pass, in the order of time.
-            most: steps of a stretch, where the pass is cut.
-            progress: show a bar, and cut the pass.
-            whole: do not cut it otherwise.
+            most: steps of a stretch, but for what completes its last window.
+            progress: show a progress bar.
         """
         stride = -(-most // self.sizes.window) * self.sizes.window
         edges = sorted({0, self.transient, *range(self.length, self.transient, -stride)})

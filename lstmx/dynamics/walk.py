@@ -12,7 +12,6 @@ import numpy as np
 from lstmx.arrays import Array, jit, leaves, map_tree, namespace, scan
 from lstmx.cells.base import blocks
 from lstmx.chunks import scan_chunks
-from lstmx.dynamics.jacobians import slopes_of
 from lstmx.history import History
 
 
@@ -49,7 +48,7 @@ def steps_of_history(cell: Any, params: Any, initial: Any, inputs: Array, states
 
     def factors(initial: Any, cut: Any) -> tuple[Any, Any]:
         part = History(cell, params, initial, *cut)
-        return map_tree(lambda x: x[..., None, :], slopes_of(part)), part.final
+        return map_tree(lambda x: x[..., None, :], part.slopes), part.final
 
     def push(slopes: Any, frame: Array) -> Array:
         tangent = cell.state_type(*blocks(frame, cell.hidden_size))

@@ -203,7 +203,7 @@ def _influence(
         return pack(pull(slopes, cotangent)), _over_vectors(log_norm(reached))
 
     def chunk(packed: Array, part: History, hot: Array) -> tuple[Array, Any]:
-        slopes = cell.linearise(part.before, part.preactivations, part.states)
+        slopes = part.slopes
         return scan(step, packed, (slopes, hot), reverse=True)
 
     return reverse_chunks(history, chunk, pack(scaled(zero)), hot)[1]

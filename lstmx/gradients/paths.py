@@ -230,7 +230,7 @@ def _segment(
         return _shift_orders(pull(slopes, cotangent))
 
     def chunk(packed: Array, part: History, extras: None) -> tuple[Array, Any]:
-        slopes = cell.linearise(part.before, part.preactivations, part.states)
+        slopes = part.slopes
         packed, arriving = walk_back(cell, hand_back, slopes, packed, None)
         if not norms:
             return packed, None

@@ -51,7 +51,8 @@ for kind, hidden in ((lstmx.LSTM, 5), (lstmx.GRU, 5), (lstmx.LSTM, 100)):  # reb
 """
 
 
-@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 8])
 def test_a_batch_over_devices_has_the_numbers_of_one(devices):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(devices)], capture_output=True, text=True, check=False

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from lstmx.arrays import Array, devices, jax, jit, map_tree, materialised, namespace, ready, require, result, scan
-from lstmx.cells.base import blocks
+from lstmx.arrays import Array, devices, jax, jit, map_tree, namespace, ready, require, result, scan
+from lstmx.cells.recurrence import blocks
 from lstmx.checks import recorded, shaped, state
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import History
@@ -153,7 +153,7 @@ def by_segments(
 
 def pull_by(cell: Any, params: Any) -> Callable[[Any, Scaled], Scaled]:
     """The cell's one step back for a loop, `(slopes, state cotangent) -> cotangent of the state before`."""
-    transposed = materialised(params.recurrent_kernel.T)
+    transposed = cell.transposed(params)
     return lambda slopes, cotangent: cotangent._replace(value=cell.pull(transposed, slopes, cotangent.value)[0])
 
 
@@ -199,7 +199,7 @@ def _backward(
 ) -> Gradients:
     xp = namespace(*params, inputs, outputs)
     history = History(cell, params, initial, inputs, states, stored)
-    transposed = materialised(params.recurrent_kernel.T)
+    transposed = cell.transposed(params)
 
     def chunk(carry: Any, part: History, direct: Array) -> tuple[Any, Array]:
         return pull_chunk(carry, part, direct, transposed)
@@ -226,12 +226,14 @@ def whole_gradient(parts: Any) -> Any:
     return map_tree(lambda x: x[0] if len(x) == 1 else x.sum(axis=0), parts)
 
 
-def _gradient_of_parts(cell: Any, hidden: Array, inputs: Array, d_a: Array, parts: int) -> Any:
+def _gradient_of_parts(part: History, slopes: Any, d_a: Array, parts: int) -> Any:
     """The parameters' cotangents of a chunk, [S, ...]."""
+    of_each = part.cell.parameter_cotangent
+    given = (slopes, part.before, part.inputs, part.states, d_a)
     if parts == 1:
-        return map_tree(lambda x: x[None], cell.parameter_cotangent(hidden, inputs, d_a))
-    split = (x.reshape(x.shape[0], parts, -1, *x.shape[2:]) for x in (hidden, inputs, d_a))
-    return jax.vmap(cell.parameter_cotangent, in_axes=1)(*split)
+        return map_tree(lambda x: x[None], of_each(*given))
+    split = map_tree(lambda x: x.reshape(x.shape[0], parts, -1, *x.shape[2:]), given)
+    return jax.vmap(of_each, in_axes=1)(*split)
 
 
 Chunk = Callable[[tuple[Any, Any], History, Any], tuple[tuple[Any, Any], Any]]
@@ -258,7 +260,7 @@ def alone(chunk: Chunk) -> Chunk:
 
 
 def pull_chunk(
-    carry: tuple[Any, Any], part: History, direct: Array, transposed: Array
+    carry: tuple[Any, Any], part: History, direct: Array, transposed: Any
 ) -> tuple[tuple[Any, Any], Array]:
     """Backpropagation through one chunk.
 
@@ -266,7 +268,7 @@ def pull_chunk(
         carry: the cotangent of the state after the chunk, and the parameters' gradient so far, from `no_gradient`.
         part: the chunk.
         direct: ∂L/∂h_t at fixed other outputs, [T, *batch, H].
-        transposed: the recurrent kernel's transpose, `materialised`.
+        transposed: from `cell.transposed(params)`.
 
     Returns:
         The carry before the chunk, and ∂L/∂x_t of its steps.
@@ -274,11 +276,10 @@ def pull_chunk(
     return alone(functools.partial(_pull_chunk, transposed))(carry, part, direct)
 
 
-def _pull_chunk(transposed: Array, carry: tuple[Any, Any], part: History, direct: Array) -> tuple[Any, Array]:
+def _pull_chunk(transposed: Any, carry: tuple[Any, Any], part: History, direct: Array) -> tuple[Any, Array]:
     cotangent, parameters = carry
-    cell, before = part.cell, part.before
-    xp = namespace(transposed, direct)
-    slopes = cell.linearise(before, part.preactivations, part.states)
+    cell, slopes = part.cell, part.slopes
+    xp = namespace(*part.params, direct)
 
     def step(packed: Array, x: Any) -> tuple[Array, Array]:
         slopes, direct = x
@@ -287,8 +288,7 @@ def _pull_chunk(transposed: Array, carry: tuple[Any, Any], part: History, direct
         return xp.concat(cotangent, axis=-1), d_a
 
     packed, d_a = scan(step, xp.concat(cotangent, axis=-1), (slopes, direct), reverse=True)
-    parts = len(parameters[0])
-    here = _gradient_of_parts(cell, before.hidden, part.inputs, d_a, parts)
+    here = _gradient_of_parts(part, slopes, d_a, len(parameters[0]))
     parameters = map_tree(lambda x, y: x + y, parameters, here)
     cotangent = cell.state_type(*blocks(packed, cell.hidden_size))
     return (cotangent, parameters), cell.input_cotangent(part.params, d_a)

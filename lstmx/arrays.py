@@ -239,7 +239,10 @@ def materialised(x: Array) -> Array:
     A loop that multiplies by a transposed matrix wants it transposed once, before: XLA on the CPU otherwise
     fuses the transposition, and what the vector is computed from, into a naive product.
     """
-    return jax.lax.optimization_barrier(x) if is_jax(namespace(x)) else np.ascontiguousarray(x)
+    xp = namespace(x)
+    if is_jax(xp):
+        return jax.lax.optimization_barrier(x)
+    return np.ascontiguousarray(x) if xp is np else x
 
 
 def ready(tree: Tree) -> Tree:
@@ -264,8 +267,10 @@ def sigmoid(xp: ModuleType, a: Array) -> Array:
     return 0.5 * (1 + xp.tanh(0.5 * a))
 
 
-def activations(a: Array, size: int, tanh: tuple[int, ...] = ()) -> tuple[Array, ...]:
-    """σ of each block of `size` columns of the last axis, tanh of the blocks named in `tanh`.
+def activations(
+    a: Array, size: int, tanh: tuple[int, ...] = (), linear: tuple[int, ...] = ()
+) -> tuple[Array, ...]:
+    """σ of each block of `size` columns of the last axis, tanh of those named in `tanh`, and `linear` as they are.
 
     A NumPy step costs by the call, so all blocks go through one tanh there: σ(a) = ½ + ½ tanh(½ a).
     """
@@ -273,13 +278,15 @@ def activations(a: Array, size: int, tanh: tuple[int, ...] = ()) -> tuple[Array,
     starts = range(0, a.shape[-1], size)
     if xp is not np:
         parts = [a[..., k : k + size] for k in starts]
-        return tuple(xp.tanh(x) if k in tanh else sigmoid(xp, x) for k, x in enumerate(parts))
+        return tuple(
+            x if k in linear else xp.tanh(x) if k in tanh else sigmoid(xp, x) for k, x in enumerate(parts)
+        )
     factor, offset = _affine(len(starts), size, tanh, a.dtype)
     made = a * factor
     np.tanh(made, out=made)
     made *= factor
     made += offset
-    return tuple(made[..., k : k + size] for k in starts)
+    return tuple((a if n in linear else made)[..., k : k + size] for n, k in enumerate(starts))
 
 
 @functools.lru_cache(maxsize=64)

@@ -35,6 +35,12 @@ def finite_number(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}; expected a finite number")
 
 
+def flag(name: str, value: Any) -> None:
+    """Raise a TypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; expected True or False")
+
+
 def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
     """`value` if it is one of the words in `options`, else a ValueError that lists them."""
     if value not in options:
@@ -81,10 +87,14 @@ def parameters(cell: Any, params: Any) -> None:
             f"params is a {type(params).__name__}; {cell} expects {kind.__name__}, as made by cell.init(key)"
         )
     for field, value, shape in zip(kind._fields, params, shapes, strict=True):
+        if shape is None:
+            if value is not None:
+                raise ValueError(f"params.{field} is given; {cell} has none: expected None")
+            continue
         array(f"params.{field}", value)
         if tuple(value.shape) != shape:
             raise ValueError(f"params.{field} has shape {tuple(value.shape)}; {cell} expects {shape}")
-    dtypes = {value.dtype for value in params}
+    dtypes = {value.dtype for value in leaves(params)}
     if len(dtypes) > 1 or not dtypes <= _FLOATS:
         raise TypeError(
             f"params hold {', '.join(sorted(map(str, dtypes)))}; expected float32 or float64 throughout"
@@ -194,7 +204,7 @@ def finite(name: str, values: Array, unit: str = "unit") -> None:
 def finite_parameters(params: Any) -> None:
     """Raise if parameters hold NaN or infinity."""
     for field, value in params._asdict().items():
-        if not is_traced(value) and not np.isfinite(np.asarray(value)).all():
+        if value is not None and not is_traced(value) and not np.isfinite(np.asarray(value)).all():
             raise ValueError(f"params.{field} holds NaN or infinity; expected finite numbers")
 
 

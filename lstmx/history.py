@@ -63,7 +63,7 @@ class History:
     @property
     def slopes(self) -> Any:
         """The cell's linearisation of each step: the factors of its one-step Jacobian, fields [T, *batch, H]."""
-        return self.cell.linearise(self.before, self.preactivations, self.states)
+        return self.cell.linearise(self.params, self.before, self.preactivations, self.states)
 
     @property
     def gates(self) -> Any:
@@ -76,10 +76,9 @@ class History:
         Raises:
             AttributeError: the cell has no sigmoid gate of this name.
         """
-        if name not in self.cell.gate_blocks:
+        if name not in self.cell.gate_names:
             raise AttributeError(self._no_attribute(name))
-        start = self.cell.gate_blocks[name] * self.cell.hidden_size
-        return log_sigmoid(self.preactivations[..., start : start + self.cell.hidden_size])
+        return log_sigmoid(self.cell.gate_logit(name, self.preactivations))
 
     def __getattr__(self, name: str) -> Array:
         # Reached only for names that are no field and no property: what depends on this history's cell.
@@ -103,7 +102,7 @@ class History:
 
     def __dir__(self) -> list[str]:
         states = {f"{name}_state" for name in self.cell.state_type._fields}
-        logs = {"log_forget"} & {f"log_{name.removesuffix('_gate')}" for name in self.cell.gate_blocks}
+        logs = {"log_forget"} & {f"log_{name.removesuffix('_gate')}" for name in self.cell.gate_names}
         return sorted({*super().__dir__(), *states, *logs, *self.cell.gate_type._fields})
 
     def __len__(self) -> int:
@@ -198,7 +197,7 @@ class History:
             low, high = np.min(np.asarray(value)), np.max(np.asarray(value))
             lines.append(f"final {name} state: from {low:+.4f} to {high:+.4f}")
         gates = self.gates
-        for name in self.cell.gate_blocks:
+        for name in self.cell.gate_names:
             gate = np.asarray(getattr(gates, name))
             lines.append(f"{name.replace('_', ' ')}: mean {gate.mean():.4f}, standard deviation {gate.std():.4f}")
         return "\n".join(lines)

@@ -14,11 +14,11 @@ from lstmx.arrays import (
     custom_gradient,
     derivative_of,
     leaves,
-    materialised,
     namespace,
     scan,
 )
-from lstmx.cells.base import Cell, blocks
+from lstmx.cells.base import Cell
+from lstmx.cells.recurrence import blocks
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import History
 
@@ -93,7 +93,7 @@ def _outputs_backward(cell: Cell, steps: int | None, residuals: Any, cotangents:
 
     params, xs, outputs, initials = residuals
     xp = namespace(outputs)
-    transposed = materialised(params.recurrent_kernel.T)
+    transposed = cell.transposed(params)
 
     def chunk(carry: Any, cut: Any, initial: Any) -> tuple[Any, Array, None]:
         xs, outputs, direct = cut
@@ -109,7 +109,13 @@ def _outputs_backward(cell: Cell, steps: int | None, residuals: Any, cotangents:
 
 
 def _replayed(cell: Cell, params: Any, initial: Any, xs: Array, outputs: Array) -> History:
-    """The history of a chunk from its outputs: all pre-activations by one product, then what h does not show."""
+    """The history of a chunk from its outputs: all pre-activations by one product, then what h does not show.
+
+    Where pre-activations depend on more of the state than h, the chunk is run again.
+    """
+    if cell.recurrence.reads != ("hidden",):
+        _, (states, stored) = advance(cell, params, initial, xs, lambda after, a: (after, a))
+        return History(cell, params, initial, xs, states, stored)
     xp = namespace(outputs)
     hidden_before = xp.concat([initial.hidden[None], outputs[:-1]])
     a = cell.preactivations(params, cell.state_type(hidden_before, *initial[1:]), xs)

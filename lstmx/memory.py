@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, jit, leaves, map_tree, materialised, namespace, result, scan
+from lstmx.arrays import Array, is_traced, jit, leaves, map_tree, namespace, result, scan
 from lstmx.checks import populated, positive
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, Influence, gradient_flow, influence
@@ -283,19 +283,19 @@ def _left_out(
     """Norm of the gradient less the parts of each step and all later ones, [T]; and norm of the gradient."""
     xp = namespace(*params, inputs)
     history = History(cell, params, initial, inputs, states, stored)
-    transposed = materialised(params.recurrent_kernel.T)
+    transposed = cell.transposed(params)
 
     def norm(tree: Any) -> Array:
         return xp.sqrt(sum(xp.sum(x**2) for x in leaves(tree)))
 
     def step(carry: Any, at: Any) -> tuple[Any, Array]:
         cotangent, left = carry
-        slopes, hidden, x = at
+        slopes, before, x, after = at
         cotangent, d_a = cell.pull(transposed, slopes, cotangent)
-        left = map_tree(lambda a, b: a - b, left, cell.parameter_cotangent(hidden, x, d_a))
+        left = map_tree(lambda a, b: a - b, left, cell.parameter_cotangent(slopes, before, x, after, d_a))
         return (cotangent, left), norm(left)
 
-    rows = history.slopes, history.before.hidden, inputs
+    rows = history.slopes, history.before, inputs, states
     carry = map_tree(xp.asarray, (cotangent, gradient))
     return scan(step, carry, rows, reverse=True)[1], norm(gradient)
 

@@ -46,7 +46,9 @@ def chrono(longest: float) -> Scheme:
         gate = _retention(cell, "chrono")
         biases = draws.xp.log(draws.uniform((cell.hidden_size,), params.bias.dtype, 1.0, longest - 1.0))
         params = _with_bias(cell, params, gate, biases)
-        return _with_bias(cell, params, "input_gate", -biases) if "input_gate" in cell.gate_blocks else params
+        if "input_gate" in cell.gate_blocks and cell.layout.gates[gate][1] > 0:
+            params = _with_bias(cell, params, "input_gate", -biases)
+        return params
 
     return scheme
 
@@ -256,15 +258,17 @@ def _without_biases(cell: Any, params: Any, draws: Draws) -> Any:
 
 
 def _retention(cell: Any, scheme: str) -> str:
-    """The retention gate of a cell that has one."""
-    if cell.retention_gate is None:
-        raise ValueError(f"{scheme} sets the gate that multiplies the old state; a {type(cell).__name__} has none")
-    return cell.retention_gate
+    """The retention gate of a cell that has one which can be set."""
+    gate = cell.retention_gate
+    if gate is None or cell.layout.gates[gate] is None:
+        raise ValueError(f"{scheme} sets the gate that multiplies the old state; {cell} has none")
+    return gate
 
 
 def _with_bias(cell: Any, params: Any, gate: str, values: Array) -> Any:
-    """The parameters with `values` [H] as the bias of a gate."""
-    start = cell.gate_blocks[gate] * cell.hidden_size
+    """The parameters with `values` [H] as the bias of a gate; its negative where the gate is σ(−a)."""
+    block, sign = cell.layout.gates[gate]
+    start = block * cell.hidden_size
     xp = values.__array_namespace__()
-    bias = xp.concat([params.bias[:start], values, params.bias[start + cell.hidden_size :]])
+    bias = xp.concat([params.bias[:start], sign * values, params.bias[start + cell.hidden_size :]])
     return params._replace(bias=bias)

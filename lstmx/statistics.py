@@ -212,7 +212,7 @@ def _statistics(cell: Any, moments: _Moments) -> GateStatistics:
         moments.left / count,
         moments.right / count,
     )
-    gates = {name: UnitStatistics(*(field[k] for field in fields)) for k, name in enumerate(cell.gate_blocks)}
+    gates = {name: UnitStatistics(*(field[k] for field in fields)) for k, name in enumerate(cell.gate_names)}
     geometric = _reciprocal(-moments.log_retention / count)
     arithmetic = _reciprocal(-xp.log1p(-moments.complement / count))
     return GateStatistics(gates, cell.retention_gate, geometric, arithmetic, math.log(2) * geometric)
@@ -253,11 +253,11 @@ def _not_sums(moments: _Moments) -> dict[str, Array]:
 
 def _moments(cell: Any, a: Array) -> _Moments:
     """Moments of a stretch of time, from its pre-activations [..., blocks·H]."""
-    h = cell.hidden_size
     xp = namespace(a)
-    a = xp.reshape(a, (-1, a.shape[-1] // h, h))
-    retention = a[:, cell.gate_blocks[cell.retention_gate]]
-    gates = sigmoid_and_slope(xp, xp.stack([a[:, k] for k in cell.gate_blocks.values()], axis=1))[0]
+    a = xp.reshape(a, (-1, a.shape[-1]))
+    logits = {name: cell.gate_logit(name, a) for name in cell.gate_names}
+    retention = logits[cell.retention_gate]
+    gates = sigmoid_and_slope(xp, xp.stack(list(logits.values()), axis=1))[0]
     mean = sum_over_time(gates) / gates.shape[0]
     accurate = gates.astype(mean.dtype)
     return _Moments(

@@ -10,16 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import to_numpy
-from lstmx.cells import GRU, LSTM, Cell, GRUParams, LSTMParams, SimpleRNN, SimpleRNNParams
+from lstmx.cells import GRU, JANET, LSTM, MGU, Cell, SimpleRNN
 from lstmx.checks import parameters
 from lstmx.history import History
 
-_CELLS: dict[str, tuple[type[Cell], type]] = {
-    "LSTM": (LSTM, LSTMParams),
-    "GRU": (GRU, GRUParams),
-    "SimpleRNN": (SimpleRNN, SimpleRNNParams),
-}
+_CELLS: dict[str, type[Cell]] = {kind.__name__: kind for kind in (LSTM, GRU, SimpleRNN, JANET, MGU)}
 _EXTRAS = ("readout_kernel", "readout_bias", "vocabulary")
 
 
@@ -40,7 +35,8 @@ def save_parameters(path: str | Path, cell: Cell, params: Any, **extras: Any) ->
     if surplus:
         raise TypeError(f"unknown extra arrays {', '.join(surplus)}; expected some of {', '.join(_EXTRAS)}")
     description = json.dumps({"cell": type(cell).__name__, "options": dataclasses.asdict(cell)})  # type: ignore  # every cell is a dataclass
-    np.savez(path, description=np.array(description), **to_numpy(params)._asdict(), **extras)
+    arrays = {name: np.asarray(array) for name, array in params._asdict().items() if array is not None}
+    np.savez(path, description=np.array(description), **arrays, **extras)
 
 
 def load_parameters(path: str | Path) -> tuple[Cell, Any]:
@@ -61,19 +57,20 @@ def load_parameters(path: str | Path) -> tuple[Cell, Any]:
     name = json.loads(str(description))["cell"] if description is not None else _guess(path, named)
     if name not in _CELLS:
         raise ValueError(f"{path} holds a cell {name!r}; this version knows {', '.join(_CELLS)}")
-    kind, params_type = _CELLS[name]
-    missing, surplus = set(params_type._fields) - set(named), set(named) - set(params_type._fields)
+    options = json.loads(str(description))["options"] if description is not None else {}
+    kernels = [named[field] for field in ("input_kernel", "recurrent_kernel") if field in named]
+    if any(kernel.ndim != 2 for kernel in kernels):
+        raise ValueError(f"{path}: kernels have {[k.ndim for k in kernels]} axes; expected 2")
+    sizes = [len(kernel) for kernel in kernels] if len(kernels) == 2 else [1, 1]  # without both, an error follows
+    cell: Any = _CELLS[name](**{**options, "input_size": sizes[0], "hidden_size": sizes[1]})
+    shapes = cell.parameter_shapes()
+    expected = [field for field, shape in shapes._asdict().items() if shape is not None]
+    missing, surplus = set(expected) - set(named), set(named) - set(expected)
     if missing or surplus:
         what = [f"lacks {', '.join(sorted(missing))}"] if missing else []
         what += [f"has surplus {', '.join(sorted(surplus))}"] if surplus else []
-        raise ValueError(f"{path} {' and '.join(what)}; a {name} has {', '.join(params_type._fields)}")
-    kernels = named["input_kernel"], named["recurrent_kernel"]
-    if any(kernel.ndim != 2 for kernel in kernels):
-        raise ValueError(f"{path}: kernels have {[k.ndim for k in kernels]} axes; expected 2")
-    options = json.loads(str(description))["options"] if description is not None else {}
-    sizes = {"input_size": kernels[0].shape[0], "hidden_size": kernels[1].shape[0]}
-    cell = kind(**{**options, **sizes})
-    params = params_type(**named)
+        raise ValueError(f"{path} {' and '.join(what)}; a {name} has {', '.join(expected)}")
+    params = type(shapes)(**named)
     parameters(cell, params)
     return cell, params
 

@@ -194,7 +194,8 @@ def test_pullback_is_jax_vjp_of_step(kind, seed, features, hidden, batch):
 
     assert type(state_cotangent) is cell.state_type
     assert_close(a_cotangent, expected, 1e-10)
-    here = cell.parameter_cotangent(before.hidden, x, a_cotangent)
+    slopes = cell.linearise(params, before, a, after)
+    here = cell.parameter_cotangent(slopes, before, x, after, a_cotangent)
     assert type(here) is type(params)
     assert_close((here, state_cotangent, cell.input_cotangent(params, a_cotangent)), cotangents, 1e-10)
 
@@ -247,11 +248,13 @@ def test_pushforward_is_a_central_difference(kind, batch):
 @each_cell
 def test_pull_is_the_straight_way_and_the_way_through_the_preactivations(kind):
     cell, params, before, _, a, after, draws = draw_step(kind, 6, batch=(3,))
-    slopes, cotangent = cell.linearise(before, a, after), draw_state(cell, draws, (3,))
-    pulled, a_cotangent = cell.pull(params.recurrent_kernel.T, slopes, cotangent)
-    np.testing.assert_array_equal(cell.preactivation_cotangent(slopes, cotangent), a_cotangent)
+    slopes, cotangent = cell.linearise(params, before, a, after), draw_state(cell, draws, (3,))
+    pulled, a_cotangent = cell.pull(cell.transposed(params), slopes, cotangent)
+    again = cell.preactivation_cotangent(cell.transposed(params), slopes, cotangent)
+    np.testing.assert_array_equal(again, a_cotangent)
     straight = cell.straight(slopes, cotangent)
-    through = cell.sides(a_cotangent)[1] @ params.recurrent_kernel.T
+    ways = cell.ways(cell.transposed(params), slopes, a_cotangent)
+    through = sum(way.hidden for way in ways.values())
     assert_close(pulled, straight._replace(hidden=straight.hidden + through), 1e-15)
 
     _, vjp = jax.vjp(lambda state: cell.update(state, jnp.asarray(a)), to("jax", before))
@@ -259,9 +262,9 @@ def test_pull_is_the_straight_way_and_the_way_through_the_preactivations(kind):
 
 
 def test_the_total_cotangent_counts_the_readout_of_the_cell_state():
-    cell, _, before, _, a, after, draws = draw_step(lstmx.LSTM, 7)
+    cell, params, before, _, a, after, draws = draw_step(lstmx.LSTM, 7)
     cotangent = draw_state(cell, draws)
-    total = cell.total_cotangent(cell.linearise(before, a, after), cotangent)
+    total = cell.total_cotangent(cell.linearise(params, before, a, after), cotangent)
     through = cotangent.hidden * cell.gates(a).output_gate * (1 - np.tanh(after.cell) ** 2)
     np.testing.assert_array_equal(total.hidden, cotangent.hidden)
     np.testing.assert_allclose(total.cell, cotangent.cell + through, atol=1e-15)
@@ -269,9 +272,9 @@ def test_the_total_cotangent_counts_the_readout_of_the_cell_state():
 
 @pytest.mark.parametrize("kind", [lstmx.GRU, lstmx.SimpleRNN])
 def test_the_total_cotangent_of_one_field_is_itself(kind):
-    cell, _, before, _, a, after, draws = draw_step(kind, 7)
+    cell, params, before, _, a, after, draws = draw_step(kind, 7)
     cotangent = draw_state(cell, draws)
-    assert_same(cell.total_cotangent(cell.linearise(before, a, after), cotangent), cotangent)
+    assert_same(cell.total_cotangent(cell.linearise(params, before, a, after), cotangent), cotangent)
 
 
 @each_cell
@@ -298,15 +301,15 @@ def test_faces_need_nothing_beyond_the_array_standard(kind):
 
     def faces(params, before, x, v, u_x):
         after, a = cell.step(params, before, x)
-        slopes = cell.linearise(before, a, after)
+        slopes = cell.linearise(params, before, a, after)
         pulled, a_cotangent = cell.pullback(params, before, a, after, v)
         pushed = cell.pushforward(params, before, a, after, v, u_x)
         return (
             (after, a, cell.gates(a), slopes, pulled, a_cotangent, pushed),
             cell.total_cotangent(slopes, v),
             cell.straight(slopes, v),
-            cell.preactivation_cotangent(slopes, v),
-            cell.parameter_cotangent(before.hidden, x, a_cotangent),
+            cell.preactivation_cotangent(cell.transposed(params), slopes, v),
+            cell.parameter_cotangent(slopes, before, x, after, a_cotangent),
             cell.input_cotangent(params, a_cotangent),
             cell.initial_state(params, (2,)),
         )

@@ -337,7 +337,7 @@ def test_newtons_step_solves_the_whole_system(kind, library):
     history = random_history(kind, length=2, batch=(3,), hidden=4, seed=3)
     history = lstmx.History(history.cell, *to(library, history.data))
     cell, params = history.cell, history.params
-    slopes = cell.linearise(history.before, history.preactivations, history.states)
+    slopes = cell.linearise(history.params, history.before, history.preactivations, history.states)
     residual = to(library, draw_state(cell, np.random.default_rng(1), (2, 3)))
     compiled = jax.jit if library == "jax" else (lambda function: function)
     made = compiled(cell.newton_step)(params, slopes, residual)

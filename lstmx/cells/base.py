@@ -1,29 +1,46 @@
 """What a cell must have, and what follows from it.
 
-A cell is a frozen, hashable dataclass of options. Its mathematics are five pure functions, written once
-over the array namespace, each on one step or on all steps at once (any leading axes):
+A cell is a frozen, hashable dataclass of options. Its one-step map has two halves, written once over the array
+namespace, each for one step or for all steps at once (any leading axes):
 
-    drive(params, x), driven(params, before, drive)    a_t from x_t and s_{t-1}
-    update(before, a)                                  s_t from s_{t-1} and a_t
-    linearise(before, a, after)                        the factors of the one-step Jacobian
-    pull(Uᵀ, slopes, cotangent)                        Jᵀ v and the cotangent of a_t
-    spread(slopes, u, u_h U, u_x W)                    J u
+    a_t = driven(params, s_{t-1}, drive(params, x_t))    pre-activations, by the cell's `recurrence`
+    s_t = update(s_{t-1}, a_t)                           the state after: unit by unit
 
-The three faces `step`, `pullback` and `pushforward` are made of these. `linearise` is apart from `pull` and
-`spread` because it does not depend on the direction: a loop computes it for many steps in one go.
+`linearise` gives the derivatives of the second half, unit by unit, as named factors; the cell's `layout` says what
+each of them leads from and to. From these and the recurrence everything else follows: the three faces `step`,
+`pullback` and `pushforward`, Jacobians, gradients. `linearise` is apart because it does not depend on a direction:
+a loop computes it for many steps in one go.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
-
-from lstmx.arrays import Array, map_tree, materialised, namespace, solve
+from lstmx.arrays import Array, log_sigmoid, map_tree, namespace, solve
+from lstmx.cells.recurrence import Affine, blocks, joined, plus
 from lstmx.checks import parameters, positive
 from lstmx.draws import Draws, float_dtype
+
+
+class Layout(NamedTuple):
+    """Where things are in a cell. Blocks count from 0; fields are those of `state_type`."""
+
+    blocks: tuple[str, ...]
+    """What is made of each block of H pre-activations; the name of a sigmoid gate ends in "_gate"."""
+    gates: dict[str, tuple[int, int] | None]
+    """Each sigmoid gate as (block, sign): σ of the block, or with −1 of its negative; None for a constant 1."""
+    retention_gate: str | None
+    """The gate that multiplies the old state, whose time scale is the unit's memory; None without one."""
+    from_blocks: dict[str, tuple[str, int]]
+    """Factors that are ∂(field after)/∂(block): by name, the field and the block."""
+    from_before: dict[str, tuple[str, str]]
+    """Factors that are ∂(field after)/∂(field before) at fixed pre-activations: by name, the two fields."""
+    from_after: dict[str, tuple[str, str]]
+    """Factors that are ∂(field after)/∂(other field after), where one is computed from the other: by name, the
+    two fields, in an order in which no later factor leads to a field that an earlier one leads from."""
 
 
 class Cell(ABC):
@@ -37,38 +54,38 @@ class Cell(ABC):
     input_size: int
     hidden_size: int
 
-    state_type: ClassVar[type]
-    """NamedTuple of the state, `hidden` first; each field is [*batch, H]."""
     gate_type: ClassVar[type]
     """NamedTuple of what `gates` returns."""
-    gate_blocks: ClassVar[dict[str, int]]
-    """The sigmoid gates and the block of H pre-activations that each is computed from."""
-    preactivation_blocks: ClassVar[int]
-    """Blocks of H columns in the pre-activations a_t."""
-    retention_gate: ClassVar[str | None]
-    """The gate that multiplies the old state, whose time scale is the unit's memory; None without one."""
 
     def __post_init__(self) -> None:
         positive("input_size", self.input_size)
         positive("hidden_size", self.hidden_size)
 
+    def __repr__(self) -> str:
+        """The sizes, and the options that are not the class's own."""
+        known = dataclasses.fields(self)  # type: ignore  # every cell is a dataclass
+        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in known if getattr(self, f.name) != f.default]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     # ------------------------------------------------------------------------------- what a cell must have
+
+    @property
+    @abstractmethod
+    def state_type(self) -> type[Any]:
+        """NamedTuple of the state, `hidden` first; each field is [*batch, H]."""
+
+    @property
+    @abstractmethod
+    def layout(self) -> Layout:
+        """Where gates, pre-activations and the factors of the Jacobian are."""
 
     @abstractmethod
     def parameter_shapes(self) -> Any:
-        """The parameters' NamedTuple, holding shapes."""
+        """The parameters' NamedTuple, holding shapes; None for an array that the cell's options leave out."""
 
     @abstractmethod
     def draw(self, draws: Draws, dtype: Any) -> Any:
         """Fresh parameters."""
-
-    @abstractmethod
-    def drive(self, params: Any, x: Array) -> Array:
-        """What of the pre-activations depends on the input x [*batch, D] alone, [*batch, blocks·H]."""
-
-    @abstractmethod
-    def driven(self, params: Any, before: Any, drive: Array) -> Array:
-        """Pre-activations a_t [*batch, blocks·H] from the state before and the input's `drive`."""
 
     @abstractmethod
     def update(self, before: Any, a: Array) -> Any:
@@ -79,34 +96,8 @@ class Cell(ABC):
         """Gate activations from pre-activations, as `gate_type`, each [*batch, H]."""
 
     @abstractmethod
-    def linearise(self, before: Any, a: Array, after: Any) -> Any:
-        """The direction-free factors of the one-step Jacobian, a NamedTuple of [*batch, H]."""
-
-    @abstractmethod
-    def total_cotangent(self, slopes: Any, cotangent: Any) -> Any:
-        """∂L/∂(each state field), its ways through the other fields of the same step included.
-
-        The cotangent of the joint state takes its fields as independent coordinates; this one does not.
-        """
-
-    @abstractmethod
-    def straight(self, slopes: Any, cotangent: Any) -> Any:
-        """The part of `pull` that passes no pre-activation: what the old state gets directly."""
-
-    @abstractmethod
-    def preactivation_cotangent(self, slopes: Any, cotangent: Any) -> Array:
-        """The cotangent of the pre-activations a_t, [*batch, blocks·H]: the part of `pull` without a product."""
-
-    @abstractmethod
-    def pull(self, transposed: Array, slopes: Any, cotangent: Any) -> tuple[Any, Array]:
-        """A cotangent of the state after, pulled back to the state before; and the one of a_t.
-
-        `transposed` is the recurrent kernel's transpose, which a loop prepares once.
-        """
-
-    @abstractmethod
-    def spread(self, slopes: Any, tangent: Any, from_h: Array, from_x: Array | None) -> Any:
-        """`push` with its products given: `from_h` is the tangent of h times U, `from_x` that of x times W."""
+    def linearise(self, params: Any, before: Any, a: Array, after: Any) -> Any:
+        """The direction-free factors of the one-step Jacobian, a NamedTuple of [*batch, H] or None."""
 
     def log_determinant(self, params: Any, slopes: Any) -> Array | None:
         """Ln |det J_t| [*batch] in closed form; None where there is none."""
@@ -117,15 +108,37 @@ class Cell(ABC):
     def critical_gain(self, biases: dict[str, float]) -> float:
         """Gain at which the zero state loses its stability, from each gate's bias; see `lstmx.critical_gain`."""
 
-    @abstractmethod
-    def sides(self, a_cotangent: Array) -> tuple[Array, Array]:
-        """The cotangents of x W and of h U, from the one of the pre-activations."""
-
-    @abstractmethod
-    def parameter_cotangent(self, hidden_before: Array, x: Array, a_cotangent: Array) -> Any:
-        """The parameters' cotangent, summed over all leading axes of the arguments."""
-
     # ------------------------------------------------------------------------------------ what follows
+
+    @property
+    def recurrence(self) -> Any:
+        """How pre-activations read the state before and the input."""
+        return Affine(self.hidden_size)
+
+    @property
+    def preactivation_blocks(self) -> int:
+        """Blocks of H columns in the pre-activations a_t."""
+        return len(self.layout.blocks)
+
+    @property
+    def gate_blocks(self) -> dict[str, int]:
+        """The sigmoid gates that have a block of pre-activations of their own, and so a bias; and which."""
+        return {name: place[0] for name, place in self.layout.gates.items() if place and place[1] > 0}
+
+    @property
+    def gate_names(self) -> tuple[str, ...]:
+        """The sigmoid gates."""
+        return tuple(self.layout.gates)
+
+    @property
+    def retention_gate(self) -> str | None:
+        """The gate that multiplies the old state; None without one."""
+        return self.layout.retention_gate
+
+    @property
+    def way_names(self) -> tuple[str, ...]:
+        """The blocks that lead back to the state before, in the order of `ways`."""
+        return tuple(name for name in self.layout.blocks if name in self.gate_type._fields)
 
     @property
     def preactivation_size(self) -> int:
@@ -184,6 +197,28 @@ class Cell(ABC):
         shape = (*batch, self.hidden_size)
         return self.state_type(*(xp.zeros(shape, dtype=params[0].dtype) for _ in self.state_type._fields))
 
+    def gate_logit(self, name: str, a: Array) -> Array:
+        """The number [*batch, H] of which a sigmoid gate is the σ; infinite for a gate that is 1."""
+        place = self.layout.gates[name]
+        if place is None:
+            first = a[..., : self.hidden_size]
+            return namespace(a).full_like(first, float("inf"))
+        block, sign = place
+        logit = a[..., block * self.hidden_size : (block + 1) * self.hidden_size]
+        return logit if sign > 0 else -logit
+
+    def log_retention(self, a: Array) -> Array:
+        """Ln of the retention gate, [*batch, H], exact where the gate rounds to 0 or to 1."""
+        return log_sigmoid(self.gate_logit(self.layout.retention_gate or "", a))
+
+    def drive(self, params: Any, x: Array) -> Array:
+        """What of the pre-activations depends on the input x [*batch, D] alone, [*batch, blocks·H]."""
+        return self.recurrence.drive(params, x)
+
+    def driven(self, params: Any, before: Any, drive: Array) -> Array:
+        """Pre-activations a_t [*batch, blocks·H] from the state before and the input's `drive`."""
+        return self.recurrence.driven(params, before, drive)
+
     def preactivations(self, params: Any, before: Any, x: Array) -> Array:
         """Pre-activations a_t [*batch, blocks·H] from the state before and the input x [*batch, D]."""
         return self.driven(params, before, self.drive(params, x))
@@ -194,7 +229,7 @@ class Cell(ABC):
         What does not change from step to step is made here, once. A cell whose input and hidden state meet in a
         sum takes one product of both with one kernel.
         """
-        return lambda before, x: self.preactivations(params, before, x)
+        return self.recurrence.joined(params)
 
     def step(self, params: Any, state: Any, x: Array) -> tuple[Any, Array]:
         """One step forward.
@@ -226,7 +261,8 @@ class Cell(ABC):
             The cotangent of the state before, and the one of the pre-activations, from which
             `parameter_cotangent` and `input_cotangent` make those of the parameters and of x.
         """
-        return self.pull(params.recurrent_kernel.T, self.linearise(before, preactivations, after), cotangent)
+        slopes = self.linearise(params, before, preactivations, after)
+        return self.pull(self.transposed(params), slopes, cotangent)
 
     def pushforward(
         self,
@@ -250,22 +286,35 @@ class Cell(ABC):
         Returns:
             The tangent of the state after.
         """
-        return self.push(params, self.linearise(before, preactivations, after), tangent, x_tangent)
+        return self.push(params, self.linearise(params, before, preactivations, after), tangent, x_tangent)
+
+    # ------------------------------------------------------------------------------------ forward
 
     def push(self, params: Any, slopes: Any, tangent: Any, x_tangent: Array | None) -> Any:
-        """A tangent of the state before (and of x), pushed forward to the state after."""
-        from_x = None if x_tangent is None else x_tangent @ params.input_kernel
-        return self.spread(slopes, tangent, tangent.hidden @ params.recurrent_kernel, from_x)
+        """A tangent of the state before and of x, pushed forward to the state after; None for a zero tangent."""
+        layout = self.layout
+        parts = self.recurrence.tangent(params, slopes, tangent, x_tangent)
+        moved: dict[str, Any] = dict.fromkeys(self.state_type._fields)
+        for name, (into, block) in layout.from_blocks.items():
+            moved[into] = plus(moved[into], _times(parts[block], getattr(slopes, name)))
+        for name, (into, source) in layout.from_before.items():
+            old = None if tangent is None else getattr(tangent, source)
+            moved[into] = plus(moved[into], _times(old, getattr(slopes, name)))
+        for name, (into, source) in reversed(layout.from_after.items()):
+            moved[into] = plus(moved[into], _times(moved[source], getattr(slopes, name)))
+        return self._state(moved)
 
     def jacobian(self, params: Any, slopes: Any) -> Array:
         """∂s_t/∂s_{t-1}, [*batch, S, S], of the joint state (fields of `state_type` in their order)."""
-        h, kind = self.hidden_size, self.state_type
-        kernel = params.recurrent_kernel
-        xp = namespace(kernel, *slopes)
-        unit = xp.eye(self.state_size, dtype=kernel.dtype)
-        from_h = xp.concat([kernel, xp.zeros((self.state_size - h, kernel.shape[1]), dtype=kernel.dtype)])
-        columns = self.spread(_for_rows(slopes), kind(*blocks(unit, h)), from_h, None)
-        return xp.swapaxes(xp.concat(columns, axis=-1), -1, -2)
+        xp = namespace(*params, *slopes)
+        unit = xp.eye(self.state_size, dtype=params[0].dtype)
+        columns = self.push(params, _for_rows(slopes), self.state_type(*blocks(unit, self.hidden_size)), None)
+        return _matrix(columns)
+
+    def input_jacobian(self, params: Any, slopes: Any) -> Array:
+        """∂s_t/∂x_t, [*batch, S, D], of the joint state."""
+        unit = namespace(*params, *slopes).eye(self.input_size, dtype=params[0].dtype)
+        return _matrix(self.push(params, _for_rows(slopes), None, unit))
 
     def newton_step(self, params: Any, slopes: Any, residual: Any) -> Any:
         """Newton's step to a fixed point: (I − J)⁻¹ times the residual F(s) − s, fields [*batch, H]."""
@@ -274,55 +323,93 @@ class Cell(ABC):
         matrix = xp.eye(self.state_size, dtype=jacobian.dtype) - jacobian
         return self.state_type(*blocks(solve(matrix, xp.concat(residual, axis=-1)), self.hidden_size))
 
-    def input_jacobian(self, params: Any, slopes: Any) -> Array:
-        """∂s_t/∂x_t, [*batch, S, D], of the joint state."""
-        kernel = params.input_kernel
-        xp = namespace(kernel, *slopes)
-        zero = xp.zeros((self.input_size, self.hidden_size), dtype=kernel.dtype)
-        from_h = xp.zeros((self.input_size, params.recurrent_kernel.shape[1]), dtype=kernel.dtype)
-        tangent = self.state_type(*(zero for _ in self.state_type._fields))
-        columns = self.spread(_for_rows(slopes), tangent, from_h, kernel)
-        return xp.swapaxes(xp.concat(columns, axis=-1), -1, -2)
+    # ------------------------------------------------------------------------------------ backward
+
+    def transposed(self, params: Any) -> Any:
+        """What a loop that walks back prepares once: the recurrent kernel's transpose, in most cells."""
+        return self.recurrence.transposed(params)
+
+    def pull(self, transposed: Any, slopes: Any, cotangent: Any) -> tuple[Any, Array]:
+        """A cotangent of the state after, pulled back to the state before; and the one of a_t."""
+        total = self.total_cotangent(slopes, cotangent)
+        d_a = self._preactivation_cotangent(transposed, slopes, total)
+        through = self.recurrence.back(transposed, slopes, d_a)
+        straight = self._straight(slopes, total)
+        return self._state({field: plus(straight[field], through.get(field)) for field in straight}, total), d_a
+
+    def total_cotangent(self, slopes: Any, cotangent: Any) -> Any:
+        """∂L/∂(each state field), its ways through the other fields of the same step included.
+
+        The cotangent of the joint state takes its fields as independent coordinates; this one does not.
+        """
+        total = cotangent._asdict()
+        for name, (into, source) in self.layout.from_after.items():
+            total[source] = total[source] + total[into] * getattr(slopes, name)
+        return self.state_type(**total)
+
+    def straight(self, slopes: Any, cotangent: Any) -> Any:
+        """The part of `pull` that passes no pre-activation: what the old state gets directly."""
+        total = self.total_cotangent(slopes, cotangent)
+        return self._state(self._straight(slopes, total), total)
+
+    def preactivation_cotangent(self, transposed: Any, slopes: Any, cotangent: Any) -> Array:
+        """The cotangent of the pre-activations a_t, [*batch, blocks·H], alone."""
+        return self._preactivation_cotangent(transposed, slopes, self.total_cotangent(slopes, cotangent))
+
+    def ways(self, transposed: Any, slopes: Any, a_cotangent: Array) -> dict[str, Any]:
+        """The part of `pull` that passes each block of pre-activations, as a cotangent of the state before."""
+        like = self.state_type(*(a_cotangent[..., : self.hidden_size] for _ in self.state_type._fields))
+        found = self.recurrence.ways(transposed, slopes, a_cotangent)
+        fields = self.state_type._fields
+        return {
+            name: self._state({field: way.get(field) for field in fields}, like)
+            for name, way in zip(self.way_names, found, strict=True)
+        }
 
     def input_cotangent(self, params: Any, a_cotangent: Array) -> Array:
         """The cotangent of x [*batch, D], from the one of the pre-activations."""
-        return self.sides(a_cotangent)[0] @ params.input_kernel.T
+        return self.recurrence.input_side(a_cotangent) @ params.input_kernel.T
+
+    def parameter_cotangent(self, slopes: Any, before: Any, x: Array, after: Any, a_cotangent: Array) -> Any:
+        """The parameters' cotangent, summed over all leading axes of the arguments."""
+        kind = type(self.parameter_shapes())
+        return kind(**self.recurrence.parameters(slopes, before, x, after, a_cotangent))
+
+    def _straight(self, slopes: Any, total: Any) -> dict[str, Any]:
+        """`straight` from the total cotangent, field by field; None for a field that gets nothing."""
+        old: dict[str, Any] = dict.fromkeys(self.state_type._fields)
+        for name, (into, source) in self.layout.from_before.items():
+            old[source] = plus(old[source], getattr(total, into) * getattr(slopes, name))
+        return old
+
+    def _preactivation_cotangent(self, transposed: Any, slopes: Any, total: Any) -> Array:
+        layout = self.layout
+        direct: list[Any] = [None] * len(layout.blocks)
+        for name, (into, block) in layout.from_blocks.items():
+            direct[block] = plus(direct[block], getattr(total, into) * getattr(slopes, name))
+        return joined(self.recurrence.cotangent(transposed, slopes, direct))
+
+    def _state(self, fields: dict[str, Any], like: Any = None) -> Any:
+        """A state of these fields; zeros for None, of the form of `like` or of any other field."""
+        known = next((value for value in fields.values() if value is not None), None)
+
+        def value(name: str) -> Array:
+            model = known if like is None else getattr(like, name)
+            return namespace(model).zeros_like(model) if fields[name] is None else fields[name]
+
+        return self.state_type(**{name: value(name) for name in fields})
 
 
-def blocks(packed: Array, size: int) -> tuple[Array, ...]:
-    """The blocks of `size` columns that a packed last axis holds."""
-    return tuple(packed[..., k : k + size] for k in range(0, packed.shape[-1], size))
+def _times(tangent: Array | None, slope: Array) -> Array | None:
+    return None if tangent is None else tangent * slope
+
+
+def _matrix(columns: Any) -> Array:
+    """A Jacobian from the tangents of unit vectors, in rows: fields [*batch, rows, H] -> [*batch, S, rows]."""
+    xp = namespace(*columns)
+    return xp.swapaxes(xp.concat(xp.broadcast_arrays(*columns), axis=-1), -1, -2)
 
 
 def _for_rows(slopes: Any) -> Any:
     """Slopes [*batch, H] as [*batch, 1, H], for tangents [rows, H] or [*batch, rows, H]."""
     return map_tree(lambda x: x[..., None, :], slopes)
-
-
-def one_product(params: Any) -> Callable[[Any, Array], Array]:
-    """`joined` for a = x W + h U + b: [x, h] times [[W], [U]]."""
-    xp = namespace(*params)
-    kernel = materialised(xp.concat([params.input_kernel, params.recurrent_kernel]))
-    return lambda before, x: xp.concat([x, before.hidden], axis=-1) @ kernel + params.bias
-
-
-def outer(left: Array, right: Array) -> Array:
-    """Σ over all leading axes of leftᵀ right: [*n, p], [*n, q] -> [p, q], one matrix product.
-
-    The leading axes are not flattened: one that is split over devices stays split, and each sums its own part.
-    """
-    axes = tuple(range(left.ndim - 1))
-    with np.errstate(invalid="ignore"):  # what left the float range is infinite here, without a warning
-        return namespace(left, right).tensordot(left, right, axes=(axes, axes))
-
-
-def affine_cotangent(x: Array, hidden: Array, a_cotangent: Array) -> tuple[Array, Array, Array]:
-    """The cotangents of W, U and b in a = x W + h U + b; of W and U by one product of [x, h]."""
-    xp = namespace(x, hidden, a_cotangent)
-    joined = outer(xp.concat([x, hidden], axis=-1), a_cotangent)
-    return joined[: x.shape[-1], :], joined[x.shape[-1] :, :], total(a_cotangent)
-
-
-def total(x: Array) -> Array:
-    """Sum over all leading axes: [*n, p] -> [p]."""
-    return namespace(x).sum(x, axis=tuple(range(x.ndim - 1)))

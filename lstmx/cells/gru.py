@@ -1,4 +1,4 @@
-"""The gated recurrent unit whose reset gate acts after the recurrent product, as in PyTorch and cuDNN."""
+"""The gated recurrent unit, with its reset gate after the recurrent product or before it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, activations, namespace, sigmoid_and_slope, tanh_slope
-from lstmx.cells.base import Cell, blocks, outer, total
+from lstmx.cells.base import Cell, Layout
+from lstmx.cells.recurrence import ResetAfter, ResetBefore, blocks
+from lstmx.checks import one_of
 from lstmx.draws import Draws
 
 
@@ -22,6 +24,17 @@ class GRUParams(NamedTuple):
     """b, [3H]; for r and z the sum of the two biases that PyTorch keeps."""
     candidate_bias: Array
     """b_q, [H]: the recurrent bias of the candidate, inside the product with the reset gate."""
+
+
+class ResetBeforeParams(NamedTuple):
+    """Parameters with reset before the product, which leaves the candidate one bias; blocks as above."""
+
+    input_kernel: Array
+    """W, [D, 3H]."""
+    recurrent_kernel: Array
+    """U, [H, 3H]."""
+    bias: Array
+    """b, [3H]."""
 
 
 class GRUState(NamedTuple):
@@ -40,134 +53,125 @@ class GRUGates(NamedTuple):
 
 
 class GRUSlopes(NamedTuple):
-    """Factors of the one-step Jacobian: ∂h_t/∂a_t for the four blocks r, z, n, q, and the straight way."""
+    """Factors of the one-step Jacobian; None for those of the other kind of reset."""
 
-    reset: Array
     update: Array
+    """∂h_t/∂a_z."""
     candidate: Array
-    recurrent: Array
+    """∂h_t/∂a_n."""
     carry: Array
     """∂h_t/∂h_{t-1} at fixed pre-activations: the update gate."""
+    reset: Array
+    """Reset after the product: ∂h_t/∂a_r. Before it: ∂(r ∘ h)/∂a_r."""
+    recurrent: Array | None = None
+    """Reset after the product: ∂h_t/∂q."""
+    share: Array | None = None
+    """Reset before the product: ∂(r ∘ h)/∂h, the reset gate."""
 
 
-@dataclass(frozen=True)
+_AFTER = Layout(
+    blocks=("reset_gate", "update_gate", "candidate", "recurrent"),
+    gates={"reset_gate": (0, 1), "update_gate": (1, 1)},
+    retention_gate="update_gate",
+    from_blocks={
+        "reset": ("hidden", 0),
+        "update": ("hidden", 1),
+        "candidate": ("hidden", 2),
+        "recurrent": ("hidden", 3),
+    },
+    from_before={"carry": ("hidden", "hidden")},
+    from_after={},
+)
+_BEFORE = _AFTER._replace(
+    blocks=("reset_gate", "update_gate", "candidate"),
+    from_blocks={"update": ("hidden", 1), "candidate": ("hidden", 2)},
+)
+
+
+@dataclass(frozen=True, repr=False)
 class GRU(Cell):
-    """Gated recurrent unit, reset after the recurrent product.
+    """Gated recurrent unit.
 
         r, z = σ(x W_r + h U_r + b_r), σ(x W_z + h U_z + b_z)
-        q = h U_n + b_q;  n = tanh(x W_n + b_n + r ∘ q)
+        q = h U_n + b_q;  n = tanh(x W_n + b_n + r ∘ q)        reset="after"
+                          n = tanh(x W_n + b_n + (r ∘ h) U_n)  reset="before"
         h_t = (1 − z) ∘ n + z ∘ h_{t-1}
 
-    The pre-activations are packed in four blocks: a_r, a_z, a_n = x W_n + b_n (its input side), and q. Here
-    z is the share of the old state that is kept; some texts call 1 − z the update gate.
+    The pre-activations are packed in blocks: a_r, a_z, a_n, and for reset after the product q, which a_n is then
+    without. Here z is the share of the old state that is kept; some texts call 1 − z the update gate.
 
     Attributes:
         input_size: number of features D of x_t.
         hidden_size: number of units H.
+        reset: "after" for the unit of PyTorch and cuDNN, "before" for that of Cho et al.
 
     References:
         Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
-        translation", EMNLP 2014, for the unit; the equations above are those of `torch.nn.GRU`.
+        translation", EMNLP 2014, for the unit; the equations of reset after the product are those of
+        `torch.nn.GRU`.
     """
 
     input_size: int
     hidden_size: int
+    reset: str = "after"
 
-    state_type: ClassVar[type] = GRUState
     gate_type: ClassVar[type] = GRUGates
-    gate_blocks: ClassVar[dict[str, int]] = {"reset_gate": 0, "update_gate": 1}
-    preactivation_blocks: ClassVar[int] = 4
-    retention_gate: ClassVar[str | None] = "update_gate"
 
-    def parameter_shapes(self) -> GRUParams:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("reset", self.reset, ("after", "before"))
+
+    @property
+    def state_type(self) -> type[Any]:
+        return GRUState
+
+    @property
+    def layout(self) -> Layout:
+        return _AFTER if self.reset == "after" else _BEFORE
+
+    @property
+    def recurrence(self) -> Any:
+        return (ResetAfter if self.reset == "after" else ResetBefore)(self.hidden_size)
+
+    def parameter_shapes(self) -> Any:
         d, h = self.input_size, self.hidden_size
-        return GRUParams((d, 3 * h), (h, 3 * h), (3 * h,), (h,))
+        shared = (d, 3 * h), (h, 3 * h), (3 * h,)
+        return GRUParams(*shared, (h,)) if self.reset == "after" else ResetBeforeParams(*shared)
 
-    def draw(self, draws: Draws, dtype: Any) -> GRUParams:
+    def draw(self, draws: Draws, dtype: Any) -> Any:
         d, h, xp = self.input_size, self.hidden_size, draws.xp
-        return GRUParams(
+        shared = (
             draws.glorot_uniform(d, h, 3, dtype),
             draws.orthogonal(h, 3, dtype),
             xp.zeros(3 * h, dtype=dtype),
-            xp.zeros(h, dtype=dtype),
+        )
+        return (
+            GRUParams(*shared, xp.zeros(h, dtype=dtype)) if self.reset == "after" else ResetBeforeParams(*shared)
         )
 
-    def drive(self, params: GRUParams, x: Array) -> Array:
-        xp = namespace(params.bias, x)
-        from_x = x @ params.input_kernel + params.bias
-        q = xp.broadcast_to(params.candidate_bias, (*from_x.shape[:-1], self.hidden_size))
-        return xp.concat([from_x, q], axis=-1)
-
-    def driven(self, params: GRUParams, before: GRUState, drive: Array) -> Array:
-        xp = namespace(drive, before.hidden)
-        r, z, n, q = blocks(drive, self.hidden_size)
-        r_h, z_h, q_h = blocks(before.hidden @ params.recurrent_kernel, self.hidden_size)
-        return xp.concat([r + r_h, z + z_h, n, q + q_h], axis=-1)
-
     def gates(self, a: Array) -> GRUGates:
-        xp = namespace(a)
-        r, z = activations(a[..., : 2 * self.hidden_size], self.hidden_size)
-        n, q = blocks(a[..., 2 * self.hidden_size :], self.hidden_size)
-        return GRUGates(r, z, xp.tanh(n + r * q))
+        xp, h = namespace(a), self.hidden_size
+        r, z = activations(a[..., : 2 * h], h)
+        n = a[..., 2 * h : 3 * h]
+        return GRUGates(r, z, xp.tanh(n + r * a[..., 3 * h :] if self.reset == "after" else n))
 
     def update(self, before: GRUState, a: Array) -> GRUState:
         _, z, n = self.gates(a)
         return GRUState((1 - z) * n + z * before.hidden)
 
-    def linearise(self, before: GRUState, a: Array, after: GRUState) -> GRUSlopes:
-        del after
+    def linearise(self, params: Any, before: GRUState, a: Array, after: GRUState) -> GRUSlopes:
+        del params, after
         xp = namespace(a, before.hidden)
-        a_r, a_z, a_n, q = blocks(a, self.hidden_size)
+        a_r, a_z, n, *q = blocks(a, self.hidden_size)
         r, r_slope = sigmoid_and_slope(xp, a_r)
         z, z_slope = sigmoid_and_slope(xp, a_z)
-        n = a_n + r * q
+        n = n + r * q[0] if q else n
         candidate = sigmoid_and_slope(xp, -a_z)[0] * tanh_slope(xp, n)
-        return GRUSlopes(
-            reset=candidate * q * r_slope,
-            update=(before.hidden - xp.tanh(n)) * z_slope,
-            candidate=candidate,
-            recurrent=candidate * r,
-            carry=z,
-        )
-
-    def total_cotangent(self, slopes: GRUSlopes, cotangent: GRUState) -> GRUState:
-        del slopes
-        return cotangent
-
-    def straight(self, slopes: GRUSlopes, cotangent: GRUState) -> GRUState:
-        return GRUState(cotangent.hidden * slopes.carry)
-
-    def preactivation_cotangent(self, slopes: GRUSlopes, cotangent: GRUState) -> Array:
-        d_h = cotangent.hidden
-        return namespace(d_h, slopes.carry).concat(
-            [d_h * slopes.reset, d_h * slopes.update, d_h * slopes.candidate, d_h * slopes.recurrent], axis=-1
-        )
-
-    def pull(self, transposed: Array, slopes: GRUSlopes, cotangent: GRUState) -> tuple[GRUState, Array]:
-        d_a = self.preactivation_cotangent(slopes, cotangent)
-        _, from_h = self.sides(d_a)
-        return GRUState(cotangent.hidden * slopes.carry + from_h @ transposed), d_a
-
-    def spread(self, slopes: GRUSlopes, tangent: GRUState, from_h: Array, from_x: Array | None) -> GRUState:
-        r, z, q = blocks(from_h, self.hidden_size)
-        straight = slopes.carry * tangent.hidden
-        d_h = straight + slopes.reset * r + slopes.update * z + slopes.recurrent * q
-        if from_x is not None:
-            r, z, n = blocks(from_x, self.hidden_size)
-            d_h = d_h + slopes.reset * r + slopes.update * z + slopes.candidate * n
-        return GRUState(d_h)
+        update = (before.hidden - xp.tanh(n)) * z_slope
+        if q:
+            return GRUSlopes(update, candidate, z, candidate * q[0] * r_slope, recurrent=candidate * r)
+        return GRUSlopes(update, candidate, z, before.hidden * r_slope, share=r)
 
     def critical_gain(self, biases: dict[str, float]) -> float:
         # At zero ∂h has the eigenvalues z + (1 − z) r eig(U_n): 1 is crossed whatever z is.
         return 1 + math.exp(-biases["reset_gate"])
-
-    def sides(self, a_cotangent: Array) -> tuple[Array, Array]:
-        r, z, _, q = blocks(a_cotangent, self.hidden_size)
-        recurrent = namespace(a_cotangent).concat([r, z, q], axis=-1)
-        return a_cotangent[..., : 3 * self.hidden_size], recurrent
-
-    def parameter_cotangent(self, hidden_before: Array, x: Array, a_cotangent: Array) -> GRUParams:
-        from_x, from_h = self.sides(a_cotangent)
-        bias = total(a_cotangent)
-        split = 3 * self.hidden_size
-        return GRUParams(outer(x, from_x), outer(hidden_before, from_h), bias[:split], bias[split:])

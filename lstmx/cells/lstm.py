@@ -1,20 +1,35 @@
-"""The LSTM with a forget gate: today's frameworks' LSTM, without peepholes."""
+"""The LSTM and its variants: today's frameworks' LSTM unless options say otherwise."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, activations, log, namespace, sigmoid_and_slope, solve, tanh_slope
-from lstmx.cells.base import Cell, affine_cotangent, blocks, one_product
-from lstmx.checks import finite_number
+from lstmx.cells.base import Cell, Layout
+from lstmx.cells.peepholes import Completed
+from lstmx.cells.recurrence import Affine, blocks, plus
+from lstmx.checks import finite_number, flag, one_of
 from lstmx.draws import Draws
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "V": {"peepholes": True},
+    "NIG": {"peepholes": True, "input_gate": False},
+    "NFG": {"peepholes": True, "forget_gate": False},
+    "NOG": {"peepholes": True, "output_gate": False},
+    "NIAF": {"peepholes": True, "candidate_activation": "identity"},
+    "NOAF": {"peepholes": True, "output_activation": "identity"},
+    "CIFG": {"peepholes": True, "coupled": True},
+    "NP": {},
+    "FGR": {"peepholes": True, "full_gate_recurrence": True},
+}
 
 
 class LSTMParams(NamedTuple):
-    """Parameters; column blocks i, f, g, o (input gate, forget gate, candidate, output gate)."""
+    """Parameters; column blocks i, f, g, o (input gate, forget gate, candidate, output gate), those there are."""
 
     input_kernel: Array
     """W, [D, 4H]."""
@@ -22,6 +37,18 @@ class LSTMParams(NamedTuple):
     """U, [H, 4H]."""
     bias: Array
     """b, [4H]."""
+
+
+class LSTMVariantParams(NamedTuple):
+    """Parameters of an LSTM with peepholes or gate recurrence; the first three are those of `LSTMParams`."""
+
+    input_kernel: Array
+    recurrent_kernel: Array
+    bias: Array
+    peephole: Array | None = None
+    """p, [3H]: blocks i, f, o, those there are; None without peepholes."""
+    gate_kernel: Array | None = None
+    """R, [3H, 3H]: from the gates i, f, o of the step before to these gates; None without gate recurrence."""
 
 
 class LSTMState(NamedTuple):
@@ -33,8 +60,18 @@ class LSTMState(NamedTuple):
     """c_t, [*batch, H]."""
 
 
+class GateRecurrentState(NamedTuple):
+    """State (h, c, i, f, o) of an LSTM with full gate recurrence, each [*batch, H]."""
+
+    hidden: Array
+    cell: Array
+    input_gate: Array
+    forget_gate: Array
+    output_gate: Array
+
+
 class LSTMGates(NamedTuple):
-    """Gate activations; the candidate is no gate: it lies in [−1, 1]."""
+    """Gate activations, 1 for a gate that is left out; the candidate is no gate: with tanh it lies in [−1, 1]."""
 
     input_gate: Array
     forget_gate: Array
@@ -43,150 +80,326 @@ class LSTMGates(NamedTuple):
 
 
 class LSTMSlopes(NamedTuple):
-    """Factors of the one-step Jacobian: ∂c_t/∂a_t for three blocks, ∂h_t/∂a_t for the last, and two more."""
+    """Factors of the one-step Jacobian; None for those of a gate that is left out."""
 
-    input: Array
-    forget: Array
+    input: Array | None
+    """∂c_t/∂a_i; with coupled gates the way through f is part of it."""
+    forget: Array | None
+    """∂c_t/∂a_f."""
     candidate: Array
-    output: Array
+    """∂c_t/∂a_g."""
+    output: Array | None
+    """∂h_t/∂a_o."""
     carry: Array
-    """∂c_t/∂c_{t-1} at fixed h_{t-1}: the forget gate."""
+    """∂c_t/∂c_{t-1} at fixed pre-activations: the forget gate."""
     readout: Array
-    """∂h_t/∂c_t at fixed output gate."""
+    """∂h_t/∂c_t, the way through a peephole to the output gate included."""
+    input_gate: Array | None = None
+    """∂i_t/∂a_i, where the gates are part of the state; so the next two."""
+    forget_gate: Array | None = None
+    output_gate: Array | None = None
+    seen: Array | None = None
+    """∂o_t/∂c_t through the peephole, where the gates are part of the state."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LSTM(Cell):
-    """Long short-term memory with input, forget and output gate, no peepholes.
+    """Long short-term memory.
 
         a = x W + h U + b                     blocks i, f, g, o
         i, f, o = σ(a_i), σ(a_f), σ(a_o);     g = tanh(a_g)
         c_t = f ∘ c_{t-1} + i ∘ g
         h_t = o ∘ tanh(c_t)
 
+    Without options this is the LSTM of today's frameworks, which is the "NP" (no peepholes) of Greff et al.; their
+    vanilla LSTM has peepholes. `LSTM.variant` gives their nine by name.
+
     Attributes:
         input_size: number of features D of x_t.
         hidden_size: number of units H.
-        forget_bias: value that `init` stores in the forget block of the bias; nothing is added at run time.
+        forget_bias: value that `init` stores as the forget gate's bias (as its negative for the input gate's where
+            the two are coupled); nothing is added at run time. Without a forget gate it has no place.
+        peepholes: gates see the cell state: a_i and a_f get p_i ∘ c_{t-1} and p_f ∘ c_{t-1}, and a_o gets
+            p_o ∘ c_t. `init` sets them to 0.
+        coupled: f = 1 − i; there is no block f.
+        input_gate: False for i = 1.
+        forget_gate: False for f = 1, the LSTM of 1997.
+        output_gate: False for o = 1.
+        candidate_activation: of g, "tanh" or "identity".
+        output_activation: of c_t in h_t, "tanh" or "identity".
+        full_gate_recurrence: a_i, a_f and a_o get (i, f, o)_{t-1} R as well; the gates are part of the state, and
+            are 0 in the zero state. It takes all three gates.
+
+    Raises:
+        ValueError: options that exclude each other, or another word or number than those above.
 
     References:
         Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997.
         Gers, Schmidhuber & Cummins, "Learning to forget", Neural Computation 12(10), 2000.
+        Gers & Schmidhuber, "Recurrent nets that time and count", IJCNN 2000, for peepholes.
+        Greff, Srivastava, Koutník, Steunebrink & Schmidhuber, "LSTM: a search space odyssey", IEEE Transactions on
+        Neural Networks and Learning Systems 28(10), 2017 (arXiv 1503.04069), for the variants.
     """
 
     input_size: int
     hidden_size: int
     forget_bias: float = 1.0
+    peepholes: bool = False
+    coupled: bool = False
+    input_gate: bool = True
+    forget_gate: bool = True
+    output_gate: bool = True
+    candidate_activation: str = "tanh"
+    output_activation: str = "tanh"
+    full_gate_recurrence: bool = False
 
-    state_type: ClassVar[type] = LSTMState
     gate_type: ClassVar[type] = LSTMGates
-    gate_blocks: ClassVar[dict[str, int]] = {"input_gate": 0, "forget_gate": 1, "output_gate": 3}
-    preactivation_blocks: ClassVar[int] = 4
-    retention_gate: ClassVar[str | None] = "forget_gate"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         finite_number("forget_bias", self.forget_bias)
         object.__setattr__(self, "forget_bias", float(self.forget_bias))  # of NumPy's numbers, too
+        gates = ("input_gate", "forget_gate", "output_gate")
+        for name in ("peepholes", "coupled", *gates, "full_gate_recurrence"):
+            flag(name, getattr(self, name))
+        for name in ("candidate_activation", "output_activation"):
+            one_of(name, getattr(self, name), ("tanh", "identity"))
+        missing = [name for name in gates if not getattr(self, name)]
+        if self.coupled and set(missing) & {"input_gate", "forget_gate"}:
+            raise ValueError(
+                f"coupled=True ties the forget gate to the input gate; {missing[0]}=False takes one away"
+            )
+        if self.full_gate_recurrence and (missing or self.coupled):
+            option = "coupled=True" if self.coupled else f"{missing[0]}=False"
+            raise ValueError(f"full_gate_recurrence=True needs three gates of their own; {option} leaves fewer")
 
-    def parameter_shapes(self) -> LSTMParams:
-        d, h = self.input_size, self.hidden_size
-        return LSTMParams((d, 4 * h), (h, 4 * h), (4 * h,))
+    @staticmethod
+    def variant(name: str, input_size: int, hidden_size: int, forget_bias: float = 1.0) -> LSTM:
+        """One of the nine LSTMs of Greff et al. (2017).
 
-    def draw(self, draws: Draws, dtype: Any) -> LSTMParams:
-        d, h, xp = self.input_size, self.hidden_size, draws.xp
-        zeros = xp.zeros(h, dtype=dtype)
-        return LSTMParams(
-            draws.glorot_uniform(d, h, 4, dtype),
-            draws.orthogonal(h, 4, dtype),
-            xp.concat([zeros, xp.full(h, self.forget_bias, dtype=dtype), zeros, zeros]),
+        - "V": vanilla, with peepholes. All others but "NP" have them, too.
+        - "NIG", "NFG", "NOG": no input, forget or output gate.
+        - "NIAF", "NOAF": no activation function of the input (the candidate), or of the output.
+        - "CIFG": coupled input and forget gate, f = 1 − i.
+        - "NP": no peepholes. This is the LSTM of today's frameworks, and `LSTM(...)` without options.
+        - "FGR": full gate recurrence.
+
+        Args:
+            name: one of the nine words.
+            input_size: number of features D of x_t.
+            hidden_size: number of units H.
+            forget_bias: as for `LSTM`.
+
+        Raises:
+            ValueError: another word.
+
+        Example:
+            >>> import lstmx
+            >>> lstmx.LSTM.variant("NP", input_size=3, hidden_size=8) == lstmx.LSTM(3, 8)
+            True
+        """
+        one_of("name", name, tuple(VARIANTS))
+        return LSTM(input_size, hidden_size, forget_bias, **VARIANTS[name])
+
+    # --------------------------------------------------------------------------------------- structure
+
+    @property
+    def state_type(self) -> type[Any]:
+        return GateRecurrentState if self.full_gate_recurrence else LSTMState
+
+    @property
+    def layout(self) -> Layout:
+        return _layout(self)
+
+    @property
+    def recurrence(self) -> Any:
+        if self.peepholes or self.full_gate_recurrence:
+            return Completed(self.hidden_size, self.layout.blocks, self.peepholes, self.full_gate_recurrence)
+        return Affine(self.hidden_size)
+
+    @property
+    def bounded(self) -> bool:
+        return self.forget_gate and self.output_activation == "tanh" and not self.peepholes
+
+    def parameter_shapes(self) -> Any:
+        d, h, count = self.input_size, self.hidden_size, len(self.layout.blocks)
+        affine = (d, count * h), (h, count * h), (count * h,)
+        if not (self.peepholes or self.full_gate_recurrence):
+            return LSTMParams(*affine)
+        return LSTMVariantParams(
+            *affine,
+            ((count - 1) * h,) if self.peepholes else None,
+            (3 * h, 3 * h) if self.full_gate_recurrence else None,
         )
 
-    def drive(self, params: LSTMParams, x: Array) -> Array:
-        return x @ params.input_kernel + params.bias
+    def draw(self, draws: Draws, dtype: Any) -> Any:
+        h, xp, shapes = self.hidden_size, draws.xp, self.parameter_shapes()
+        count, zeros = len(self.layout.blocks), xp.zeros(h, dtype=dtype)
+        place, bias = self.layout.gates["forget_gate"], [zeros] * count
+        if place is not None:
+            bias[place[0]] = xp.full(h, place[1] * self.forget_bias, dtype=dtype)
+        affine = (
+            draws.glorot_uniform(self.input_size, h, count, dtype),
+            draws.orthogonal(h, count, dtype),
+            xp.concat(bias),
+        )
+        if isinstance(shapes, LSTMParams):
+            return LSTMParams(*affine)
+        return LSTMVariantParams(
+            *affine,
+            xp.zeros(shapes.peephole, dtype=dtype) if self.peepholes else None,
+            draws.glorot_uniform(3 * h, h, 3, dtype) if self.full_gate_recurrence else None,
+        )
 
-    def driven(self, params: LSTMParams, before: LSTMState, drive: Array) -> Array:
-        return drive + before.hidden @ params.recurrent_kernel
+    # --------------------------------------------------------------------------------------- equations
 
-    def joined(self, params: LSTMParams) -> Callable[[LSTMState, Array], Array]:
-        return one_product(params)
+    def driven(self, params: Any, before: Any, drive: Array) -> Array:
+        return self._with_output_peephole(params, before, self.recurrence.driven(params, before, drive))
+
+    def joined(self, params: LSTMParams) -> Callable[[Any, Array], Array]:
+        preactivations = self.recurrence.joined(params)
+        if not self.peepholes:
+            return preactivations
+        return lambda before, x: self._with_output_peephole(params, before, preactivations(before, x))
+
+    def _with_output_peephole(self, params: Any, before: Any, a: Array) -> Array:
+        """The pre-activations with p_o ∘ c_t, for which c_t is computed from the others."""
+        if not (self.peepholes and self.output_gate):
+            return a
+        h = self.hidden_size
+        i, f, g, _ = self.gates(a)
+        seen = params.peephole[-h:] * (f * before.cell + i * g)
+        return namespace(a, seen).concat([a[..., :-h], a[..., -h:] + seen], axis=-1)
 
     def gates(self, a: Array) -> LSTMGates:
-        return LSTMGates(*activations(a, self.hidden_size, tanh=(2,)))
+        names, identity = self.layout.blocks, self.candidate_activation == "identity"
+        at = names.index("candidate")
+        kinds = {"linear" if identity else "tanh": (at,)}
+        made = dict(zip(names, activations(a, self.hidden_size, **kinds), strict=True))
+        one = None if len(made) == 4 else namespace(a).ones_like(made["candidate"])
+        if self.coupled:
+            made["forget_gate"] = 1 - made["input_gate"]
+        return LSTMGates(*(made.get(name, one) for name in LSTMGates._fields))
 
-    def update(self, before: LSTMState, a: Array) -> LSTMState:
-        xp = namespace(a, before.cell)
+    def update(self, before: Any, a: Array) -> Any:
         i, f, g, o = self.gates(a)
         c = f * before.cell + i * g
-        return LSTMState(o * xp.tanh(c), c)
+        h = o * (namespace(a, c).tanh(c) if self.output_activation == "tanh" else c)
+        return GateRecurrentState(h, c, i, f, o) if self.full_gate_recurrence else LSTMState(h, c)
 
-    def linearise(self, before: LSTMState, a: Array, after: LSTMState) -> LSTMSlopes:
+    def linearise(self, params: Any, before: Any, a: Array, after: Any) -> LSTMSlopes:
         xp = namespace(a, after.cell)
-        a_i, a_f, a_g, a_o = blocks(a, self.hidden_size)
-        i, i_slope = sigmoid_and_slope(xp, a_i)
-        f, f_slope = sigmoid_and_slope(xp, a_f)
-        o, o_slope = sigmoid_and_slope(xp, a_o)
-        return LSTMSlopes(
-            input=xp.tanh(a_g) * i_slope,
-            forget=before.cell * f_slope,
-            candidate=i * tanh_slope(xp, a_g),
-            output=xp.tanh(after.cell) * o_slope,
+        part = dict(zip(self.layout.blocks, blocks(a, self.hidden_size), strict=True))
+        one = xp.ones_like(after.cell)
+        logits = {name: part.get(name) for name in LSTMGates._fields}
+        (i, i_slope), (f, f_slope), (o, o_slope) = (
+            (one, None) if logits[name] is None else sigmoid_and_slope(xp, logits[name])
+            for name in ("input_gate", "forget_gate", "output_gate")
+        )
+        (g, g_slope), (out, out_slope) = (
+            (xp.tanh(x), tanh_slope(xp, x)) if kind == "tanh" else (x, one)
+            for x, kind in (
+                (part["candidate"], self.candidate_activation),
+                (after.cell, self.output_activation),
+            )
+        )
+        if self.coupled:
+            f = sigmoid_and_slope(xp, -part["input_gate"])[0]
+        into = g - before.cell if self.coupled else g
+        output = None if o_slope is None else out * o_slope
+        readout = o * out_slope
+        if self.peepholes and output is not None:
+            readout = readout + output * params.peephole[-self.hidden_size :]
+        made = LSTMSlopes(
+            input=None if i_slope is None else into * i_slope,
+            forget=None if f_slope is None else before.cell * f_slope,
+            candidate=i * g_slope,
+            output=output,
             carry=f,
-            readout=o * tanh_slope(xp, after.cell),
+            readout=readout,
         )
+        if self.full_gate_recurrence:
+            made = made._replace(input_gate=i_slope, forget_gate=f_slope, output_gate=o_slope)
+            if self.peepholes:
+                made = made._replace(seen=o_slope * params.peephole[-self.hidden_size :])
+        return made
 
-    def total_cotangent(self, slopes: LSTMSlopes, cotangent: LSTMState) -> LSTMState:
-        return LSTMState(cotangent.hidden, cotangent.cell + cotangent.hidden * slopes.readout)
+    # ------------------------------------------------------------------------------- closed forms
 
-    def straight(self, slopes: LSTMSlopes, cotangent: LSTMState) -> LSTMState:
-        d_h, d_c = self.total_cotangent(slopes, cotangent)
-        return LSTMState(0 * d_h, d_c * slopes.carry)
-
-    def preactivation_cotangent(self, slopes: LSTMSlopes, cotangent: LSTMState) -> Array:
-        d_h, d_c = self.total_cotangent(slopes, cotangent)
-        return namespace(d_h, d_c, slopes.carry).concat(
-            [d_c * slopes.input, d_c * slopes.forget, d_c * slopes.candidate, d_h * slopes.output], axis=-1
-        )
-
-    def pull(self, transposed: Array, slopes: LSTMSlopes, cotangent: LSTMState) -> tuple[LSTMState, Array]:
-        d_a = self.preactivation_cotangent(slopes, cotangent)
-        d_c = self.total_cotangent(slopes, cotangent).cell
-        return LSTMState(d_a @ transposed, d_c * slopes.carry), d_a
-
-    def spread(self, slopes: LSTMSlopes, tangent: LSTMState, from_h: Array, from_x: Array | None) -> LSTMState:
-        i, f, g, o = blocks(from_h if from_x is None else from_h + from_x, self.hidden_size)
-        d_c = slopes.carry * tangent.cell + slopes.input * i + slopes.forget * f + slopes.candidate * g
-        return LSTMState(slopes.readout * d_c + slopes.output * o, d_c)
-
-    def log_determinant(self, params: LSTMParams, slopes: LSTMSlopes) -> Array:
+    def log_determinant(self, params: Any, slopes: LSTMSlopes) -> Array | None:
         # With c as the pivot, what is left for h is ∂h_t/∂h_{t-1} along the output gate alone.
+        if self.full_gate_recurrence:
+            return None
         xp = namespace(*slopes, *params)
-        output_kernel = params.recurrent_kernel[:, 3 * self.hidden_size :]
-        own = log(slopes.carry) + log(xp.abs(slopes.output))
+        if slopes.output is None:
+            return xp.full_like(slopes.carry[..., 0], -math.inf)
+        output_kernel = params.recurrent_kernel[:, -self.hidden_size :]
+        own = log(xp.abs(self._carried(params, slopes))) + log(xp.abs(slopes.output))
         return xp.sum(own, axis=-1) + xp.linalg.slogdet(output_kernel)[1]
 
-    def newton_step(self, params: LSTMParams, slopes: LSTMSlopes, residual: LSTMState) -> LSTMState:
+    def newton_step(self, params: Any, slopes: LSTMSlopes, residual: Any) -> Any:
         # ∂c/∂c is diagonal: with c eliminated, a system of H unknowns is left.
+        if self.full_gate_recurrence or not self.forget_gate:  # without a forget gate 1 − ∂c/∂c may be 0
+            return super().newton_step(params, slopes, residual)
         xp, h = namespace(*params, *slopes), self.hidden_size
-        i, f, g, o = (xp.swapaxes(block, 0, 1) for block in blocks(params.recurrent_kernel, h))
+        kernels = [xp.swapaxes(block, 0, 1) for block in blocks(params.recurrent_kernel, h)]
 
-        def rows(slope: Array, block: Array) -> Array:
-            return slope[..., :, None] * block
+        def rows(field: str) -> Any:
+            wires = self.layout.from_blocks.items()
+            return plus(
+                *(getattr(slopes, name)[..., :, None] * kernels[k] for name, (to, k) in wires if to == field)
+            )
 
-        cell = rows(slopes.input, i) + rows(slopes.forget, f) + rows(slopes.candidate, g)
-        leak = 1 - slopes.carry
-        matrix = xp.eye(h, dtype=o.dtype) - rows(slopes.output, o) - rows(slopes.readout / leak, cell)
-        handed = slopes.readout * slopes.carry * residual.cell / leak
+        cell, carry = rows("cell"), self._carried(params, slopes)
+        leak = 1 - carry
+        own = rows("hidden")
+        matrix = xp.eye(h, dtype=carry.dtype) - (slopes.readout / leak)[..., :, None] * cell
+        matrix = matrix if own is None else matrix - own
+        handed = slopes.readout * carry * residual.cell / leak
         d_h = solve(matrix, residual.hidden + handed)
         return LSTMState(d_h, (residual.cell + (cell @ d_h[..., None])[..., 0]) / leak)
 
+    def _carried(self, params: Any, slopes: LSTMSlopes) -> Array:
+        """∂c_t/∂c_{t-1} at fixed h_{t-1}: along the forget gate, and through peepholes."""
+        return plus(slopes.carry, *self.recurrence.seen(params, slopes)) if self.peepholes else slopes.carry
+
     def critical_gain(self, biases: dict[str, float]) -> float:
-        # At zero ∂(h, c) has the eigenvalues σ(b_f) + σ(b_i) σ(b_o) eig(U_g), and H zeros.
-        forget, into, out = (biases[name] for name in ("forget_gate", "input_gate", "output_gate"))
-        return (1 + math.exp(-into)) * (1 + math.exp(-out)) / (1 + math.exp(forget))
+        # At zero ∂(h, c) has the eigenvalues f + i o eig(U_g), and H zeros; peepholes see a state of 0.
+        if self.full_gate_recurrence:
+            raise ValueError("an LSTM with full gate recurrence has no closed form: its zero state is not at rest")
+        into, out = (
+            1 + math.exp(-biases[name]) if name in biases else 1.0 for name in ("input_gate", "output_gate")
+        )
+        if self.coupled:
+            return out  # 1 − f = i
+        return into * out / (1 + math.exp(biases["forget_gate"])) if self.forget_gate else 0.0
 
-    def sides(self, a_cotangent: Array) -> tuple[Array, Array]:
-        return a_cotangent, a_cotangent
 
-    def parameter_cotangent(self, hidden_before: Array, x: Array, a_cotangent: Array) -> LSTMParams:
-        return LSTMParams(*affine_cotangent(x, hidden_before, a_cotangent))
+@functools.cache
+def _layout(cell: LSTM) -> Layout:
+    names = {
+        "input_gate": cell.input_gate,
+        "forget_gate": cell.forget_gate and not cell.coupled,
+        "candidate": True,
+        "output_gate": cell.output_gate,
+    }
+    own = tuple(name for name, there in names.items() if there)
+    gates: dict[str, Any] = {name: (k, 1) for k, name in enumerate(own) if name != "candidate"}
+    if cell.coupled:
+        gates["forget_gate"] = (0, -1)
+    elif not cell.forget_gate:
+        gates["forget_gate"] = None
+    into = {name: "hidden" if name == "output_gate" else "cell" for name in own}
+    from_blocks = {name.removesuffix("_gate"): (into[name], k) for k, name in enumerate(own)}
+    if cell.full_gate_recurrence:
+        from_blocks |= {name: (name, k) for k, name in enumerate(own) if name != "candidate"}
+    seen = {"seen": ("output_gate", "cell")} if cell.full_gate_recurrence and cell.peepholes else {}
+    order = ("input_gate", "forget_gate", "output_gate")
+    return Layout(
+        blocks=own,
+        gates={name: gates[name] for name in order if name in gates},
+        retention_gate="forget_gate",
+        from_blocks=from_blocks,
+        from_before={"carry": ("cell", "cell")},
+        from_after={"readout": ("hidden", "cell"), **seen},
+    )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, log, namespace, tanh_slope
-from lstmx.cells.base import Cell, affine_cotangent, one_product
+from lstmx.cells.base import Cell, Layout
 from lstmx.checks import one_of
 from lstmx.draws import Draws
 
@@ -42,7 +41,17 @@ class SimpleRNNSlopes(NamedTuple):
     candidate: Array
 
 
-@dataclass(frozen=True)
+_LAYOUT = Layout(
+    blocks=("candidate",),
+    gates={},
+    retention_gate=None,
+    from_blocks={"candidate": ("hidden", 0)},
+    from_before={},
+    from_after={},
+)
+
+
+@dataclass(frozen=True, repr=False)
 class SimpleRNN(Cell):
     """Network of one layer: h_t = φ(x W + h_{t-1} U + b).
 
@@ -62,15 +71,19 @@ class SimpleRNN(Cell):
     hidden_size: int
     activation: str = "tanh"
 
-    state_type: ClassVar[type] = SimpleRNNState
     gate_type: ClassVar[type] = SimpleRNNGates
-    gate_blocks: ClassVar[dict[str, int]] = {}
-    preactivation_blocks: ClassVar[int] = 1
-    retention_gate: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("activation", self.activation, ("tanh", "relu"))
+
+    @property
+    def state_type(self) -> type[Any]:
+        return SimpleRNNState
+
+    @property
+    def layout(self) -> Layout:
+        return _LAYOUT
 
     @property
     def bounded(self) -> bool:
@@ -88,15 +101,6 @@ class SimpleRNN(Cell):
             draws.xp.zeros(h, dtype=dtype),
         )
 
-    def drive(self, params: SimpleRNNParams, x: Array) -> Array:
-        return x @ params.input_kernel + params.bias
-
-    def driven(self, params: SimpleRNNParams, before: SimpleRNNState, drive: Array) -> Array:
-        return drive + before.hidden @ params.recurrent_kernel
-
-    def joined(self, params: SimpleRNNParams) -> Callable[[SimpleRNNState, Array], Array]:
-        return one_product(params)
-
     def gates(self, a: Array) -> SimpleRNNGates:
         xp = namespace(a)
         return SimpleRNNGates(xp.tanh(a) if self.activation == "tanh" else xp.where(a > 0, a, xp.zeros_like(a)))
@@ -105,35 +109,14 @@ class SimpleRNN(Cell):
         del before
         return SimpleRNNState(self.gates(a).candidate)
 
-    def linearise(self, before: SimpleRNNState, a: Array, after: SimpleRNNState) -> SimpleRNNSlopes:
-        del before, after
+    def linearise(
+        self, params: SimpleRNNParams, before: SimpleRNNState, a: Array, after: SimpleRNNState
+    ) -> SimpleRNNSlopes:
+        del params, before, after
         xp = namespace(a)
         if self.activation == "tanh":
             return SimpleRNNSlopes(tanh_slope(xp, a))
         return SimpleRNNSlopes(xp.where(a > 0, xp.ones_like(a), xp.zeros_like(a)))
-
-    def total_cotangent(self, slopes: SimpleRNNSlopes, cotangent: SimpleRNNState) -> SimpleRNNState:
-        del slopes
-        return cotangent
-
-    def straight(self, slopes: SimpleRNNSlopes, cotangent: SimpleRNNState) -> SimpleRNNState:
-        del slopes
-        return SimpleRNNState(0 * cotangent.hidden)
-
-    def preactivation_cotangent(self, slopes: SimpleRNNSlopes, cotangent: SimpleRNNState) -> Array:
-        return cotangent.hidden * slopes.candidate
-
-    def pull(
-        self, transposed: Array, slopes: SimpleRNNSlopes, cotangent: SimpleRNNState
-    ) -> tuple[SimpleRNNState, Array]:
-        d_a = self.preactivation_cotangent(slopes, cotangent)
-        return SimpleRNNState(d_a @ transposed), d_a
-
-    def spread(
-        self, slopes: SimpleRNNSlopes, tangent: SimpleRNNState, from_h: Array, from_x: Array | None
-    ) -> SimpleRNNState:
-        del tangent
-        return SimpleRNNState(slopes.candidate * (from_h if from_x is None else from_h + from_x))
 
     def log_determinant(self, params: SimpleRNNParams, slopes: SimpleRNNSlopes) -> Array:
         xp = namespace(slopes.candidate, params.recurrent_kernel)
@@ -146,9 +129,3 @@ class SimpleRNN(Cell):
                 "a SimpleRNN with ReLU has no derivative at zero, so no gain at which zero gets unstable"
             )
         return 1.0
-
-    def sides(self, a_cotangent: Array) -> tuple[Array, Array]:
-        return a_cotangent, a_cotangent
-
-    def parameter_cotangent(self, hidden_before: Array, x: Array, a_cotangent: Array) -> SimpleRNNParams:
-        return SimpleRNNParams(*affine_cotangent(x, hidden_before, a_cotangent))

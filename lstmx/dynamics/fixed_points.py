@@ -296,7 +296,7 @@ def _apart(found: Any, candidates: Any, distance: float | None) -> tuple[np.ndar
 def _step(cell: Any, params: Any, x: Array, states: Any, jacobian: bool = False) -> tuple[Any, Any]:
     """F(s) of each state, and with `jacobian` J, [N, S, S]."""
     after, a = cell.step(params, states, _inputs(cell, x, states))
-    return after, cell.jacobian(params, cell.linearise(states, a, after)) if jacobian else None
+    return after, cell.jacobian(params, cell.linearise(params, states, a, after)) if jacobian else None
 
 
 def _inputs(cell: Any, x: Array, states: Any) -> Array:
@@ -312,7 +312,7 @@ def _newton(cell: Any, params: Any, x: Array, states: Any, cap: float, steps: in
     def step(states: Any, _: Array) -> tuple[Any, None]:
         after, a = cell.step(params, states, xs)
         residual = map_tree(lambda new, old: new - old, after, states)
-        move = cell.newton_step(params, cell.linearise(states, a, after), residual)
+        move = cell.newton_step(params, cell.linearise(params, states, a, after), residual)
         greatest = functools.reduce(xp.maximum, (xp.max(xp.abs(field), axis=-1) for field in leaves(move)))
         usable = xp.isfinite(greatest)[..., None]
         factor = cap / xp.where(greatest > cap, greatest, xp.full_like(greatest, cap))

@@ -37,16 +37,16 @@ def critical_gain(cell: Any, forget_bias: float | None = None, **biases: float) 
         raise ValueError(
             f"forget_bias is {forget_bias} and forget_gate {biases['forget_gate']}; expected one of them"
         )
-    if "forget_gate" in cell.gate_blocks:
+    own = cell.gate_blocks
+    if "forget_gate" in own and hasattr(cell, "forget_bias"):
         biases = {"forget_gate": cell.forget_bias if forget_bias is None else forget_bias, **biases}
     elif forget_bias is not None:
-        raise ValueError(f"forget_bias is {forget_bias}; a {type(cell).__name__} has no forget gate")
-    unknown = set(biases) - set(cell.gate_blocks)
+        raise ValueError(f"forget_bias is {forget_bias}; {cell} has no forget gate of its own")
+    unknown = set(biases) - set(own)
     if unknown:
         raise ValueError(
-            f"{', '.join(sorted(unknown))}: a {type(cell).__name__} has the gates "
-            f"{', '.join(cell.gate_blocks) or 'none'}"
+            f"{', '.join(sorted(unknown))}: a {type(cell).__name__} has the gates {', '.join(own) or 'none'}"
         )
     for name, value in biases.items():
         finite_number(f"the bias of {name}", value)
-    return cell.critical_gain(dict.fromkeys(cell.gate_blocks, 0.0) | biases)
+    return cell.critical_gain(dict.fromkeys(own, 0.0) | biases)

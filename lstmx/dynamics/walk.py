@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.arrays import Array, jit, leaves, map_tree, namespace, scan
-from lstmx.cells.base import blocks
+from lstmx.cells.recurrence import blocks
 from lstmx.chunks import scan_chunks
 from lstmx.history import History
 

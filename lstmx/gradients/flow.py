@@ -8,11 +8,10 @@ import numpy as np
 
 from lstmx.adjoint import alone, by_segments, pull_by, reverse_chunks, walk_back
 from lstmx.arrays import Array, exp, is_jax, jax, jit, map_tree, namespace, result
-from lstmx.cells.base import blocks
 from lstmx.checks import finite, finite_history, one_of, shaped
 from lstmx.gradients.summary import FlowSummary
 from lstmx.history import History
-from lstmx.scaling import Scaled, log_norm, pack, scaled, times_power, unpack, unscaled
+from lstmx.scaling import Scaled, log_hypot, log_norm, pack, scaled, times_power, unpack, unscaled
 
 
 @result
@@ -136,7 +135,7 @@ def gradient_flow(
         log_norm_cell=rows["fields"].get("cell"),
         log_highway=rows.get("highway"),
         log_parameter_profile=rows["profile"],
-        parameter_alignment=_alignment(history.before.hidden, rows["d_a"], gradient) if everything else None,
+        parameter_alignment=_alignment(rows["pairs"], gradient) if everything else None,
         parameters=gradient,
         hidden=rows["total"].hidden if everything else None,
         cell=getattr(rows["total"], "cell", None) if everything else None,
@@ -196,28 +195,31 @@ def _segment(
     """A stretch of the pass: the carry before it, and what each of its steps leaves."""
     xp = namespace(*params, inputs)
     history = History(cell, params, initial, inputs, states, stored)
-    hand_back = pull_by(cell, params)
+    hand_back, transposed = pull_by(cell, params), cell.transposed(params)
 
     def chunk(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
         (cotangent, straight), gradient = carry
-        before, a = part.before, part.preactivations
-        slopes = cell.linearise(before, a, part.states)
+        before, slopes = part.before, part.slopes
         cotangent, arriving = walk_back(cell, hand_back, slopes, cotangent, injected)
         total = Scaled(cell.total_cotangent(slopes, arriving.value), arriving.exponent)
-        d_a = cell.preactivation_cotangent(slopes, arriving.value)
+        d_a = cell.preactivation_cotangent(transposed, slopes, arriving.value)
         d_a_true = unscaled(Scaled(d_a, arriving.exponent))
-        gradient = map_tree(xp.add, gradient, cell.parameter_cotangent(before.hidden, part.inputs, d_a_true))
+        here = cell.parameter_cotangent(slopes, before, part.inputs, part.states, d_a_true)
+        gradient = map_tree(xp.add, gradient, here)
 
-        from_h = Scaled(cell.sides(d_a)[1], arriving.exponent)
-        profile = log_norm(from_h) + log_norm(Scaled(before.hidden, 0 * arriving.exponent))
-        rows = {"joint": log_norm(arriving), "fields": _norm_of_fields(total), "profile": profile}
+        pairs = cell.recurrence.pairs(slopes, before, d_a)
+        rows = {
+            "joint": log_norm(arriving),
+            "fields": _norm_of_fields(total),
+            "profile": _log_norm_of_pairs(pairs, arriving.exponent),
+        }
         if cell.retention_gate is not None:
             straight, rows["highway"] = _walk_highway(cell, slopes, straight, injected)
         if outputs == "all":
             rows["inputs"] = cell.input_cotangent(params, d_a_true)
             rows["total"] = unscaled(total)
-            rows["d_a"] = from_h.value
-            rows["gates"] = _ways_back(cell, params, slopes, arriving, d_a)
+            rows["pairs"] = pairs
+            rows["gates"] = _ways_back(cell, transposed, slopes, arriving, d_a)
         return ((cotangent, straight), gradient), rows
 
     return reverse_chunks(history, alone(chunk), carry, injected)
@@ -239,25 +241,19 @@ def _norm_of_fields(total: Scaled) -> dict[str, Array]:
 
 def _way_names(cell: Any) -> tuple[str, ...]:
     """The gates in the order of their blocks, then the straight way; a compiled dict comes back sorted."""
-    return (*cell.gate_type._fields, *(["straight"] if cell.retention_gate is not None else []))
+    return (*cell.way_names, *(["straight"] if cell.retention_gate is not None else []))
 
 
 def _ways_back(
-    cell: Any, params: Any, slopes: Any, arriving: Scaled, d_a: Array
+    cell: Any, transposed: Any, slopes: Any, arriving: Scaled, d_a: Array
 ) -> dict[str, tuple[Array, Array]]:
     """Log norm and share of each way from the state after to the state before, for all steps of a chunk."""
     xp = namespace(d_a)
-    h = cell.hidden_size
+    ways = cell.ways(transposed, slopes, d_a)
     straight = cell.straight(slopes, arriving.value)
-    nothing = map_tree(xp.zeros_like, straight)
-    kernels = blocks(params.recurrent_kernel, h)
-    ways = {
-        name: nothing._replace(hidden=d @ kernel.T)
-        for name, d, kernel in zip(cell.gate_type._fields, blocks(cell.sides(d_a)[1], h), kernels, strict=True)
-    }
     if cell.retention_gate is not None:
         ways["straight"] = straight
-    whole = nothing
+    whole = map_tree(xp.zeros_like, straight)
     for way in ways.values():
         whole = map_tree(xp.add, whole, way)
     whole = scaled(whole)
@@ -278,13 +274,27 @@ def _inner(left: Any, right: Any) -> Array:
     return sum(xp.sum(a * b, axis=-1) for a, b in zip(left, right, strict=True))
 
 
-def _alignment(hidden_before: Array, d_a: Array, gradient: Any) -> Array:
-    """Cosine between h_{t-1} ⊗ δa_t and ∂L/∂U, [T, *batch]."""
-    xp = namespace(d_a)
+def _log_norm_of_pairs(pairs: Any, exponent: Array) -> Array:
+    """Ln of the norm of the matrix whose blocks of columns are leftᵀ right of each pair, [T, *batch]."""
+    logs = [log_norm(Scaled(left, 0 * exponent)) + log_norm(Scaled(right, exponent)) for left, right in pairs]
+    return logs[0] if len(logs) == 1 else log_hypot(namespace(*logs).stack(logs), axis=0)
+
+
+def _alignment(pairs: Any, gradient: Any) -> Array:
+    """Cosine between a step's part of ∂L/∂U, which the pairs make up, and the whole, [T, *batch]."""
     kernel = gradient.recurrent_kernel
+    xp = namespace(kernel)
     with np.errstate(invalid="ignore", over="ignore"):  # of a gradient beyond the float range: NaN, as documented
         whole = xp.reshape(_unit(xp, xp.reshape(kernel, (-1,))), kernel.shape)
-    return xp.sum((_unit(xp, hidden_before) @ whole) * _unit(xp, d_a), axis=-1)
+    # Left and right have scales of their own, which a cosine does not see; the pairs of a step share them.
+    left, right = (_unit(xp, xp.concat(list(side), axis=-1)) for side in zip(*pairs, strict=True))
+    inner, square, row, column = 0.0, 0.0, 0, 0
+    for a, b in pairs:
+        x, y = left[..., row : row + a.shape[-1]], right[..., column : column + b.shape[-1]]
+        inner = inner + xp.sum((x @ whole[:, column : column + b.shape[-1]]) * y, axis=-1)
+        square = square + xp.sum(x**2, axis=-1) * xp.sum(y**2, axis=-1)
+        row, column = row + a.shape[-1], column + b.shape[-1]
+    return inner / xp.sqrt(square)
 
 
 def _unit(xp: Any, x: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, log_sigmoid, sum_over_time
+from lstmx.arrays import Array, is_traced, sum_over_time
 from lstmx.checks import positive
 from lstmx.history import History
 
@@ -58,9 +58,5 @@ def highway(history: History, start: int = 0, stop: int | None = None) -> Array:
 
 
 def _log_product(part: History) -> Array:
-    h = part.cell.hidden_size
-    block = part.cell.gate_blocks[part.cell.retention_gate or ""] * h
-    a = part.preactivations[..., block : block + h]
-    if is_traced(a):
-        return sum_over_time(log_sigmoid(a))
-    return sum_over_time(log_sigmoid(np.asarray(a, np.float64)))
+    a = part.preactivations
+    return sum_over_time(part.cell.log_retention(a if is_traced(a) else np.asarray(a, np.float64)))

@@ -188,7 +188,7 @@ def _influence(
         xp.reshape(vectors, (1, vectors.shape[0], *middle, cell.hidden_size)), zero.hidden.shape
     )
     here = scaled(zero._replace(hidden=unit))
-    pull = pull_by(cell, params)
+    pull, transposed = pull_by(cell, params), cell.transposed(params)
 
     def step(packed: Array, x: Any) -> tuple[Array, Any]:
         slopes, hot = x
@@ -198,7 +198,7 @@ def _influence(
         cotangent = add(normalised(unpack(packed, cell.state_type, cell.hidden_size)), injected)
         reached: Any = cotangent
         if of == "inputs":
-            d_a = cell.preactivation_cotangent(slopes, cotangent.value)
+            d_a = cell.preactivation_cotangent(transposed, slopes, cotangent.value)
             reached = Scaled((cell.input_cotangent(params, d_a),), cotangent.exponent)
         return pack(pull(slopes, cotangent)), _over_vectors(log_norm(reached))
 
@@ -226,20 +226,20 @@ def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
 
     Raises:
         TypeError: a step is no integer, or the history is inside a JAX transformation.
-        ValueError: the cell has no input, forget and output gate, or a step is outside the history.
+        ValueError: the cell is no LSTM, or a step is outside the history.
     """
     length, cell = len(history), history.cell
-    missing = {"input_gate", "forget_gate", "output_gate"} - set(cell.gate_blocks)
-    if missing:
-        raise ValueError(
-            f"a {type(cell).__name__} has no {', '.join(sorted(missing))}; gate_kernel needs an LSTM's"
-        )
+    if "input_gate" not in cell.gate_type._fields:
+        raise ValueError(f"a {type(cell).__name__} has no input_gate; gate_kernel needs an LSTM's gates")
     if is_traced(history.inputs, history.states):
         raise TypeError("gate_kernel sums in NumPy float64 and cannot run inside a JAX transformation")
     chosen = _steps("outputs", outputs, length, list(range(length)) if length <= _ALL_PAIRS else [length - 1])
-    blocks = np.split(np.asarray(history.preactivations, np.float64), 4, axis=-1)
+    a = np.asarray(history.preactivations, np.float64)
     log_i, log_f, log_o = (
-        log_sigmoid(blocks[cell.gate_blocks[name]]) for name in ("input_gate", "forget_gate", "output_gate")
+        log_sigmoid(cell.gate_logit(name, a))
+        if name in cell.gate_names
+        else np.zeros_like(a[..., : cell.hidden_size])
+        for name in ("input_gate", "forget_gate", "output_gate")
     )
     reach = np.cumsum(log_f, axis=0)
     kernel = np.zeros((len(chosen), length, *history.batch))

@@ -244,12 +244,14 @@ def _segment(
 def _shift_orders(pulled: Scaled) -> Scaled:
     """What a step back does to orders: the part that arrives in c keeps its order, that in h gains one.
 
-    The last row is the remainder: it keeps both parts of its own and gains the part in h of the row before.
+    So does what arrives in gates, where they are part of the state. The last row is the remainder: it keeps both
+    parts of its own and gains the part in h of the row before.
     """
-    hidden, cell = pulled.value
-    xp = namespace(hidden)
-    nothing = xp.zeros_like(hidden[:1])
-    own = pulled.value._replace(hidden=xp.concat([xp.zeros_like(hidden[:-1]), hidden[-1:]]))
-    gained = pulled.value._replace(hidden=xp.concat([nothing, hidden[:-1]]), cell=xp.zeros_like(cell))
+    cell, others = pulled.value.cell, {k: x for k, x in pulled.value._asdict().items() if k != "cell"}
+    xp = namespace(cell)
+    kept = {name: xp.concat([xp.zeros_like(x[:-1]), x[-1:]]) for name, x in others.items()}
+    shifted = {name: xp.concat([xp.zeros_like(x[:1]), x[:-1]]) for name, x in others.items()}
+    own = pulled.value._replace(**kept)
+    gained = pulled.value._replace(cell=xp.zeros_like(cell), **shifted)
     exponent = xp.concat([pulled.exponent[:1], pulled.exponent[:-1]])
     return add(scaled(own, pulled.exponent), scaled(gained, exponent))

@@ -57,7 +57,7 @@ def dynamics(
         ['inputs, by feature', 'hidden state, first units', 'cell state, first units']
     """
     one = _one_sequence(history, sequence)
-    gated = bool(one.cell.gate_blocks)
+    gated = bool(one.cell.gate_names)
     figure = canvas.figure_for(figure, (13.5, 9.5 if gated else 6.5))
 
     panels = list(figure.subplots(3 if gated else 2, 3).flat)
@@ -79,7 +79,7 @@ def _one_sequence(history: Any, sequence: Any) -> History:
 
 def _gated(panels: list[Axes], one: History) -> None:
     cell, states, activations = one.cell, one.states._asdict(), one.gates._asdict()
-    gates = {name: activations.pop(name) for name in cell.gate_blocks}  # what is left are no gates
+    gates = {name: activations.pop(name) for name in cell.gate_names}  # what is left are no gates
 
     _inputs(panels[0], one.inputs)
     _first_units(panels[1], "hidden_state", one.hidden_state)

@@ -13,6 +13,7 @@ import numpy as np
 
 from lstmx.adjoint import by_segments, pull_by, reverse_chunks, walk_back
 from lstmx.arrays import Array, exp, is_traced, jit, map_tree, namespace, result
+from lstmx.cells.recurrence import blocks
 from lstmx.checks import finite_history, positive, recorded, state
 from lstmx.gradients.highway import stretch
 from lstmx.history import History
@@ -39,8 +40,8 @@ class PathSpectrum:
             [max_order + 2, *batch, H]; 0 where it leaves the float range.
         log_matrix_norms: of P_k, the whole joint-state matrix, [max_order + 1, *batch].
         log_cell_norms: of the block of P_k from cell state to cell state, [max_order + 1, *batch].
-        matrices: P_k, then the remainder, [max_order + 2, *batch, 2H, 2H]; rows and columns are the joint state
-            (hidden, cell) at the end and before the start; 0 where they leave the float range.
+        matrices: P_k, then the remainder, [max_order + 2, *batch, S, S]; rows and columns are the joint state
+            (hidden, cell) at the end and before the start, S = 2H; 0 where they leave the float range.
     """
 
     log_norms: Array | None
@@ -184,20 +185,22 @@ def _vector_spectrum(history: History, seed: Any, max_order: int, progress: bool
 
 def _matrix_spectrum(history: History, max_order: int, progress: bool) -> PathSpectrum:
     xp, h = namespace(*history.params, history.inputs), history.cell.hidden_size
-    unit = xp.eye(2 * h, dtype=history.inputs.dtype)
-    unit = xp.reshape(unit, (2 * h, *(1,) * len(history.batch), 2 * h))
-    unit = xp.broadcast_to(unit, (2 * h, *history.batch, 2 * h))
-    seed = history.cell.state_type(unit[..., :h], unit[..., h:])
+    size, kind = history.cell.state_size, history.cell.state_type
+    unit = xp.eye(size, dtype=history.inputs.dtype)
+    unit = xp.reshape(unit, (size, *(1,) * len(history.batch), size))
+    unit = xp.broadcast_to(unit, (size, *history.batch, size))
+    seed = kind(*blocks(unit, h))
     before, _ = _walk_orders(history, _of_order_zero(xp, seed, max_order), False, progress)
 
-    def frobenius(number: Scaled, rows_from: int = 0) -> Array:
-        return log_hypot(log_norm(number)[:, rows_from:], axis=1)  # of [orders, rows, *batch]
+    def frobenius(number: Scaled, rows: slice = slice(None)) -> Array:
+        return log_hypot(log_norm(number)[:, rows], axis=1)  # of [orders, rows, *batch]
 
     norms = frobenius(before)
-    cells = frobenius(Scaled(before.value.cell, before.exponent), rows_from=h)
+    at = kind._fields.index("cell") * h
+    cells = frobenius(Scaled(before.value.cell, before.exponent), slice(at, at + h))
     whole = frobenius(map_tree(lambda x: x[None], total(before)))[0]
     plain = unscaled(before)
-    matrices = xp.moveaxis(xp.concat([plain.hidden, plain.cell], axis=-1), 1, -2)
+    matrices = xp.moveaxis(xp.concat(plain, axis=-1), 1, -2)
     return PathSpectrum(None, norms[-1], whole, None, norms[:-1], cells[:-1], matrices)
 
 

@@ -1,0 +1,124 @@
+"""The family of cells, and their equations written down a second time, one step of one sequence at a time."""
+
+import numpy as np
+from reference import logistic
+
+import lstmx
+
+VARIANTS = ("V", "NIG", "NFG", "NOG", "NIAF", "NOAF", "CIFG", "NP", "FGR")
+
+
+def of_size(features, hidden):
+    """One cell of every kind and option, by name."""
+    made = {name: lstmx.LSTM.variant(name, features, hidden) for name in VARIANTS}
+    made["gates alone"] = lstmx.LSTM(features, hidden, full_gate_recurrence=True)
+    made["no gates"] = lstmx.LSTM(features, hidden, input_gate=False, forget_gate=False, output_gate=False)
+    made["linear, coupled"] = lstmx.LSTM(
+        features,
+        hidden,
+        coupled=True,
+        output_gate=False,
+        candidate_activation="identity",
+        output_activation="identity",
+    )
+    made["GRU"] = lstmx.GRU(features, hidden)
+    made["GRU before"] = lstmx.GRU(features, hidden, reset="before")
+    made["MGU"] = lstmx.MGU(features, hidden)
+    made["JANET"] = lstmx.JANET(features, hidden)
+    made["JANET, beta 0"] = lstmx.JANET(features, hidden, beta=0.0)
+    made["SimpleRNN"] = lstmx.SimpleRNN(features, hidden)
+    made["ReLU"] = lstmx.SimpleRNN(features, hidden, activation="relu")
+    return made
+
+
+NAMES = tuple(of_size(1, 1))
+NEW = tuple(name for name in NAMES if name not in ("NP", "GRU", "SimpleRNN", "ReLU"))
+
+
+def draw(cell, batch=(), dtype="float64", seed=0, length=None):
+    """Normal parameters, a state, inputs [length, *batch, D] or [*batch, D], and the source of more; NumPy."""
+    draws = np.random.default_rng(seed)
+    shapes = cell.parameter_shapes()
+    params = type(shapes)(
+        *(None if shape is None else draws.normal(0, 0.7, shape).astype(dtype) for shape in shapes)
+    )
+    fields = (draws.normal(size=(*batch, cell.hidden_size)).astype(dtype) for _ in cell.state_type._fields)
+    steps = () if length is None else (length,)
+    return (
+        params,
+        cell.state_type(*fields),
+        draws.normal(size=(*steps, *batch, cell.input_size)).astype(dtype),
+        draws,
+    )
+
+
+def equations(cell, params, state, x):
+    """One step of one sequence: the state after, and the activations by name."""
+    kind = {lstmx.LSTM: _lstm, lstmx.GRU: _gru, lstmx.MGU: _mgu, lstmx.JANET: _janet, lstmx.SimpleRNN: _simple}
+    return kind[type(cell)](cell, params, state, x)
+
+
+def _affine(cell, params, h, x, names):
+    """X W + h U + b of each named block of columns."""
+    columns = {name: slice(k * cell.hidden_size, (k + 1) * cell.hidden_size) for k, name in enumerate(names)}
+    W, U, b = params.input_kernel, params.recurrent_kernel, params.bias
+    return {name: x @ W[:, at] + h @ U[:, at] + b[at] for name, at in columns.items()}
+
+
+def _lstm(cell, params, state, x):
+    H, h, c = cell.hidden_size, state.hidden, state.cell
+    there = {"i": cell.input_gate, "f": cell.forget_gate and not cell.coupled, "g": True, "o": cell.output_gate}
+    a = _affine(cell, params, h, x, [name for name in "ifgo" if there[name]])
+    gates = [name for name in "ifo" if there[name]]
+    p = dict.fromkeys("ifo", np.zeros(H))
+    if cell.peepholes:
+        p |= {name: params.peephole[k * H : (k + 1) * H] for k, name in enumerate(gates)}
+    if cell.full_gate_recurrence:
+        R, before = params.gate_kernel, np.concatenate([state.input_gate, state.forget_gate, state.output_gate])
+        for k, name in enumerate("ifo"):
+            a[name] = a[name] + before @ R[:, k * H : (k + 1) * H]
+    i = logistic(a["i"] + p["i"] * c) if there["i"] else np.ones(H)
+    f = logistic(a["f"] + p["f"] * c) if there["f"] else np.ones(H)
+    f = 1 - i if cell.coupled else f
+    g = np.tanh(a["g"]) if cell.candidate_activation == "tanh" else a["g"]
+    c = f * c + i * g
+    o = logistic(a["o"] + p["o"] * c) if there["o"] else np.ones(H)
+    h = o * (np.tanh(c) if cell.output_activation == "tanh" else c)
+    found = {"input_gate": i, "forget_gate": f, "candidate": g, "output_gate": o}
+    if cell.full_gate_recurrence:
+        return cell.state_type(h, c, i, f, o), found
+    return cell.state_type(h, c), found
+
+
+def _gru(cell, params, state, x):
+    H, h = cell.hidden_size, state.hidden
+    W, U, b = params.input_kernel, params.recurrent_kernel, params.bias
+    r = logistic(x @ W[:, :H] + h @ U[:, :H] + b[:H])
+    z = logistic(x @ W[:, H : 2 * H] + h @ U[:, H : 2 * H] + b[H : 2 * H])
+    own = x @ W[:, 2 * H :] + b[2 * H :]
+    if cell.reset == "after":
+        n = np.tanh(own + r * (h @ U[:, 2 * H :] + params.candidate_bias))
+    else:
+        n = np.tanh(own + (r * h) @ U[:, 2 * H :])
+    return cell.state_type((1 - z) * n + z * h), {"reset_gate": r, "update_gate": z, "candidate": n}
+
+
+def _mgu(cell, params, state, x):
+    H, h = cell.hidden_size, state.hidden
+    W, U, b = params.input_kernel, params.recurrent_kernel, params.bias
+    f = logistic(x @ W[:, :H] + h @ U[:, :H] + b[:H])
+    n = np.tanh(x @ W[:, H:] + (f * h) @ U[:, H:] + b[H:])
+    return cell.state_type((1 - f) * h + f * n), {"forget_gate": f, "update_gate": 1 - f, "candidate": n}
+
+
+def _janet(cell, params, state, x):
+    a = _affine(cell, params, state.hidden, x, "fg")
+    f, g = logistic(a["f"]), np.tanh(a["g"])
+    h = f * state.hidden + (1 - logistic(a["f"] - cell.beta)) * g
+    return cell.state_type(h), {"forget_gate": f, "candidate": g}
+
+
+def _simple(cell, params, state, x):
+    a = _affine(cell, params, state.hidden, x, "n")["n"]
+    h = np.tanh(a) if cell.activation == "tanh" else np.maximum(a, 0)
+    return cell.state_type(h), {"candidate": h}

@@ -71,7 +71,9 @@ def backward(history: History, outputs_cotangent: Array, final_cotangent: Any = 
     if final_cotangent is None:
         final_cotangent = cell.initial_state(history.params, history.batch)
     state(cell, history.params, final_cotangent, history.batch, name="final_cotangent")
-    return _backward(cell, *history.data, outputs_cotangent, final_cotangent)
+    outputs_cotangent = history.within(outputs_cotangent)
+    made = _backward(cell, *history.data, outputs_cotangent, final_cotangent)
+    return Gradients(made.parameters, history.own_features(made.inputs), made.initial)
 
 
 def chunk_steps(history: History) -> int:

@@ -144,6 +144,45 @@ def door(cell: Any, params: Any, xs: Any, initial: Any) -> tuple[Any, Array, Any
     return map_tree(lambda x: x if x.__array_namespace__() is xp else xp.asarray(x), given)
 
 
+def controls(xs: Array, lengths: Any, resets: Any) -> tuple[Array, Array]:
+    """Lengths and resets, checked, as `hold` (past the end) and `reset`, booleans [T, *batch]."""
+    batch = tuple(xs.shape[1:-1])
+    xp = namespace(xs, *(x for x in (lengths, resets) if hasattr(x, "__array_namespace__")))
+    hold = reset = xp.zeros(xs.shape[:-1], dtype=bool)
+    if lengths is not None:
+        lengths = lengths if hasattr(lengths, "__array_namespace__") else np.asarray(lengths)
+        if tuple(lengths.shape) != batch or not np.issubdtype(lengths.dtype, np.integer):
+            raise ValueError(
+                f"lengths has shape {tuple(lengths.shape)} and dtype {lengths.dtype}; expected an integer for "
+                f"each sequence of xs, {batch}"
+            )
+        if not is_traced(lengths):
+            wrong = (np.asarray(lengths) < 1) | (np.asarray(lengths) > xs.shape[0])
+            if wrong.any():
+                raise ValueError(
+                    f"lengths holds {np.asarray(lengths)[wrong].flat[0]}; expected 1 to {xs.shape[0]}"
+                )
+        hold = xp.arange(xs.shape[0]).reshape(-1, *(1,) * len(batch)) >= xp.asarray(lengths)
+    if resets is not None:
+        array("resets", resets)
+        if tuple(resets.shape) != tuple(xs.shape[:-1]) or resets.dtype != bool:
+            raise ValueError(
+                f"resets has shape {tuple(resets.shape)} and dtype {resets.dtype}; expected booleans "
+                f"[T, *batch] = {tuple(xs.shape[:-1])}"
+            )
+        reset = xp.asarray(resets) & ~hold  # past its end a sequence stands still
+    return hold, reset
+
+
+def unbroken(history: Any, analysis: str) -> None:
+    """Raise where a history has lengths or resets, which an analysis does not take."""
+    if hasattr(history, "pieces") and hasattr(history.cell, "cell"):
+        raise ValueError(
+            f"{analysis} takes sequences that neither end nor start within the pass; this history has lengths or "
+            f"resets. history.pieces() gives every sequence as a history of its own"
+        )
+
+
 def constant(
     cell: Any, params: Any, x: Any, state: Any, batch: tuple[int, ...], name: str = "state"
 ) -> tuple[Any, Array, Any]:

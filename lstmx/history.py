@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
 from lstmx.arrays import Array, is_jax, is_traced, log_sigmoid, map_tree, namespace, result, to_numpy
 from lstmx.cells.base import Cell
+from lstmx.cells.masked import CONTROLS, Masked
 from lstmx.checks import dead
 
 
@@ -113,6 +115,60 @@ class History:
     def data(self) -> tuple[Any, ...]:
         """What the history holds beside its cell: params, initial, inputs, states, stored; a tree of arrays."""
         return self.params, self.initial, self.inputs, self.states, self.stored
+
+    @property
+    def features(self) -> Array:
+        """The inputs x_t [T, *batch, D] without the controls that `lengths` and `resets` put beside them."""
+        return self.own_features(self.inputs)
+
+    @property
+    def lengths(self) -> Array:
+        """Steps of each sequence, [*batch]; T where no lengths were given."""
+        xp = namespace(self.inputs)
+        if not isinstance(self.cell, Masked):
+            return xp.full(self.batch, len(self))
+        return xp.sum((self.inputs[..., -CONTROLS] == 0).astype(int), axis=0)
+
+    def own_features(self, x: Array) -> Array:
+        """Of numbers [..., D + 2] for each input column, those for the cell's own features."""
+        return x[..., :-CONTROLS] if isinstance(self.cell, Masked) else x
+
+    def within(self, x: Array, otherwise: float = 0.0) -> Array:
+        """`x` [T, *batch, ...] at the steps of each sequence, and another number past its end."""
+        if not isinstance(self.cell, Masked):
+            return x
+        xp = namespace(x, self.inputs)
+        past = self.inputs[..., -CONTROLS] == 1
+        past = xp.reshape(past, (*past.shape, *(1,) * (x.ndim - past.ndim)))
+        return xp.where(past, xp.full_like(x, otherwise), x)
+
+    def pieces(self) -> list[History]:
+        """Every sequence as a history of its own: row by row of the batch, cut at its length and its resets.
+
+        Raises:
+            TypeError: the history is inside a JAX transformation, where lengths are no numbers.
+        """
+        if is_traced(self.inputs):
+            raise TypeError("pieces of a history have lengths of their own, unknown inside a JAX transformation")
+        found = []
+        for index in np.ndindex(*self.batch):
+            row = self.sequence(*index)
+            if not isinstance(row.cell, Masked):
+                found.append(row)
+                continue
+            hold, reset = np.asarray(row.inputs[:, -CONTROLS:]).T == 1
+            length = len(row) - int(hold.sum())
+            starts = [0, *(int(t) for t in np.flatnonzero(reset[:length]) if t)]
+            found += [row._piece(a, b) for a, b in itertools.pairwise([*starts, length])]
+        return found
+
+    def _piece(self, start: int, stop: int) -> History:
+        """A stretch without controls inside, as a history of the cell itself."""
+        part, cell = self[start:stop], getattr(self.cell, "cell")  # noqa: B009  # of a masked cell
+        zero = cell.initial_state(self.params, self.batch)
+        first = zero if bool(part.inputs[0, -1] == 1) else part.initial
+        stored = None if part.stored is None else part.stored[..., :-CONTROLS]
+        return History(cell, self.params, first, part.features, part.states, stored)
 
     @property
     def batch(self) -> tuple[int, ...]:

@@ -18,7 +18,9 @@ from lstmx.arrays import (
     scan,
 )
 from lstmx.cells.base import Cell
+from lstmx.cells.masked import CONTROLS, controlled
 from lstmx.cells.recurrence import blocks
+from lstmx.checks import controls, door
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import History
 
@@ -28,6 +30,23 @@ NARROW = 2048  # units times sequences up to which `narrow_history` is the faste
 def started(cell: Cell, params: Any, xs: Array, state: Any) -> Any:
     """The initial state: zeros for None."""
     return cell.initial_state(params, tuple(xs.shape[1:-1])) if state is None else state
+
+
+def masked_door(
+    cell: Cell, params: Any, xs: Array, state: Any, lengths: Any, resets: Any
+) -> tuple[Cell, Any, Array, Any]:
+    """As `door`; with lengths or resets the cell is masked, and the controls stand beside the inputs."""
+    params, xs, state = door(cell, params, xs, state)
+    if lengths is None and resets is None:
+        return cell, params, xs, state
+    masked, xs = controlled(cell, xs, *controls(xs, lengths, resets))
+    return masked, params, xs, state
+
+
+def past_the_end(xs: Array, outputs: Array) -> Array:
+    """The outputs of a masked cell, 0 where the state stands still."""
+    xp = namespace(xs, outputs)
+    return xp.where(xs[..., -CONTROLS, None] == 1, xp.zeros_like(outputs), outputs)
 
 
 def advance(cell: Cell, params: Any, state: Any, xs: Array, emit: Callable[[Any, Array], Any]) -> tuple[Any, Any]:
@@ -113,7 +132,7 @@ def _replayed(cell: Cell, params: Any, initial: Any, xs: Array, outputs: Array) 
 
     Where pre-activations depend on more of the state than h, the chunk is run again.
     """
-    if cell.recurrence.reads != ("hidden",):
+    if cell.reads != ("hidden",):
         _, (states, stored) = advance(cell, params, initial, xs, lambda after, a: (after, a))
         return History(cell, params, initial, xs, states, stored)
     xp = namespace(outputs)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, jit, leaves, map_tree, namespace, result, scan
-from lstmx.checks import populated, positive
+from lstmx.checks import populated, positive, unbroken
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, Influence, gradient_flow, influence
 from lstmx.gradients.flow import loss_cotangent
@@ -169,6 +169,7 @@ def memory_report(
     for name, value in (("fraction", fraction), ("bias", bias)):
         if not (isinstance(value, Real) and 0 < value < 1):
             raise ValueError(f"{name} is {value!r}; expected a number between 0 and 1")
+    unbroken(history, "memory_report")
     flow = gradient_flow(history, loss, outputs="norms", progress=progress)
     if is_traced(history.inputs, history.states, history.params):
         raise TypeError("memory_report sums up in NumPy and cannot run inside a JAX transformation")

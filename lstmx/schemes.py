@@ -261,7 +261,8 @@ def _retention(cell: Any, scheme: str) -> str:
     """The retention gate of a cell that has one which can be set."""
     gate = cell.retention_gate
     if gate is None or cell.layout.gates[gate] is None:
-        raise ValueError(f"{scheme} sets the gate that multiplies the old state; {cell} has none")
+        which = f"a {type(cell).__name__}" if gate is None else cell
+        raise ValueError(f"{scheme} sets the gate that multiplies the old state; {which} has none")
     return gate
 
 

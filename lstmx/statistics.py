@@ -17,10 +17,10 @@ from lstmx.arrays import (
     sigmoid_and_slope,
     sum_over_time,
 )
-from lstmx.checks import door, finite, finite_history, finite_parameters
+from lstmx.checks import finite, finite_history, finite_parameters
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import History
-from lstmx.loops import advance, started
+from lstmx.loops import advance, masked_door, started
 
 _CHUNK_ELEMENTS = 2**22  # of pre-activations at a time: the memory that statistics take beside the history
 
@@ -159,7 +159,9 @@ def gate_statistics(history: History) -> GateStatistics:
     return _statistics(cell, moments)
 
 
-def summarise(cell: Any, params: Any, xs: Array, state: Any = None) -> GateStatistics:
+def summarise(
+    cell: Any, params: Any, xs: Array, state: Any = None, *, lengths: Any = None, resets: Any = None
+) -> GateStatistics:
     """The statistics of `gate_statistics`, accumulated while the cell runs.
 
     No history is made: the memory beside the inputs does not depend on T.
@@ -169,6 +171,8 @@ def summarise(cell: Any, params: Any, xs: Array, state: Any = None) -> GateStati
         params: its parameters; their library is the library that runs.
         xs: inputs, [T, *batch, D] with T ≥ 1: time first, any number of batch axes.
         state: initial state, fields [*batch, H]; None for zeros.
+        lengths: as for `run`; steps past a sequence's end do not count.
+        resets: as for `run`.
 
     Returns:
         The statistics, over all steps and sequences; `print` shows them as a table.
@@ -184,7 +188,7 @@ def summarise(cell: Any, params: Any, xs: Array, state: Any = None) -> GateStati
         >>> lstmx.summarise(cell, params, numpy.zeros((5, 3), "float32")).timescale.round(3)[0]  # of σ(1)
         np.float64(3.192)
     """
-    params, xs, state = door(cell, params, xs, state)
+    cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets)
     _gated(cell)
     finite_parameters(params)
     finite("inputs", xs, "feature")
@@ -255,33 +259,43 @@ def _moments(cell: Any, a: Array) -> _Moments:
     """Moments of a stretch of time, from its pre-activations [..., blocks·H]."""
     xp = namespace(a)
     a = xp.reshape(a, (-1, a.shape[-1]))
+    active = cell.active(a)
     logits = {name: cell.gate_logit(name, a) for name in cell.gate_names}
     retention = logits[cell.retention_gate]
     gates = sigmoid_and_slope(xp, xp.stack(list(logits.values()), axis=1))[0]
-    mean = sum_over_time(gates) / gates.shape[0]
+
+    def counted(x: Array, otherwise: float = 0.0) -> Array:
+        """`x` [N, ..., H] where the state moves."""
+        if active is None:
+            return x
+        return xp.where(active.reshape(-1, *(1,) * (x.ndim - 1)), x, xp.full_like(x, otherwise))
+
+    whole = sum_over_time(counted(gates))
+    count = xp.asarray(len(a), dtype=whole.dtype) if active is None else xp.sum(active.astype(whole.dtype))
+    mean = whole / xp.maximum(count, xp.ones_like(count))
     accurate = gates.astype(mean.dtype)
     return _Moments(
-        count=xp.asarray(gates.shape[0], dtype=mean.dtype),
+        count=count,
         mean=mean,
-        squares=sum_over_time((accurate - mean) ** 2),
-        min=xp.min(gates, axis=0),
-        max=xp.max(gates, axis=0),
-        left=sum_over_time((gates < 0.1).astype(gates.dtype)),
-        right=sum_over_time((gates > 0.9).astype(gates.dtype)),
-        log_retention=sum_over_time(log_sigmoid(retention)),
-        complement=sum_over_time(sigmoid_and_slope(xp, -retention)[0]),
+        squares=sum_over_time(counted((accurate - mean) ** 2)),
+        min=xp.min(counted(gates, math.inf), axis=0),
+        max=xp.max(counted(gates, -math.inf), axis=0),
+        left=sum_over_time(counted((gates < 0.1).astype(gates.dtype))),
+        right=sum_over_time(counted((gates > 0.9).astype(gates.dtype))),
+        log_retention=sum_over_time(counted(log_sigmoid(retention))),
+        complement=sum_over_time(counted(sigmoid_and_slope(xp, -retention)[0])),
     )
 
 
 def _combine(a: _Moments, b: _Moments) -> _Moments:
     """Moments of two stretches together (Chan, Golub & LeVeque's pairwise update)."""
     xp = namespace(a.mean)
-    count = a.count + b.count
     gap = b.mean - a.mean
     sums = map_tree(lambda x, y: x + y, a, b)
+    whole = xp.maximum(sums.count, xp.ones_like(sums.count))  # 0 where both are padding
     return sums._replace(
-        mean=a.mean + gap * (b.count / count),
-        squares=a.squares + b.squares + gap**2 * (a.count * b.count / count),
+        mean=a.mean + gap * (b.count / whole),
+        squares=a.squares + b.squares + gap**2 * (a.count * b.count / whole),
         min=xp.minimum(a.min, b.min),
         max=xp.maximum(a.max, b.max),
     )

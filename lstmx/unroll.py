@@ -8,11 +8,21 @@ from typing import Any, overload
 
 from lstmx.arrays import Array, is_jax, jit, leaves, namespace
 from lstmx.cells.base import Cell
-from lstmx.checks import door, one_of, positive
+from lstmx.checks import one_of, positive
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.excerpt import STORAGE, Excerpt, fields_of, select
 from lstmx.history import History
-from lstmx.loops import NARROW, advance, narrow_history, outputs, plain_history, plain_outputs, started
+from lstmx.loops import (
+    NARROW,
+    advance,
+    masked_door,
+    narrow_history,
+    outputs,
+    past_the_end,
+    plain_history,
+    plain_outputs,
+    started,
+)
 
 _REBUILD_BELOW = 96  # D + H up to which a product that rebuilds pre-activations is cheaper than their storage
 _STORED_AT_MOST = 2**26  # elements of pre-activations that the derivative of `run` stores
@@ -24,6 +34,8 @@ def run(
     xs: Array,
     state: Any = None,
     *,
+    lengths: Any = None,
+    resets: Array | None = None,
     differentiation: str = "pullback",
     chunk: int | None = None,
 ) -> tuple[Array, Any]:
@@ -41,6 +53,10 @@ def run(
         params: its parameters; their library is the library that runs.
         xs: inputs, [T, *batch, D] with T ≥ 1: time first, any number of batch axes.
         state: initial state, fields [*batch, H]; None for zeros.
+        lengths: steps of each sequence, integers [*batch] from 1 to T, for unequal sequences padded to T steps:
+            past its end a sequence's state stands still, and its outputs are 0. What stands in `xs` there has no
+            effect, as long as it is finite.
+        resets: booleans [T, *batch]: where true, a new sequence starts with this step, from the zero state.
         differentiation: "pullback" for the above, which has a reverse mode only; "autodiff" for JAX's own
             differentiation of the scan, for `jax.jvp` and `jax.jacfwd`.
         chunk: steps that a backward pass rebuilds at a time, at most T; None for up to 256, fewer for wide states
@@ -66,10 +82,11 @@ def run(
         ((5, 8), (8,))
     """
     one_of("differentiation", differentiation, ("pullback", "autodiff"))
-    params, xs, state = door(cell, params, xs, state)
+    cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets)
     chunk = _residuals(cell, params, xs, differentiation, chunk)
     try:
-        return _run(cell, params, xs, state, differentiation=differentiation, chunk=chunk)
+        made, final = _run(cell, params, xs, state, differentiation=differentiation, chunk=chunk)
+        return (made if lengths is None else past_the_end(xs, made)), final
     except TypeError as error:
         if "custom_vjp" not in str(error):
             raise
@@ -97,7 +114,15 @@ def _residuals(cell: Cell, params: Any, xs: Array, differentiation: str, chunk: 
 
 @overload
 def record(
-    cell: Cell, params: Any, xs: Array, state: Any = None, *, keep: str = "all", into: History | None = None
+    cell: Cell,
+    params: Any,
+    xs: Array,
+    state: Any = None,
+    *,
+    lengths: Any = None,
+    resets: Array | None = None,
+    keep: str = "all",
+    into: History | None = None,
 ) -> History: ...
 @overload
 def record(
@@ -106,6 +131,8 @@ def record(
     xs: Array,
     state: Any = None,
     *,
+    lengths: Any = None,
+    resets: Array | None = None,
     every: int = 1,
     fields: Sequence[str] | None = None,
     dtype: str | None = None,
@@ -117,6 +144,8 @@ def record(
     xs: Array,
     state: Any = None,
     *,
+    lengths: Any = None,
+    resets: Array | None = None,
     keep: str = "all",
     every: int = 1,
     fields: Sequence[str] | None = None,
@@ -130,6 +159,9 @@ def record(
         params: its parameters; their library is the library that runs.
         xs: inputs, [T, *batch, D] with T ≥ 1: time first, any number of batch axes.
         state: initial state, fields [*batch, H]; None for zeros.
+        lengths: as for `run`. In the history the state stands still past a sequence's end; statistics, gradients
+            and influence leave these steps out, `history.pieces()` gives every sequence as a history of its own.
+        resets: as for `run`.
         keep: "all" stores pre-activations and states; "states" stores the states only (a third of the memory
             for an LSTM) and rebuilds the pre-activations on demand, by one matrix product.
         every: keep the last step and every `every`-th before it. Over 1, an excerpt is returned.
@@ -163,7 +195,7 @@ def record(
     """
     one_of("keep", keep, ("all", "states"))
     excerpt = _excerpt_options(cell, keep, every, fields, dtype)
-    params, xs, state = door(cell, params, xs, state)
+    cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets)
     if excerpt is None:
         memory = _memory(History, into, (cell, xs.shape, keep == "all"), (params, xs, state))
         start, (states, stored) = _record(cell, params, xs, state, memory, keep=keep)

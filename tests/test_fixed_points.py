@@ -274,7 +274,7 @@ def drawn_network(kind):
     draws = np.random.default_rng(8)
     cell = kind(2, 2)
     params, x = draw_params(cell, draws, scale=0.6), draws.normal(size=2)
-    candidates = type(cell).state_type(*(np.tanh(field) for field in draw_state(cell, draws, (10,))))
+    candidates = cell.state_type(*(np.tanh(field) for field in draw_state(cell, draws, (10,))))
     return cell, params, x, [search(library, cell, params, x, candidates) for library in ("numpy", "jax")]
 
 
@@ -448,7 +448,7 @@ def test_the_zero_state_of_many_units_loses_its_stability_at_the_critical_gain(k
 
 
 def test_gates_that_a_cell_has_not_are_refused():
-    with pytest.raises(ValueError, match=r"forget_bias is 1\.0; a GRU has no forget gate"):
+    with pytest.raises(ValueError, match=r"forget_bias is 1\.0; a GRU has no forget gate of its own"):
         lstmx.critical_gain(lstmx.GRU(1, 2), forget_bias=1.0)
     with pytest.raises(ValueError, match="input_gate: a GRU has the gates reset_gate, update_gate"):
         lstmx.critical_gain(lstmx.GRU(1, 2), input_gate=1.0)

@@ -325,6 +325,20 @@ class Cell(ABC):
 
     # ------------------------------------------------------------------------------------ backward
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The fields of the state before that pre-activations depend on."""
+        return self.recurrence.reads
+
+    def active(self, a: Array) -> Array | None:
+        """Whether the state moves at a step, [*batch]; None where it always does."""
+        del a
+        return None
+
+    def pairs(self, slopes: Any, before: Any, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
+        """What the recurrent kernel's cotangent is made of: its columns are Σ leftᵀ right of each pair in turn."""
+        return self.recurrence.pairs(slopes, before, a_cotangent)
+
     def transposed(self, params: Any) -> Any:
         """What a loop that walks back prepares once: the recurrent kernel's transpose, in most cells."""
         return self.recurrence.transposed(params)

@@ -40,11 +40,14 @@ class LSTMParams(NamedTuple):
 
 
 class LSTMVariantParams(NamedTuple):
-    """Parameters of an LSTM with peepholes or gate recurrence; the first three are those of `LSTMParams`."""
+    """Parameters of an LSTM with peepholes or gate recurrence; blocks as in `LSTMParams`."""
 
     input_kernel: Array
+    """W, [D, 4H]."""
     recurrent_kernel: Array
+    """U, [H, 4H]."""
     bias: Array
+    """b, [4H]."""
     peephole: Array | None = None
     """p, [3H]: blocks i, f, o, those there are; None without peepholes."""
     gate_kernel: Array | None = None
@@ -61,13 +64,18 @@ class LSTMState(NamedTuple):
 
 
 class GateRecurrentState(NamedTuple):
-    """State (h, c, i, f, o) of an LSTM with full gate recurrence, each [*batch, H]."""
+    """State (h, c, i, f, o) of an LSTM with full gate recurrence."""
 
     hidden: Array
+    """h_t, [*batch, H]."""
     cell: Array
+    """c_t, [*batch, H]."""
     input_gate: Array
+    """i_t, [*batch, H]."""
     forget_gate: Array
+    """f_t, [*batch, H]."""
     output_gate: Array
+    """o_t, [*batch, H]."""
 
 
 class LSTMGates(NamedTuple):

@@ -111,7 +111,7 @@ class Completed(Affine):
         return back
 
     def _rows(self, kernel: Any) -> list[Array]:
-        return [kernel[k : k + self.hidden_size] for k in range(0, len(kernel), self.hidden_size)]
+        return [kernel[k : k + self.hidden_size, :] for k in range(0, len(kernel), self.hidden_size)]
 
     def parameters(self, slopes: Any, before: Any, x: Array, after: Any, a_cotangent: Array) -> dict[str, Array]:
         found = super().parameters(slopes, before, x, after, a_cotangent)

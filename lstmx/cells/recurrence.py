@@ -104,7 +104,7 @@ class Affine:
         """`back`, of each block apart."""
         del slopes
         h = self.hidden_size
-        kernels = (transposed[k : k + h] for k in range(0, len(transposed), h))
+        kernels = (transposed[k : k + h, :] for k in range(0, len(transposed), h))
         return [{"hidden": d @ kernel} for d, kernel in zip(blocks(a_cotangent, h), kernels, strict=True)]
 
     def pairs(self, slopes: Any, before: Any, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
@@ -121,7 +121,7 @@ class Affine:
         del slopes, after
         both = outer(namespace(x).concat([x, before.hidden], axis=-1), a_cotangent)
         size = x.shape[-1]
-        return {"input_kernel": both[:size], "recurrent_kernel": both[size:], "bias": total(a_cotangent)}
+        return {"input_kernel": both[:size, :], "recurrent_kernel": both[size:, :], "bias": total(a_cotangent)}
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ def critical_gain(cell: Any, forget_bias: float | None = None, **biases: float) 
     if "forget_gate" in own and hasattr(cell, "forget_bias"):
         biases = {"forget_gate": cell.forget_bias if forget_bias is None else forget_bias, **biases}
     elif forget_bias is not None:
-        raise ValueError(f"forget_bias is {forget_bias}; {cell} has no forget gate of its own")
+        which = cell if "forget_gate" in cell.gate_names else f"a {type(cell).__name__}"
+        raise ValueError(f"forget_bias is {forget_bias}; {which} has no forget gate of its own")
     unknown = set(biases) - set(own)
     if unknown:
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, namespace
-from lstmx.checks import constant, finite, finite_history, populated, positive
+from lstmx.checks import constant, finite, finite_history, populated, positive, unbroken
 from lstmx.dynamics.passing import PROBED, Options, Walk
 from lstmx.dynamics.recipes import published_recipes
 from lstmx.dynamics.spectrum import LyapunovSpectrum
@@ -161,6 +161,7 @@ def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:
             raise TypeError(
                 f"history is a {type(history).__name__}; expected a History or one array: numpy.stack(Jacobians)"
             )
+        unbroken(history, "lyapunov_spectrum")
         finite_history(history)
         populated(history)
         return history.cell.state_size, history.batch, history.states[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ class GateShare:
 @result
 class GradientFlow(FlowSummary):
     """Where the gradient of a loss goes, step by step. L2 norms in natural logs; −inf for an exact zero.
+
+    Past the end of a sequence of a padded batch, norms are NaN.
 
     Index t of [T, ...] is the state after step t. All cotangents are total: they include what flows back from
     later steps. Gradients through these numbers themselves are not promised.
@@ -119,6 +122,7 @@ def gradient_flow(
     finite_history(history)
     if direct is not None:
         finite("loss", direct)
+        direct = history.within(direct)
 
     cell = history.cell
     carry, injected = _started(cell, history.params, history.inputs[0], direct)
@@ -129,6 +133,11 @@ def gradient_flow(
     ((final, _), gradient), rows = by_segments(history, segment, carry, injected, progress)
 
     everything = outputs == "all"
+    past = math.nan  # past a sequence's end there is no step to speak of
+    for name in ("joint", "profile", "highway"):
+        if name in rows:
+            rows[name] = history.within(rows[name], past)
+    rows["fields"] = {name: history.within(row, past) for name, row in rows["fields"].items()}
     return GradientFlow(
         log_norm=rows["joint"],
         log_norm_hidden=rows["fields"]["hidden"],
@@ -139,7 +148,7 @@ def gradient_flow(
         parameters=gradient,
         hidden=rows["total"].hidden if everything else None,
         cell=getattr(rows["total"], "cell", None) if everything else None,
-        inputs=rows.get("inputs"),
+        inputs=None if "inputs" not in rows else history.own_features(rows["inputs"]),
         initial=_unpacked(cell, final),
         gates={name: GateShare(*rows["gates"][name]) for name in _way_names(cell)} if everything else None,
     )
@@ -207,7 +216,7 @@ def _segment(
         here = cell.parameter_cotangent(slopes, before, part.inputs, part.states, d_a_true)
         gradient = map_tree(xp.add, gradient, here)
 
-        pairs = cell.recurrence.pairs(slopes, before, d_a)
+        pairs = cell.pairs(slopes, before, d_a)
         rows = {
             "joint": log_norm(arriving),
             "fields": _norm_of_fields(total),

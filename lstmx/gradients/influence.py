@@ -13,7 +13,7 @@ import numpy as np
 
 from lstmx.adjoint import pull_by, reverse_chunks
 from lstmx.arrays import Array, exp, is_traced, jit, log_sigmoid, map_tree, namespace, require, result, scan
-from lstmx.checks import finite_history, one_of, positive, recorded
+from lstmx.checks import finite_history, one_of, positive, recorded, unbroken
 from lstmx.history import History
 from lstmx.scaling import NOTHING, Scaled, add, log_hypot, log_norm, normalised, pack, scaled, unpack
 
@@ -229,8 +229,12 @@ def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
         ValueError: the cell is no LSTM, or a step is outside the history.
     """
     length, cell = len(history), history.cell
-    if "input_gate" not in cell.gate_type._fields:
-        raise ValueError(f"a {type(cell).__name__} has no input_gate; gate_kernel needs an LSTM's gates")
+    missing = {"input_gate", "forget_gate", "output_gate"} - set(cell.gate_type._fields)
+    if missing:
+        raise ValueError(
+            f"a {type(cell).__name__} has no {', '.join(sorted(missing))}; gate_kernel needs an LSTM's"
+        )
+    unbroken(history, "gate_kernel")
     if is_traced(history.inputs, history.states):
         raise TypeError("gate_kernel sums in NumPy float64 and cannot run inside a JAX transformation")
     chosen = _steps("outputs", outputs, length, list(range(length)) if length <= _ALL_PAIRS else [length - 1])

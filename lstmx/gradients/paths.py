@@ -14,7 +14,7 @@ import numpy as np
 from lstmx.adjoint import by_segments, pull_by, reverse_chunks, walk_back
 from lstmx.arrays import Array, exp, is_traced, jit, map_tree, namespace, result
 from lstmx.cells.recurrence import blocks
-from lstmx.checks import finite_history, positive, recorded, state
+from lstmx.checks import finite_history, positive, recorded, state, unbroken
 from lstmx.gradients.highway import stretch
 from lstmx.history import History
 from lstmx.scaling import Scaled, add, log_hypot, log_norm, pack, scaled, total, unpack, unscaled
@@ -147,6 +147,7 @@ def path_spectrum(
             `matrix`, a seed with `matrix`, or NaN or infinity in parameters, inputs or states.
     """
     recorded(history)
+    unbroken(history, "path_spectrum")
     cell = history.cell
     if "cell" not in cell.state_type._fields:
         raise ValueError(

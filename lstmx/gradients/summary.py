@@ -54,9 +54,10 @@ class FlowSummary:
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction is {fraction!r}; expected a number between 0 and 1")
-        back = np.asarray(self.log_norm, np.float64)[::-1]
-        below = back <= back[0] + math.log(fraction)
-        return np.where(below.any(axis=0), below.argmax(axis=0), np.inf)
+        log_norm = np.asarray(self.log_norm, np.float64)
+        back, past = log_norm[::-1], np.isnan(log_norm).sum(axis=0)
+        below = back <= _last(log_norm) + math.log(fraction)
+        return np.where(below.any(axis=0), below.argmax(axis=0) - past, np.inf)
 
     @property
     def verdict(self) -> np.ndarray:
@@ -67,11 +68,12 @@ class FlowSummary:
         """
         rate, error = self.decay_rate
         log_norm = np.asarray(self.log_norm, np.float64)
-        first, last = (np.nan_to_num(log_norm[t], neginf=-np.finfo(float).max / 4) for t in (0, -1))
+        ends = log_norm[0], _last(log_norm)
+        first, last = (np.nan_to_num(end, neginf=-np.finfo(float).max / 4) for end in ends)
         change = first - last
         vanishing = (rate > 2 * error) & (change < math.log(0.01))
         exploding = (rate < -2 * error) & (change > math.log(100))
-        vanishing |= np.isneginf(log_norm[0]) & np.isfinite(log_norm[-1])  # too few finite steps for a rate
+        vanishing |= np.isneginf(ends[0]) & np.isfinite(ends[1])  # too few finite steps for a rate
         return np.where(vanishing, "vanishing", np.where(exploding, "exploding", "steady"))
 
     def __str__(self) -> str:
@@ -85,7 +87,7 @@ class FlowSummary:
         )
         lines = [
             f"gradient over {len(log_norm)} steps{middle}: {verdict}",
-            f"  ln of the joint-state norm: {np.median(log_norm[-1]):.4g} at the last step, "
+            f"  ln of the joint-state norm: {np.median(_last(log_norm)):.4g} at the last step, "
             f"{np.median(log_norm[0]):.4g} at the first",
             f"  decay going back: {np.median(rate):.4g} ± {np.median(error):.2g} nats per step, "
             f"half-life {np.median(self.half_life):.4g} steps, below 1 % after {np.median(self.horizon()):.4g}",
@@ -101,6 +103,12 @@ class FlowSummary:
             "  (vanishing: rate > 2 standard errors and first norm < 1 % of last; exploding: rate < −2 and > 100×)"
         )
         return "\n".join(lines)
+
+
+def _last(log_norm: np.ndarray) -> np.ndarray:
+    """The value at each sequence's last step, [*batch]: what follows its end is NaN."""
+    steps = np.maximum(len(log_norm) - 1 - np.isnan(log_norm).sum(axis=0), 0)
+    return np.take_along_axis(log_norm, steps[None], axis=0)[0]
 
 
 def _mean(values: Any) -> float:

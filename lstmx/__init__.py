@@ -45,6 +45,7 @@ from lstmx.excerpt import Excerpt as Excerpt
 from lstmx.gradients import GateShare as GateShare
 from lstmx.gradients import GradientFlow as GradientFlow
 from lstmx.gradients import Influence as Influence
+from lstmx.gradients import LayeredFlow as LayeredFlow
 from lstmx.gradients import PathSpectrum as PathSpectrum
 from lstmx.gradients import gate_kernel as gate_kernel
 from lstmx.gradients import gradient_flow as gradient_flow
@@ -52,6 +53,11 @@ from lstmx.gradients import highway as highway
 from lstmx.gradients import influence as influence
 from lstmx.gradients import path_spectrum as path_spectrum
 from lstmx.history import History as History
+from lstmx.layers import Bidirectional as Bidirectional
+from lstmx.layers import BidirectionalHistory as BidirectionalHistory
+from lstmx.layers import Directions as Directions
+from lstmx.layers import Stack as Stack
+from lstmx.layers import StackHistory as StackHistory
 from lstmx.memory import MemoryReport as MemoryReport
 from lstmx.memory import Notion as Notion
 from lstmx.memory import memory_report as memory_report
@@ -79,6 +85,7 @@ from lstmx.training import Training as Training
 from lstmx.training import TrainingDiverged as TrainingDiverged
 from lstmx.training import evaluate as evaluate
 from lstmx.training import train as train
+from lstmx.truncation import truncated as truncated
 from lstmx.unroll import record as record
 from lstmx.unroll import run as run
 

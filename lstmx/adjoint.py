@@ -7,11 +7,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from lstmx.arrays import Array, devices, jax, jit, map_tree, namespace, ready, require, result, scan
+from lstmx.arrays import Array, devices, jax, jit, leaves, map_tree, namespace, ready, require, result, scan
 from lstmx.cells.recurrence import blocks
 from lstmx.checks import recorded, shaped, state
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import History
+from lstmx.layers import BidirectionalHistory, LayeredHistory, reordered
 from lstmx.scaling import Scaled, add, normalised, pack, unpack
 
 _SEGMENTS = 32  # calls that a pass with a progress bar is split into
@@ -35,7 +36,7 @@ class Gradients:
         return f"Gradients(parameters={type(self.parameters).__name__}, inputs {tuple(self.inputs.shape)})"
 
 
-def backward(history: History, outputs_cotangent: Array, final_cotangent: Any = None) -> Gradients:
+def backward(history: Any, outputs_cotangent: Array, final_cotangent: Any = None) -> Gradients:
     """Backpropagation through time over a recorded pass, in NumPy as in JAX.
 
     The recurrence δs_{t-1} = J_tᵀ δs_t, with ∂L/∂h_t added at each step, is run by the cell's own `pull`, chunk
@@ -44,13 +45,14 @@ def backward(history: History, outputs_cotangent: Array, final_cotangent: Any = 
     left the range of a float, is here 0, infinite or NaN, as in any framework.
 
     Args:
-        history: the recorded pass.
+        history: the recorded pass, of a cell or of layers.
         outputs_cotangent: the direct part of ∂L/∂h_t, [T, *batch, H]: how the loss depends on each output
             with all other outputs held fixed.
-        final_cotangent: ∂L/∂(final state) where the loss reads it too, fields [*batch, H]; None for zero.
+        final_cotangent: ∂L/∂(final state) where the loss reads it too, fields [*batch, H], of layers a tree of
+            states; None for zero.
 
     Returns:
-        Gradients of parameters, inputs and initial state.
+        Gradients of parameters, inputs and initial state; of layers, trees as their parameters and states are.
 
     Raises:
         TypeError: an argument is no array, or of another dtype than the history.
@@ -64,6 +66,8 @@ def backward(history: History, outputs_cotangent: Array, final_cotangent: Any = 
         >>> lstmx.backward(history, numpy.ones((5, 8), "float32")).inputs.shape
         (5, 3)
     """
+    if isinstance(history, LayeredHistory):
+        return _layered(history, outputs_cotangent, final_cotangent)
     recorded(history)
     cell = history.cell
     shape = (len(history), *history.batch, cell.hidden_size)
@@ -74,6 +78,37 @@ def backward(history: History, outputs_cotangent: Array, final_cotangent: Any = 
     outputs_cotangent = history.within(outputs_cotangent)
     made = _backward(cell, *history.data, outputs_cotangent, final_cotangent)
     return Gradients(made.parameters, history.own_features(made.inputs), made.initial)
+
+
+def _layered(history: Any, outputs_cotangent: Array, final_cotangent: Any) -> Gradients:
+    """`backward` through layers: what a layer hands to its inputs is what the one below gets."""
+    outputs = history.outputs
+    shaped("outputs_cotangent", outputs_cotangent, outputs.shape, outputs.dtype, "[T, *batch, hidden_size]")
+    if final_cotangent is None:
+        final_cotangent = map_tree(namespace(outputs).zeros_like, history.final)
+    some = next(leaves(history.params))
+    history.cell.check(
+        "final_cotangent",
+        final_cotangent,
+        lambda cell, value, name: state(cell, (some,), value, history.batch, name=name),
+    )
+    ends = dict(zip(history.parts, final_cotangent, strict=True))
+    if isinstance(history, BidirectionalHistory):
+        ahead, back = history.cell.parted(outputs_cotangent)
+        forward = backward(history.forward, ahead, ends["forward"])
+        turned = backward(history.backward, reordered(back, history.order), ends["backward"])
+        made = [forward, turned]
+        inputs = forward.inputs + reordered(turned.inputs, history.order)
+    else:
+        made, inputs = [], outputs_cotangent
+        masks = (*reversed(history.masks or (None,) * (len(history.parts) - 1)), None)
+        for (name, part), mask in zip(reversed(history.parts.items()), masks, strict=True):
+            made.insert(0, backward(part, inputs, ends[name]))
+            inputs = made[0].inputs if mask is None else made[0].inputs * mask
+    parameters, initial = (
+        history.cell.tree([getattr(x, name) for x in made]) for name in ("parameters", "initial")
+    )
+    return Gradients(parameters, inputs, initial)
 
 
 def chunk_steps(history: History) -> int:

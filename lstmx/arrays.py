@@ -245,6 +245,11 @@ def materialised(x: Array) -> Array:
     return np.ascontiguousarray(x) if xp is np else x
 
 
+def constant_tree(tree: Tree) -> Tree:
+    """`tree` as constants: no derivative flows through it."""
+    return map_tree(lambda x: jax.lax.stop_gradient(x) if is_jax(namespace(x)) else x, tree)
+
+
 def ready(tree: Tree) -> Tree:
     """`tree` once its arrays are computed: JAX returns before they are."""
     return map_tree(lambda x: x.block_until_ready() if hasattr(x, "block_until_ready") else x, tree)

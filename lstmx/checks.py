@@ -78,26 +78,26 @@ def shaped(name: str, value: Any, shape: tuple[int, ...], dtype: Any, axes: str)
     return value
 
 
-def parameters(cell: Any, params: Any) -> None:
+def parameters(cell: Any, params: Any, name: str = "params") -> None:
     """Raise unless `params` are the parameters of `cell`: its class, its shapes, one float dtype."""
     shapes = cell.parameter_shapes()
     kind = type(shapes)
     if not isinstance(params, kind):
         raise TypeError(
-            f"params is a {type(params).__name__}; {cell} expects {kind.__name__}, as made by cell.init(key)"
+            f"{name} is a {type(params).__name__}; {cell} expects {kind.__name__}, as made by cell.init(key)"
         )
     for field, value, shape in zip(kind._fields, params, shapes, strict=True):
         if shape is None:
             if value is not None:
-                raise ValueError(f"params.{field} is given; {cell} has none: expected None")
+                raise ValueError(f"{name}.{field} is given; {cell} has none: expected None")
             continue
-        array(f"params.{field}", value)
+        array(f"{name}.{field}", value)
         if tuple(value.shape) != shape:
-            raise ValueError(f"params.{field} has shape {tuple(value.shape)}; {cell} expects {shape}")
+            raise ValueError(f"{name}.{field} has shape {tuple(value.shape)}; {cell} expects {shape}")
     dtypes = {value.dtype for value in leaves(params)}
     if len(dtypes) > 1 or not dtypes <= _FLOATS:
         raise TypeError(
-            f"params hold {', '.join(sorted(map(str, dtypes)))}; expected float32 or float64 throughout"
+            f"{name} hold {', '.join(sorted(map(str, dtypes)))}; expected float32 or float64 throughout"
         )
 
 
@@ -214,6 +214,11 @@ def constant(
 
 def recorded(history: Any) -> None:
     """Raise unless this is a history that analyses can read."""
+    if hasattr(history, "cells"):
+        raise TypeError(
+            f"history is a {type(history).__name__}; this analysis takes the history of one cell: "
+            f"history.parts[...] has {', '.join(map(repr, history.parts))}"
+        )
     if not hasattr(history, "states"):
         raise TypeError(
             f"history is a {type(history).__name__}; expected a History, as made by record(cell, params, xs)"

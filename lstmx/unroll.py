@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, overload
@@ -12,6 +13,17 @@ from lstmx.checks import one_of, positive
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.excerpt import STORAGE, Excerpt, fields_of, select
 from lstmx.history import History
+from lstmx.layers import (
+    Bidirectional,
+    BidirectionalHistory,
+    Layers,
+    Stack,
+    StackHistory,
+    Timing,
+    history_passing,
+    layered_door,
+    outputs_passing,
+)
 from lstmx.loops import (
     NARROW,
     advance,
@@ -29,13 +41,14 @@ _STORED_AT_MOST = 2**26  # elements of pre-activations that the derivative of `r
 
 
 def run(
-    cell: Cell,
+    cell: Cell | Layers,
     params: Any,
     xs: Array,
     state: Any = None,
     *,
     lengths: Any = None,
     resets: Array | None = None,
+    key: Any = None,
     differentiation: str = "pullback",
     chunk: int | None = None,
 ) -> tuple[Array, Any]:
@@ -49,14 +62,16 @@ def run(
     grows with T by those states alone.
 
     Args:
-        cell: the cell.
+        cell: the cell, or a `Stack` or `Bidirectional` of cells.
         params: its parameters; their library is the library that runs.
         xs: inputs, [T, *batch, D] with T ≥ 1: time first, any number of batch axes.
-        state: initial state, fields [*batch, H]; None for zeros.
+        state: initial state, fields [*batch, H], for layers theirs; None for zeros.
         lengths: steps of each sequence, integers [*batch] from 1 to T, for unequal sequences padded to T steps:
             past its end a sequence's state stands still, and its outputs are 0. What stands in `xs` there has no
             effect, as long as it is finite.
         resets: booleans [T, *batch]: where true, a new sequence starts with this step, from the zero state.
+        key: of the dropout between the layers of a `Stack`: an int, a `numpy.random.Generator` or a JAX key; None
+            for no dropout.
         differentiation: "pullback" for the above, which has a reverse mode only; "autodiff" for JAX's own
             differentiation of the scan, for `jax.jvp` and `jax.jacfwd`.
         chunk: steps that a backward pass rebuilds at a time, at most T; None for up to 256, fewer for wide states
@@ -64,7 +79,8 @@ def run(
             JAX's differentiation by "pullback".
 
     Returns:
-        The outputs h_t [T, *batch, H] and the final state, fields [*batch, H].
+        The outputs h_t [T, *batch, H] and the final state, fields [*batch, H]; of layers those of the top, and a
+        tree of states like `state`.
 
     Raises:
         TypeError: an argument is of the wrong kind or of another dtype than the parameters; or forward-mode
@@ -82,6 +98,11 @@ def run(
         ((5, 8), (8,))
     """
     one_of("differentiation", differentiation, ("pullback", "autodiff"))
+    if isinstance(cell, Layers):
+        params, xs, state, masks = layered_door(cell, params, xs, state, key)
+        one = outputs_passing(functools.partial(run, differentiation=differentiation, chunk=chunk))
+        return tuple(cell.passed(one, params, xs, state, Timing(lengths, resets), masks))  # type: ignore  # a pair
+    without_key(cell, key)
     cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets)
     chunk = _residuals(cell, params, xs, differentiation, chunk)
     try:
@@ -94,6 +115,12 @@ def run(
             "run has a reverse mode only, and forward-mode differentiation (jvp, jacfwd) was asked for: "
             'pass differentiation="autodiff"'
         ) from error
+
+
+def without_key(cell: Cell, key: Any) -> None:
+    """Raise where a cell, which has nothing random, gets a key."""
+    if key is not None:
+        raise ValueError(f"key is given; {cell} has nothing random: dropout is between the layers of a Stack")
 
 
 def _residuals(cell: Cell, params: Any, xs: Array, differentiation: str, chunk: int | None) -> int | None:
@@ -112,6 +139,29 @@ def _residuals(cell: Cell, params: Any, xs: Array, differentiation: str, chunk: 
     return chunk_length(length, width)
 
 
+@overload
+def record(
+    cell: Stack,
+    params: Any,
+    xs: Array,
+    state: Any = None,
+    *,
+    lengths: Any = None,
+    resets: Array | None = None,
+    key: Any = None,
+    keep: str = "all",
+) -> StackHistory: ...
+@overload
+def record(
+    cell: Bidirectional,
+    params: Any,
+    xs: Array,
+    state: Any = None,
+    *,
+    lengths: Any = None,
+    resets: Array | None = None,
+    keep: str = "all",
+) -> BidirectionalHistory: ...
 @overload
 def record(
     cell: Cell,
@@ -139,13 +189,14 @@ def record(
     into: Excerpt | None = None,
 ) -> Excerpt: ...
 def record(
-    cell: Cell,
+    cell: Any,
     params: Any,
     xs: Array,
     state: Any = None,
     *,
     lengths: Any = None,
     resets: Array | None = None,
+    key: Any = None,
     keep: str = "all",
     every: int = 1,
     fields: Sequence[str] | None = None,
@@ -162,6 +213,7 @@ def record(
         lengths: as for `run`. In the history the state stands still past a sequence's end; statistics, gradients
             and influence leave these steps out, `history.pieces()` gives every sequence as a history of its own.
         resets: as for `run`.
+        key: as for `run`.
         keep: "all" stores pre-activations and states; "states" stores the states only (a third of the memory
             for an LSTM) and rebuilds the pre-activations on demand, by one matrix product.
         every: keep the last step and every `every`-th before it. Over 1, an excerpt is returned.
@@ -173,7 +225,8 @@ def record(
             NumPy, slices made of it before keep the old pass.
 
     Returns:
-        The history, with its cell, parameters and initial state; or with `every`, `fields` or `dtype` an `Excerpt`
+        The history, with its cell, parameters and initial state (of layers a `StackHistory` or
+        `BidirectionalHistory`, with a history for each); or with `every`, `fields` or `dtype` an `Excerpt`
         of gates and states.
 
     Raises:
@@ -194,6 +247,15 @@ def record(
         (array([0, 2, 4]), (3, 8))
     """
     one_of("keep", keep, ("all", "states"))
+    if isinstance(cell, Layers):
+        if into is not None or every != 1 or fields is not None or dtype is not None:
+            raise ValueError(
+                "every, fields, dtype and into are of one cell; record layers whole, or each on its own"
+            )
+        params, xs, state, masks = layered_door(cell, params, xs, state, key)
+        one = history_passing(functools.partial(record, keep=keep))
+        return cell.passed(one, params, xs, state, Timing(lengths, resets), masks).history
+    without_key(cell, key)
     excerpt = _excerpt_options(cell, keep, every, fields, dtype)
     cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets)
     if excerpt is None:

@@ -7,7 +7,8 @@ import lstmx
 
 ROOMS = [
     *("arrays", "draws", "scaling", "chunks", "checks", "sharding", "cells", "schemes", "history", "excerpt"),
-    *("adjoint", "loops", "unroll", "statistics", "gradients"),
+    "layers",
+    *("adjoint", "loops", "unroll", "truncation", "statistics", "gradients"),
     *("dynamics", "memory", "tasks", "training", "comparison", "convert", "storage", "reading", "plot"),
     *("report", "cli", "__main__"),
 ]

@@ -180,12 +180,16 @@ class Cell(ABC):
             Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks",
             AISTATS 2010.
         """
+        draws = Draws(key)
+        return self.fresh(draws, float_dtype(draws.xp, dtype), scheme)
+
+    def fresh(self, draws: Draws, dtype: Any, scheme: Any = ()) -> Any:
+        """Fresh parameters from a source of draws; see `init`."""
         schemes = scheme if isinstance(scheme, (tuple, list)) else (scheme,)
         for one in schemes:
             if not callable(one):
                 raise TypeError(f"scheme holds {one!r}; expected schemes such as lstmx.chrono(1000)")
-        draws = Draws(key)
-        params = self.draw(draws, float_dtype(draws.xp, dtype))
+        params = self.draw(draws, dtype)
         for one in schemes:
             params = one(self, params, draws)
             parameters(self, params)

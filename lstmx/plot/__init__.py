@@ -6,6 +6,8 @@ from lstmx.plot.flow import compare_flows as compare_flows
 from lstmx.plot.flow import gates_ledger as gates_ledger
 from lstmx.plot.flow import gradient_flow as gradient_flow
 from lstmx.plot.influence import influence as influence
+from lstmx.plot.layers import depth as depth
+from lstmx.plot.layers import variants as variants
 from lstmx.plot.memory import memory as memory
 from lstmx.plot.paths import path_spectrum as path_spectrum
 from lstmx.plot.points import eigenvalues as eigenvalues

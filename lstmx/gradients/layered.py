@@ -1,0 +1,127 @@
+"""`gradient_flow` through layers: where the gradient goes in depth and in time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import Array, map_tree, namespace, result
+from lstmx.gradients.walk import GradientFlow, flow_of, in_scale
+from lstmx.history import History
+from lstmx.layers import BidirectionalHistory, LayeredHistory, reordered
+from lstmx.scaling import Scaled, add, unscaled
+
+
+@result(static=("names",))
+class LayeredFlow:
+    """Where the gradient of a loss goes through layers; `flow["layer 0"]` is the `GradientFlow` of one.
+
+    Attributes:
+        names: of the cells, bottom first.
+        flows: the flow of each cell, in the order in which it reads: for a backward direction step 0 is the last.
+        log_norm: of the cotangent of each cell's joint state, in the order of time, natural logs,
+            [layers, T, *batch]; −inf for an exact zero, NaN past a sequence's end.
+        log_norm_hidden: of ∂L/∂h_t of each cell, in the same form.
+        parameters: gradients of all parameters, as the tree that the layers' parameters are.
+        inputs: ∂L/∂x_t, [T, *batch, D]: 0 or infinite where it leaves the range of a float.
+        initial: ∂L/∂(initial states), as a tree of states.
+    """
+
+    names: tuple[str, ...]
+    flows: tuple[GradientFlow, ...]
+    log_norm: Array
+    log_norm_hidden: Array
+    parameters: Any
+    inputs: Array
+    initial: Any
+
+    def __getitem__(self, name: str) -> GradientFlow:
+        if name not in self.names:
+            raise KeyError(f"no layer {name!r}; this flow has {', '.join(self.names)}")
+        return self.flows[self.names.index(name)]
+
+    def __repr__(self) -> str:
+        return f"LayeredFlow({', '.join(self.names)}: {self.log_norm.shape[1]} steps)"
+
+    def __str__(self) -> str:
+        """A line for each layer, top first: its greatest norm, and how it fades in its own time."""
+        width = max(map(len, self.names))
+        lines = [f"{'layer':<{width}}  ln norm, greatest   half-life, steps   verdict"]
+        for name, flow in reversed(list(zip(self.names, self.flows, strict=True))):
+            norms = np.asarray(flow.log_norm, np.float64)
+            words, counts = np.unique(flow.verdict, return_counts=True)
+            greatest = np.nanmax(norms, initial=-np.inf)
+            half_life, verdict = np.median(flow.half_life), words[counts.argmax()]
+            lines.append(f"{name:<{width}}  {greatest:<17.4g}   {half_life:<16.4g}   {verdict}")
+        return "\n".join(lines)
+
+
+def layered_flow(history: LayeredHistory, direct: Array | None, outputs: str, progress: bool) -> LayeredFlow:
+    """The flow of a loss through layers.
+
+    Args:
+        history: the recorded pass.
+        direct: the direct part of ∂L/∂(output), [T, *batch, H]; None for the sum of each sequence's last output.
+        outputs: as for `gradient_flow`.
+        progress: as for `gradient_flow`.
+    """
+    if direct is None:
+        direct = _last(history)
+    below, parameters, initial, handed = _through(history, in_scale(direct), outputs, progress)
+    turns = [turn for _, turn in history.cells().values()]
+    xp = namespace(direct)
+
+    def in_time(field: str) -> Array:
+        return xp.stack([turn(getattr(flow, field)) for flow, turn in zip(below, turns, strict=True)])
+
+    return LayeredFlow(
+        names=tuple(history.cells()),
+        flows=tuple(below),
+        log_norm=in_time("log_norm"),
+        log_norm_hidden=in_time("log_norm_hidden"),
+        parameters=parameters,
+        inputs=unscaled(handed),
+        initial=initial,
+    )
+
+
+def _last(history: LayeredHistory) -> Array:
+    """1 for the last output of each sequence, else 0, [T, *batch, H]."""
+    outputs = history.outputs
+    xp = namespace(outputs)
+    steps = xp.arange(len(history)).reshape(-1, *(1,) * (outputs.ndim - 1))
+    ends = history.first.lengths.reshape(*history.batch, 1)
+    return xp.where(steps == ends - 1, xp.ones_like(outputs), xp.zeros_like(outputs))
+
+
+def _through(
+    history: Any, direct: Scaled, outputs: str, progress: bool
+) -> tuple[list[GradientFlow], Any, Any, Scaled]:
+    """Flows of the cells, bottom first; gradients of parameters and of initial states; and of the inputs."""
+    if isinstance(history, History):
+        direct = direct._replace(value=history.within(direct.value))
+        flow, handed = flow_of(history, direct, outputs, progress, handed=True)
+        return [flow], flow.parameters, flow.initial, handed  # type: ignore  # asked for
+    if isinstance(history, BidirectionalHistory):
+        return _both_ways(history, direct, outputs, progress)
+    flows: list[GradientFlow] = []
+    parameters, initial = [], []
+    masks = history.masks or (None,) * (len(history.layers) - 1)
+    for layer, mask in zip(reversed(history.layers), (*reversed(masks), None), strict=True):
+        found, of_parameters, of_initial, direct = _through(layer, direct, outputs, progress)
+        direct = direct if mask is None else direct._replace(value=direct.value * mask)
+        flows, parameters, initial = found + flows, [of_parameters, *parameters], [of_initial, *initial]
+    return flows, history.cell.tree(parameters), history.cell.tree(initial), direct
+
+
+def _both_ways(
+    history: BidirectionalHistory, direct: Scaled, outputs: str, progress: bool
+) -> tuple[list[GradientFlow], Any, Any, Scaled]:
+    forward, backward = (direct._replace(value=part) for part in history.cell.parted(direct.value))
+    turned = map_tree(lambda x: reordered(x, history.order), backward)
+    ahead = _through(history.forward, forward, outputs, progress)
+    back = _through(history.backward, turned, outputs, progress)
+    handed = add(ahead[3], map_tree(lambda x: reordered(x, history.order), back[3]))
+    both = (history.cell.tree([a, b]) for a, b in zip(ahead[1:3], back[1:3], strict=True))
+    return [*ahead[0], *back[0]], *both, handed

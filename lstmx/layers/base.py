@@ -1,0 +1,145 @@
+"""What cells in layers and in both directions of time have in common.
+
+A layer is a cell, a `Bidirectional` or a `Stack`. What a layer does with a pass of a cell is said once, in
+`passed`, over a function that makes such a pass: `run` gives outputs, `record` gives histories.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from lstmx.arrays import Array, namespace
+from lstmx.cells.base import Cell
+from lstmx.draws import Draws, float_dtype
+
+Layer = Any
+
+
+class Directions(NamedTuple):
+    """What each direction of a `Bidirectional` has: parameters, or states."""
+
+    forward: Any
+    """Of the cell that reads from the first step on."""
+    backward: Any
+    """Of the cell that reads from the last step on."""
+
+
+class Timing(NamedTuple):
+    """Where sequences end and start; None for no lengths, or no resets."""
+
+    lengths: Any
+    resets: Any
+
+
+class Layers(ABC):
+    """What a stack and a pair of directions share: everything about them is a tree over their cells."""
+
+    @property
+    @abstractmethod
+    def input_size(self) -> int:
+        """Number of features D of x_t."""
+
+    @property
+    @abstractmethod
+    def hidden_size(self) -> int:
+        """Numbers in an output."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> dict[str, Layer]:
+        """The layers inside, by name, in the order of parameters and states."""
+
+    @abstractmethod
+    def tree(self, values: Any) -> Any:
+        """Parameters or states from those of the parts."""
+
+    @abstractmethod
+    def passed(
+        self, one: Callable[..., Any], params: Any, xs: Array, state: Any, timing: Timing, masks: Any
+    ) -> Any:
+        """One pass: `one(cell, params, xs, state, timing)` for each cell. What it returns has `outputs`."""
+
+    def init(self, key: Any, dtype: Any = "float32", scheme: Any = ()) -> Any:
+        """Fresh parameters of every layer, as `Cell.init` draws them; each layer's drawn anew.
+
+        Args:
+            key: as for a cell.
+            dtype: "float32" or "float64".
+            scheme: as for a cell; applied to every cell.
+
+        Raises:
+            TypeError: as for a cell.
+            ValueError: as for a cell.
+        """
+        draws = Draws(key)
+        return self.fresh(draws, float_dtype(draws.xp, dtype), scheme)
+
+    def fresh(self, draws: Draws, dtype: Any, scheme: Any = ()) -> Any:
+        """Fresh parameters of every layer from a source of draws."""
+        return self.tree([part.fresh(draws, dtype, scheme) for part in self.parts.values()])
+
+    def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> Any:
+        """The zero states with the given batch axes."""
+        states = (part.initial_state(p, batch) for part, p in zip(self.parts.values(), params, strict=True))
+        return self.tree(list(states))
+
+    def check(self, what: str, values: Any, each: Callable[[Cell, Any, str], None]) -> None:
+        """Raise unless `values` are those of every part: parameters, or states."""
+        kind = type(self.tree([None] * len(self.parts)))
+        if not isinstance(values, kind) or len(values) != len(self.parts):
+            found = f"{type(values).__name__}" + (f" of {len(values)}" if isinstance(values, tuple) else "")
+            raise TypeError(
+                f"{what} is a {found}; expected a {kind.__name__} of {len(self.parts)}, as {self!r} has"
+            )
+        for (name, part), value in zip(self.parts.items(), values, strict=True):
+            inside = f"{what} of {name}"
+            part.check(inside, value, each) if isinstance(part, Layers) else each(part, value, inside)
+
+
+class Passing:
+    """How `Layers.passed` makes passes of cells, and puts them together."""
+
+    def __init__(self, one: Callable[..., Any], stacked: Callable[..., Any], joined: Callable[..., Any]):
+        self.one, self.stacked, self.joined = one, stacked, joined
+
+    def __call__(self, *args: Any) -> Any:
+        return self.one(*args)
+
+
+def pass_of(one: Any, layer: Layer, params: Any, xs: Array, state: Any, timing: Timing, masks: Any = None) -> Any:
+    """One pass of any layer."""
+    if isinstance(layer, Layers):
+        return layer.passed(one, params, xs, state, timing, masks)
+    return one(layer, params, xs, state, timing)
+
+
+def reversal(xs: Array, lengths: Any) -> Array | None:
+    """For each step the one that takes its place when every sequence is read backwards, [T, *batch].
+
+    None where all sequences are T steps long, and time is simply flipped.
+    """
+    if lengths is None:
+        return None
+    xp = namespace(xs)
+    steps = xp.arange(xs.shape[0]).reshape(-1, *(1,) * (xs.ndim - 2))
+    ends = xp.asarray(lengths)
+    return xp.where(steps < ends, ends - 1 - steps, steps)
+
+
+def reordered(x: Array, order: Array | None) -> Array:
+    """`x` [T, *batch, ...] with every sequence read backwards, as `reversal` has it; twice is not at all."""
+    xp = namespace(x)
+    if order is None:
+        return xp.flip(x, axis=0)
+    return xp.take_along_axis(x, order.reshape(*order.shape, *(1,) * (x.ndim - order.ndim)), axis=0)
+
+
+def turned_resets(timing: Timing, order: Array | None) -> Any:
+    """Where new sequences start for who reads backwards: after the step that was a sequence's first."""
+    if timing.resets is None:
+        return None
+    xp = namespace(timing.resets)
+    turned = reordered(timing.resets, order)
+    return xp.concat([xp.zeros_like(turned[:1]), turned[:-1]])

@@ -1,0 +1,201 @@
+"""What a pass through layers leaves behind: outputs, or a history for each cell."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from lstmx.arrays import Array, result
+from lstmx.cells.base import Cell
+from lstmx.history import History
+from lstmx.layers.base import Directions, Passing, Timing, reordered
+from lstmx.layers.structures import Bidirectional, Stack
+
+
+class Outputs(NamedTuple):
+    """What `run` gives: outputs [T, *batch, H] and final states."""
+
+    outputs: Array
+    final: Any
+
+
+def outputs_passing(run: Callable[..., tuple[Array, Any]]) -> Passing:
+    """Passes of `run`."""
+
+    def one(cell: Cell, params: Any, xs: Array, state: Any, timing: Timing) -> Outputs:
+        return Outputs(*run(cell, params, xs, state, lengths=timing.lengths, resets=timing.resets))
+
+    def stacked(stack: Stack, params: Any, made: list[Outputs], masks: Any) -> Outputs:
+        del params, masks
+        return Outputs(made[-1].outputs, stack.tree([layer.final for layer in made]))
+
+    def joined(pair: Bidirectional, params: Any, forward: Outputs, backward: Outputs, order: Any) -> Outputs:
+        del params
+        outputs = pair.merged(forward.outputs, reordered(backward.outputs, order))
+        return Outputs(outputs, Directions(forward.final, backward.final))
+
+    return Passing(one, stacked, joined)
+
+
+class LayeredHistory:
+    """What the histories of a stack and of two directions share."""
+
+    cell: Any
+    params: Any
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The histories inside, by the layers' names."""
+        raise NotImplementedError
+
+    @property
+    def outputs(self) -> Array:
+        """What the top gives, [T, *batch, H]; 0 past a sequence's end."""
+        raise NotImplementedError
+
+    @property
+    def hidden_state(self) -> Array:
+        """`outputs`, under the name that a history of one cell has for them."""
+        return self.outputs
+
+    @property
+    def initial(self) -> Any:
+        """States before the first step, as `state` of `record` takes them."""
+        return self.cell.tree([part.initial for part in self.parts.values()])
+
+    @property
+    def final(self) -> Any:
+        """States after the last step, as `state` of `record` takes them."""
+        return self.cell.tree([part.final for part in self.parts.values()])
+
+    @property
+    def first(self) -> History:
+        """The history of the first cell."""
+        part = next(iter(self.parts.values()))
+        return part if isinstance(part, History) else part.first
+
+    @property
+    def inputs(self) -> Array:
+        """x_t, [T, *batch, D]."""
+        return self.first.features
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The batch axes; () for one sequence."""
+        return self.first.batch
+
+    def __len__(self) -> int:
+        """The number of steps T."""
+        return len(self.first)
+
+    def cells(self) -> dict[str, tuple[History, Callable[[Array], Array]]]:
+        """Every cell's history by name, bottom first; and what brings its rows [T, ...] into the order of time."""
+        found: dict[str, tuple[History, Callable[[Array], Array]]] = {}
+        for name, part in self.parts.items():
+            if isinstance(part, History):
+                found[name] = part, functools.partial(self.in_time, name)
+            else:
+                found |= {f"{name}, {inner}": value for inner, value in part.cells().items()}
+        return found
+
+    def in_time(self, name: str, rows: Array) -> Array:
+        """Rows [T, ...] of a part, in the order of time."""
+        del name
+        return rows
+
+    def __repr__(self) -> str:
+        batch = f", batch {self.batch}" if self.batch else ""
+        return f"{type(self).__name__}({self.cell}: {len(self)} steps{batch})"
+
+
+@result(static=("cell",))
+class StackHistory(LayeredHistory):
+    """One pass of a stack: a history for each layer.
+
+    Attributes:
+        cell: the stack.
+        params: its parameters.
+        layers: histories of the layers, bottom first; each is a `History`, or a `BidirectionalHistory`.
+        masks: what the outputs of each layer but the last were multiplied by on their way up, [T, *batch, H]; None
+            where nothing was dropped.
+    """
+
+    cell: Stack
+    params: Any
+    layers: tuple[Any, ...]
+    masks: Any
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        return dict(zip(self.cell.parts, self.layers, strict=True))
+
+    @property
+    def outputs(self) -> Array:
+        return outputs_of(self.layers[-1])
+
+    __repr__ = LayeredHistory.__repr__
+
+
+@result(static=("cell",))
+class BidirectionalHistory(LayeredHistory):
+    """One pass in both directions.
+
+    Attributes:
+        cell: the `Bidirectional`.
+        params: its parameters.
+        forward: the history of the cell that reads from the first step on.
+        backward: that of the other one, in the order in which it reads: its step 0 is the last step.
+        order: with lengths, for each step the one that takes its place for who reads backwards, [T, *batch]; None
+            where time is simply flipped.
+    """
+
+    cell: Bidirectional
+    params: Any
+    forward: History
+    backward: History
+    order: Any
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        return {"forward": self.forward, "backward": self.backward}
+
+    @property
+    def outputs(self) -> Array:
+        return self.cell.merged(outputs_of(self.forward), reordered(outputs_of(self.backward), self.order))
+
+    def in_time(self, name: str, rows: Array) -> Array:
+        """Rows [T, ...] of a direction, in the order of time."""
+        return reordered(rows, self.order) if name == "backward" else rows
+
+    __repr__ = LayeredHistory.__repr__
+
+
+class _Recorded(NamedTuple):
+    """A history under the name that `passed` knows."""
+
+    history: Any
+    outputs: Array
+
+
+def outputs_of(history: Any) -> Array:
+    """The outputs of any layer's history: 0 past a sequence's end, where the state of a history stands still."""
+    return history.within(history.hidden_state) if isinstance(history, History) else history.outputs
+
+
+def history_passing(record: Callable[..., History]) -> Passing:
+    """Passes of `record`."""
+
+    def one(cell: Cell, params: Any, xs: Array, state: Any, timing: Timing) -> _Recorded:
+        history = record(cell, params, xs, state, lengths=timing.lengths, resets=timing.resets)
+        return _Recorded(history, outputs_of(history))
+
+    def stacked(stack: Stack, params: Any, made: list[_Recorded], masks: Any) -> _Recorded:
+        history = StackHistory(stack, params, tuple(layer.history for layer in made), masks)
+        return _Recorded(history, made[-1].outputs)
+
+    def joined(pair: Bidirectional, params: Any, forward: _Recorded, backward: _Recorded, order: Any) -> _Recorded:
+        history = BidirectionalHistory(pair, params, forward.history, backward.history, order)
+        return _Recorded(history, history.outputs)
+
+    return Passing(one, stacked, joined)

@@ -1,0 +1,176 @@
+"""Stacks of layers, and both directions of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import Array, is_jax, leaves, map_tree, namespace
+from lstmx.cells.base import Cell
+from lstmx.checks import one_of, parameters, sequences, state
+from lstmx.draws import Draws
+from lstmx.layers.base import Directions, Layer, Layers, Timing, pass_of, reordered, reversal, turned_resets
+
+
+@dataclass(frozen=True)
+class Stack(Layers):
+    """Layers on one another: each reads the outputs of the one below.
+
+    Attributes:
+        cells: cells or `Bidirectional`s, from the bottom; each layer's input size is the hidden size of the one
+            below. A list is kept as a tuple.
+        dropout: probability with which an output of a layer below another is set to 0 on its way up (the others
+            are divided by 1 − dropout), where `run` or `record` gets a key; without one nothing is dropped.
+
+    Raises:
+        TypeError: something in `cells` is no layer.
+        ValueError: no layers, sizes that do not meet, or a dropout outside [0, 1).
+    """
+
+    cells: Any
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cells", tuple(self.cells))
+        if not self.cells:
+            raise ValueError("cells is empty; expected at least one layer")
+        for k, cell in enumerate(self.cells):
+            _layer(f"layer {k}", cell)
+            if k and cell.input_size != self.cells[k - 1].hidden_size:
+                raise ValueError(
+                    f"layer {k} has input_size={cell.input_size}; the layer below it gives "
+                    f"{self.cells[k - 1].hidden_size} numbers"
+                )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout!r}; expected a probability from 0 to below 1")
+
+    @property
+    def input_size(self) -> int:
+        return self.cells[0].input_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self.cells[-1].hidden_size
+
+    @property
+    def parts(self) -> dict[str, Layer]:
+        return {f"layer {k}": cell for k, cell in enumerate(self.cells)}
+
+    def tree(self, values: Any) -> Any:
+        """A tuple with a value for each layer, bottom first."""
+        return tuple(values)
+
+    def masks(self, key: Any, params: Any, xs: Array) -> Any:
+        """What outputs between layers are multiplied by, [T, *batch, H] each; None where nothing is dropped."""
+        if key is None or not self.dropout:
+            return None
+        jax_params = is_jax(namespace(*leaves((params, xs))))
+        draws = Draws(key if jax_params or not isinstance(key, int) else np.random.default_rng(key))
+        if is_jax(draws.xp) != jax_params:
+            raise TypeError(f"key is of the other library than the parameters: {type(key).__name__}")
+        lead, dtype, kept = tuple(xs.shape[:-1]), xs.dtype, 1 - self.dropout
+        drawn = (draws.uniform((*lead, cell.hidden_size), dtype, 0.0, 1.0) for cell in self.cells[:-1])
+        return tuple((u < kept).astype(dtype) / dtype.type(kept) for u in drawn)
+
+    def passed(
+        self, one: Callable[..., Any], params: Any, xs: Array, state: Any, timing: Timing, masks: Any
+    ) -> Any:
+        """One pass, layer by layer; see `Layers.passed`."""
+        states = [None] * len(self.cells) if state is None else state
+        made = []
+        for k, (cell, own, start) in enumerate(zip(self.cells, params, states, strict=True)):
+            if k:
+                xs = made[-1].outputs if masks is None else made[-1].outputs * masks[k - 1]
+            made.append(pass_of(one, cell, own, xs, start, timing))
+        return one.stacked(self, params, made, masks)  # type: ignore  # a `Passing`
+
+
+@dataclass(frozen=True)
+class Bidirectional(Layers):
+    """Two copies of a cell, one from the first step on and one from the last step on, and their outputs together.
+
+    The backward cell's output at step t has read steps t, …, T − 1 (to the end of the sequence where lengths are
+    given).
+
+    Attributes:
+        cell: the cell; each direction has parameters and a state of its own.
+        merge: "concatenate" for outputs [..., 2H], forward first; "sum" for [..., H].
+
+    Raises:
+        TypeError: `cell` is no cell.
+        ValueError: another word for `merge`.
+    """
+
+    cell: Cell
+    merge: str = "concatenate"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cell, Cell):
+            raise TypeError(f"cell is a {type(self.cell).__name__}; expected a cell such as lstmx.LSTM(3, 8)")
+        one_of("merge", self.merge, ("concatenate", "sum"))
+
+    @property
+    def input_size(self) -> int:
+        return self.cell.input_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self.cell.hidden_size * (2 if self.merge == "concatenate" else 1)
+
+    @property
+    def parts(self) -> dict[str, Layer]:
+        return {"forward": self.cell, "backward": self.cell}
+
+    def tree(self, values: Any) -> Any:
+        """`Directions` of a value for each direction."""
+        return Directions(*values)
+
+    def merged(self, forward: Array, backward: Array) -> Array:
+        """Outputs [..., 2H] or [..., H] from those of the two directions, both in the order of time."""
+        xp = namespace(forward, backward)
+        return forward + backward if self.merge == "sum" else xp.concat([forward, backward], axis=-1)
+
+    def parted(self, outputs: Array) -> tuple[Array, Array]:
+        """What `merged` does, backward: the cotangent of each direction's outputs."""
+        h = self.cell.hidden_size
+        return (outputs, outputs) if self.merge == "sum" else (outputs[..., :h], outputs[..., h:])
+
+    def passed(
+        self, one: Callable[..., Any], params: Any, xs: Array, state: Any, timing: Timing, masks: Any
+    ) -> Any:
+        """One pass in each direction; see `Layers.passed`."""
+        del masks
+        order = reversal(xs, timing.lengths)
+        states = Directions(None, None) if state is None else state
+        forward = one(self.cell, params.forward, xs, states.forward, timing)
+        turned = timing._replace(resets=turned_resets(timing, order))
+        backward = one(self.cell, params.backward, reordered(xs, order), states.backward, turned)
+        return one.joined(self, params, forward, backward, order)  # type: ignore  # a `Passing`
+
+
+def _layer(name: str, value: Any) -> None:
+    if not isinstance(value, (Cell, Bidirectional)):
+        raise TypeError(f"{name} is a {type(value).__name__}; expected a cell or a Bidirectional")
+
+
+def layered_door(layers: Layers, params: Any, xs: Array, initial: Any, key: Any) -> tuple[Any, Array, Any, Any]:
+    """Check the arguments of a pass through layers before any of them runs; and draw its dropout masks."""
+    layers.check("params", params, parameters)
+    first = next(leaves(params))
+    sequences(layers, (first,), xs)
+    batch = tuple(xs.shape[1:-1])
+    if initial is not None:
+        layers.check("state", initial, lambda cell, value, name: state(cell, (first,), value, batch, name=name))
+    xp = namespace(*leaves((params, xs, initial)))
+    params, xs, initial = map_tree(
+        lambda x: x if x.__array_namespace__() is xp else xp.asarray(x), (params, xs, initial)
+    )
+    masks = None
+    if key is not None:
+        if not isinstance(layers, Stack):
+            raise ValueError(f"key is given; {layers!r} has nothing random")
+        masks = layers.masks(key, params, xs)
+    return params, xs, initial, masks

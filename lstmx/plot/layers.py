@@ -1,0 +1,196 @@
+"""Gradients through layers, over depth and time; and variants of a network beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lstmx.gradients import GradientFlow, LayeredFlow
+from lstmx.history import History
+from lstmx.plot import canvas, parts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+_DEEPEST = 12.0  # decades below the greatest norm that the colours of a map still tell apart
+_PER_DECADE = np.log(10)
+
+
+def depth(
+    flow: LayeredFlow, sequence: int | tuple[int, ...] = 0, *, figure: Figure | SubFigure | None = None
+) -> Figure | SubFigure:
+    """Draw where the gradient of a loss goes through layers: over depth and time.
+
+    Above, a map of the norm of the cotangent of each cell's joint state, the top layer at the top, in decades
+    below the greatest norm of all; below, the same numbers as lines. White and gaps are exact zeros, and steps
+    past a sequence's end. Directions are drawn in the order of time.
+
+    Args:
+        flow: from `lstmx.gradient_flow(history)` of a stack or of both directions.
+        sequence: which sequence of the batch: an integer, or a tuple of one per batch axis; 0 for a flow without
+            batch axes.
+        figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new
+            one, which belongs to no pyplot state and shows itself in a notebook.
+
+    Returns:
+        The figure drawn on.
+
+    Raises:
+        TypeError: flow is no LayeredFlow, sequence no integers, or figure no figure.
+        ValueError: not one index per batch axis, or the figure already holds axes.
+        IndexError: sequence is outside the batch.
+
+    Example:
+        >>> import lstmx, lstmx.plot, numpy
+        >>> stack = lstmx.Stack([lstmx.LSTM(3, 8), lstmx.LSTM(8, 8)])
+        >>> params = stack.init(numpy.random.default_rng(0))
+        >>> history = lstmx.record(stack, params, numpy.ones((50, 3), "float32"))
+        >>> figure = lstmx.plot.depth(lstmx.gradient_flow(history))  # figure.savefig("depth.png") writes it
+        >>> figure.axes[0].get_title("left")
+        'norm of the cotangent, decades below the greatest'
+    """
+    if not isinstance(flow, LayeredFlow):
+        raise TypeError(
+            f"flow is a {type(flow).__name__}; expected a LayeredFlow, as lstmx.gradient_flow gives of layers"
+        )
+    batch = tuple(flow.log_norm.shape[2:])
+    norms = parts.pick(flow.log_norm, canvas.sequence_index(sequence, batch, "flow"))
+    assert norms is not None  # a flow has its norms
+    figure = canvas.figure_for(figure, (8, 2.5 + 0.5 * len(flow.names) + 2.5))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1 + 0.5 * len(flow.names), 3))
+
+    canvas.title(above, "norm of the cotangent, decades below the greatest")
+    finite = norms[np.isfinite(norms)]
+    greatest = float(finite.max(initial=-np.inf))
+    decades = (parts.blank(norms) - greatest) / _PER_DECADE
+    deepest = min(_DEEPEST, max(1.0, float(-np.nanmin(decades)))) if len(finite) else 1.0
+    _rows(above, decades, flow.names, (-deepest, 0.0))
+
+    canvas.lines(
+        below, parts.blank(norms).T, [parts.counted(*pair) for pair in zip(flow.names, norms, strict=True)]
+    )
+    below.set_ylabel("ln norm")
+    canvas.title(below, "the same, layer by layer")
+    above.label_outer()
+    where = f", sequence {sequence}" if batch else ""
+    figure.suptitle(f"gradient through {len(flow.names)} layers over {norms.shape[1]:,} steps{where}")
+    return figure
+
+
+def _rows(ax: Axes, values: np.ndarray, names: tuple[str, ...], limits: tuple[float, float]) -> None:
+    """A map of values [rows, T] with named rows."""
+    size = canvas.block_size(values.shape[1])
+    image = canvas.block_means(values.T, size).T
+    right = image.shape[1] * size - 0.5
+    shown = ax.imshow(
+        image,
+        cmap=canvas.SEQUENTIAL,
+        vmin=limits[0],
+        vmax=limits[1],
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(-0.5, right, -0.5, len(names) - 0.5),
+    )
+    canvas.index_axis(ax.xaxis, "step", values.shape[1], size, "means")
+    ax.set_yticks(range(len(names)), names)
+    ax.figure.colorbar(shown, ax=ax, label="decades", fraction=0.06, pad=0.02)
+
+
+def variants(
+    histories: Mapping[str, History],
+    flows: Mapping[str, GradientFlow] | None = None,
+    sequence: int | tuple[int, ...] = 0,
+    *,
+    figure: Figure | SubFigure | None = None,
+) -> Figure | SubFigure:
+    """Draw several networks on one input beside each other, on shared axes.
+
+    A column for each: the gate that multiplies the old state, over units and steps; the state that it multiplies;
+    and, with flows, the log norm of the gradient of each. Rows share their axes and colours; those of states span
+    the median of the networks' greatest magnitudes, and a state beyond it has the colour of the end.
+
+    Args:
+        histories: name to history, of one length.
+        flows: the same names to flows of `lstmx.gradient_flow`; None to leave the row out.
+        sequence: which sequence of the batch: an integer, or a tuple of one per batch axis; 0 for histories
+            without batch axes.
+        figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new
+            one, which belongs to no pyplot state and shows itself in a notebook.
+
+    Returns:
+        The figure drawn on.
+
+    Raises:
+        TypeError: something given is no history or flow, sequence no integers, or figure no figure.
+        ValueError: no histories, other lengths, flows of other names, or the figure already holds axes.
+        IndexError: sequence is outside the batch.
+    """
+    shown = _checked(histories, flows, sequence)
+    rows = 2 if flows is None else 3
+    figure = canvas.figure_for(figure, (1.2 + 2.2 * len(shown), 2.2 * rows))
+    panels = figure.subplots(rows, len(shown), sharex=True, sharey="row", squeeze=False)
+    states = {
+        name: one.states.cell if "cell" in one.states._fields else one.hidden_state for name, one in shown.items()
+    }
+    greatest = [float(np.abs(state[np.isfinite(state)]).max(initial=0)) for state in states.values()]
+    most = float(np.median(greatest)) or 1.0
+    for column, (name, one) in zip(panels.T, shown.items(), strict=True):
+        gate = one.cell.retention_gate
+        if gate is None:
+            column[0].text(0.5, 0.5, "no such gate", ha="center", va="center", transform=column[0].transAxes)
+        else:
+            _image(column[0], getattr(one, gate), (0.0, 1.0))
+        _image(column[1], states[name], (-most, most))
+        canvas.title(column[0], name)
+        if flows is not None:
+            index = canvas.sequence_index(sequence, tuple(flows[name].log_norm.shape[1:]), "flow")
+            norms = parts.pick(flows[name].log_norm, index)
+            assert norms is not None  # a flow has its norms
+            column[2].plot(parts.blank(norms), linewidth=1)
+        canvas.index_axis(column[-1].xaxis, "step", len(one))
+    labels = ("gate of the old state\nunit", "state\nunit", "gradient\nln norm")
+    for panel, label in zip(panels[:, 0], labels, strict=False):
+        panel.set_ylabel(label)
+    figure.align_ylabels(list(panels[:, 0]))
+    beyond = f" (greatest of all: {max(greatest):.2g})" if max(greatest) > most else ""
+    figure.suptitle(f"gates from 0 to 1, states from −{most:.2g} to {most:.2g}{beyond}")
+    return figure
+
+
+def _checked(histories: Mapping, flows: Mapping | None, sequence: int | tuple[int, ...]) -> dict[str, History]:
+    """One sequence of each history, in NumPy."""
+    if not histories:
+        raise ValueError("histories is empty; expected names to histories")
+    for name, history in histories.items():
+        if not isinstance(history, History):
+            raise TypeError(f"histories[{name!r}] is a {type(history).__name__}; expected a History")
+    lengths = {name: len(history) for name, history in histories.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"histories have {lengths} steps; expected one length")
+    if flows is not None and set(flows) != set(histories):
+        raise ValueError(f"flows are of {', '.join(flows)}; histories of {', '.join(histories)}")
+    for name, flow in (flows or {}).items():
+        if not isinstance(flow, GradientFlow):
+            raise TypeError(f"flows[{name!r}] is a {type(flow).__name__}; expected a GradientFlow")
+    picked = {name: canvas.sequence_index(sequence, one.batch, "history") for name, one in histories.items()}
+    return {name: one.sequence(*picked[name]).to_numpy() for name, one in histories.items()}
+
+
+def _image(ax: Axes, values: np.ndarray, limits: tuple[float, float]) -> None:
+    """Values [T, H] as an image, step to the right and unit upwards."""
+    size = canvas.block_size(len(values))
+    image = canvas.block_means(values, size).T
+    ax.imshow(
+        image,
+        cmap=canvas.DIVERGING if limits[0] < 0 else canvas.SEQUENTIAL,
+        vmin=limits[0],
+        vmax=limits[1],
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(-0.5, image.shape[1] * size - 0.5, -0.5, len(image) - 0.5),
+    )

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, log_sigmoid, map_tree, namespace, solve
-from lstmx.cells.recurrence import Affine, blocks, joined, plus
+from lstmx.cells.recurrence import affine, blocks, joined, plus
 from lstmx.checks import parameters, positive
 from lstmx.draws import Draws, float_dtype
 
@@ -113,7 +113,7 @@ class Cell(ABC):
     @property
     def recurrence(self) -> Any:
         """How pre-activations read the state before and the input."""
-        return Affine(self.hidden_size)
+        return affine(self.hidden_size)
 
     @property
     def preactivation_blocks(self) -> int:
@@ -351,15 +351,18 @@ class Cell(ABC):
         """A cotangent of the state after, pulled back to the state before; and the one of a_t."""
         total = self.total_cotangent(slopes, cotangent)
         d_a = self._preactivation_cotangent(transposed, slopes, total)
-        through = self.recurrence.back(transposed, slopes, d_a)
-        straight = self._straight(slopes, total)
-        return self._state({field: plus(straight[field], through.get(field)) for field in straight}, total), d_a
+        old = self._straight(slopes, total)
+        for field, part in self.recurrence.back(transposed, slopes, d_a).items():
+            old[field] = part if old[field] is None else old[field] + part
+        return self._state(old, total), d_a
 
     def total_cotangent(self, slopes: Any, cotangent: Any) -> Any:
         """∂L/∂(each state field), its ways through the other fields of the same step included.
 
         The cotangent of the joint state takes its fields as independent coordinates; this one does not.
         """
+        if not self.layout.from_after:
+            return cotangent
         total = cotangent._asdict()
         for name, (into, source) in self.layout.from_after.items():
             total[source] = total[source] + total[into] * getattr(slopes, name)
@@ -409,6 +412,8 @@ class Cell(ABC):
 
     def _state(self, fields: dict[str, Any], like: Any = None) -> Any:
         """A state of these fields; zeros for None, of the form of `like` or of any other field."""
+        if all(value is not None for value in fields.values()):
+            return self.state_type(**fields)
         known = next((value for value in fields.values() if value is not None), None)
 
         def value(name: str) -> Array:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, activations, namespace, sigmoid_and_slope, tanh_slope
 from lstmx.cells.base import Cell, Layout
-from lstmx.cells.recurrence import ResetAfter, ResetBefore, blocks
+from lstmx.cells.recurrence import blocks, reset_after, reset_before
 from lstmx.checks import one_of
 from lstmx.draws import Draws
 
@@ -131,7 +131,7 @@ class GRU(Cell):
 
     @property
     def recurrence(self) -> Any:
-        return (ResetAfter if self.reset == "after" else ResetBefore)(self.hidden_size)
+        return (reset_after if self.reset == "after" else reset_before)(self.hidden_size)
 
     def parameter_shapes(self) -> Any:
         d, h = self.input_size, self.hidden_size

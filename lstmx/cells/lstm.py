@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, activations, log, namespace, sigmoid_and_slope, solve, tanh_slope
 from lstmx.cells.base import Cell, Layout
-from lstmx.cells.peepholes import Completed
-from lstmx.cells.recurrence import Affine, blocks, plus
+from lstmx.cells.peepholes import completed
+from lstmx.cells.recurrence import affine, blocks, plus
 from lstmx.checks import finite_number, flag, one_of
 from lstmx.draws import Draws
 
@@ -180,6 +179,7 @@ class LSTM(Cell):
         if self.full_gate_recurrence and (missing or self.coupled):
             option = "coupled=True" if self.coupled else f"{missing[0]}=False"
             raise ValueError(f"full_gate_recurrence=True needs three gates of their own; {option} leaves fewer")
+        object.__setattr__(self, "_layout", _layout(self))  # read at every step
 
     @staticmethod
     def variant(name: str, input_size: int, hidden_size: int, forget_bias: float = 1.0) -> LSTM:
@@ -217,13 +217,13 @@ class LSTM(Cell):
 
     @property
     def layout(self) -> Layout:
-        return _layout(self)
+        return self.__dict__["_layout"]
 
     @property
     def recurrence(self) -> Any:
         if self.peepholes or self.full_gate_recurrence:
-            return Completed(self.hidden_size, self.layout.blocks, self.peepholes, self.full_gate_recurrence)
-        return Affine(self.hidden_size)
+            return completed(self.hidden_size, self.layout.blocks, self.peepholes, self.full_gate_recurrence)
+        return affine(self.hidden_size)
 
     @property
     def bounded(self) -> bool:
@@ -283,8 +283,11 @@ class LSTM(Cell):
         names, identity = self.layout.blocks, self.candidate_activation == "identity"
         at = names.index("candidate")
         kinds = {"linear" if identity else "tanh": (at,)}
-        made = dict(zip(names, activations(a, self.hidden_size, **kinds), strict=True))
-        one = None if len(made) == 4 else namespace(a).ones_like(made["candidate"])
+        found = activations(a, self.hidden_size, **kinds)
+        if len(found) == len(LSTMGates._fields):
+            return LSTMGates(*found)
+        made = dict(zip(names, found, strict=True))
+        one = namespace(a).ones_like(made["candidate"])
         if self.coupled:
             made["forget_gate"] = 1 - made["input_gate"]
         return LSTMGates(*(made.get(name, one) for name in LSTMGates._fields))
@@ -383,7 +386,6 @@ class LSTM(Cell):
         return into * out / (1 + math.exp(biases["forget_gate"])) if self.forget_gate else 0.0
 
 
-@functools.cache
 def _layout(cell: LSTM) -> Layout:
     names = {
         "input_gate": cell.input_gate,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, namespace, sigmoid, sigmoid_and_slope, tanh_slope
 from lstmx.cells.base import Cell, Layout
-from lstmx.cells.recurrence import ResetBefore, blocks
+from lstmx.cells.recurrence import blocks, reset_before
 from lstmx.draws import Draws
 
 
@@ -99,7 +99,7 @@ class MGU(Cell):
 
     @property
     def recurrence(self) -> Any:
-        return ResetBefore(self.hidden_size)
+        return reset_before(self.hidden_size)
 
     def parameter_shapes(self) -> MGUParams:
         d, h = self.input_size, self.hidden_size

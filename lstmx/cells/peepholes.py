@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -125,3 +126,6 @@ class Completed(Affine):
             gates = joined([getattr(before, name) for name in GATES])
             found["gate_kernel"] = outer(gates, joined([parts[name] for name in GATES]))
         return found
+
+
+completed = functools.cache(Completed)  # a loop in Python asks for it at every step

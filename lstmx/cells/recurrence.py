@@ -27,15 +27,20 @@ def blocks(packed: Array, size: int) -> tuple[Array, ...]:
 
 def plus(*terms: Any) -> Any:
     """The sum of those terms that are not None; None where all are."""
-    known = [term for term in terms if term is not None]
-    return functools.reduce(lambda x, y: x + y, known) if known else None
+    whole = None
+    for term in terms:
+        if term is not None:
+            whole = term if whole is None else whole + term
+    return whole
 
 
 def joined(parts: Blocks) -> Array:
     """Blocks side by side in one array; at least one is not None."""
-    like = next(part for part in parts if part is not None)
-    xp = namespace(like)
-    return xp.concat([xp.zeros_like(like) if part is None else part for part in parts], axis=-1)
+    known = [part for part in parts if part is not None]
+    xp = namespace(known[0])
+    if len(known) < len(parts):
+        known = [xp.zeros_like(known[0]) if part is None else part for part in parts]
+    return xp.concat(known, axis=-1) if len(known) > 1 else known[0]
 
 
 def outer(left: Array, right: Array) -> Array:
@@ -122,6 +127,9 @@ class Affine:
         both = outer(namespace(x).concat([x, before.hidden], axis=-1), a_cotangent)
         size = x.shape[-1]
         return {"input_kernel": both[:size, :], "recurrent_kernel": both[size:, :], "bias": total(a_cotangent)}
+
+
+affine = functools.cache(Affine)  # a loop in Python asks for it at every step
 
 
 @dataclass(frozen=True)
@@ -243,3 +251,6 @@ class ResetBefore(Affine):
 
     def _split(self, packed: Array) -> tuple[Array, Array]:
         return packed[..., : -self.hidden_size], packed[..., -self.hidden_size :]
+
+
+reset_after, reset_before = functools.cache(ResetAfter), functools.cache(ResetBefore)

@@ -23,6 +23,7 @@ from lstmx.cells import ResetBeforeParams as ResetBeforeParams
 from lstmx.cells import SimpleRNN as SimpleRNN
 from lstmx.cells import SimpleRNNParams as SimpleRNNParams
 from lstmx.cells import SimpleRNNState as SimpleRNNState
+from lstmx.cells import Zoneout as Zoneout
 from lstmx.comparison import Comparison as Comparison
 from lstmx.comparison import compare as compare
 from lstmx.dynamics import FixedPoints as FixedPoints

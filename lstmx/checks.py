@@ -176,7 +176,7 @@ def controls(xs: Array, lengths: Any, resets: Any) -> tuple[Array, Array]:
 
 def unbroken(history: Any, analysis: str) -> None:
     """Raise where a history has lengths or resets, which an analysis does not take."""
-    if hasattr(history, "pieces") and hasattr(history.cell, "cell"):
+    if hasattr(history, "pieces") and history.cell.masked:
         raise ValueError(
             f"{analysis} takes sequences that neither end nor start within the pass; this history has lengths or "
             f"resets. history.pieces() gives every sequence as a history of its own"

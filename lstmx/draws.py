@@ -21,10 +21,8 @@ class Draws:
         if isinstance(key, np.random.Generator):
             self.xp, self._generator = np, key
         elif isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-            if not 0 <= key < 2**63:
-                raise ValueError(f"key is {key}; a seed is an integer from 0 to 2**63 - 1")
             self.xp = jnp if has_jax else np
-            self._generator = np.random.default_rng(key)
+            self._generator = np.random.default_rng(self.seed(key))
             self._key = jax.random.key(int(key)) if has_jax else None
         elif has_jax and isinstance(key, jax.Array):
             self.xp, self._key = jnp, key
@@ -32,6 +30,17 @@ class Draws:
             raise TypeError(
                 f"key is a {type(key).__name__}; expected an int, a numpy.random.Generator or a JAX key"
             )
+
+    @staticmethod
+    def seed(key: Any) -> int:
+        """An integer key, if it can seed both libraries.
+
+        Raises:
+            ValueError: it is out of range.
+        """
+        if not 0 <= key < 2**63:
+            raise ValueError(f"key is {key}; a seed is an integer from 0 to 2**63 - 1")
+        return int(key)
 
     def _next_key(self) -> Any:
         self._key, key = jax.random.split(self._key)
@@ -75,6 +84,20 @@ class Draws:
         """[rows, columns] with orthonormal columns, Haar-distributed, for at least as many rows as columns."""
         q, r = self.xp.linalg.qr(self.normal((rows, columns), dtype))
         return q * self.xp.sign(self.xp.diagonal(r))
+
+
+def draws_for(xp: ModuleType, key: Any) -> Draws:
+    """Draws in the given library: an int seeds that one, a generator or key has to belong to it.
+
+    Raises:
+        TypeError: the key is of the other library, or no key.
+    """
+    if not is_jax(xp) and isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        key = np.random.default_rng(Draws.seed(key))
+    draws = Draws(key)
+    if is_jax(draws.xp) != is_jax(xp):
+        raise TypeError(f"key is a {type(key).__name__}, of the other library than the parameters")
+    return draws
 
 
 def float_dtype(xp: ModuleType, dtype: Any) -> np.dtype:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lstmx.arrays import Array, is_jax, is_traced, log_sigmoid, map_tree, namespace, result, to_numpy
 from lstmx.cells.base import Cell
-from lstmx.cells.masked import CONTROLS, Masked
+from lstmx.cells.masked import HOLD, Masked
 from lstmx.checks import dead
 
 
@@ -118,7 +118,7 @@ class History:
 
     @property
     def features(self) -> Array:
-        """The inputs x_t [T, *batch, D] without the controls that `lengths` and `resets` put beside them."""
+        """The inputs x_t [T, *batch, D] without what `lengths`, `resets` and a key put beside them."""
         return self.own_features(self.inputs)
 
     @property
@@ -127,18 +127,18 @@ class History:
         xp = namespace(self.inputs)
         if not isinstance(self.cell, Masked):
             return xp.full(self.batch, len(self))
-        return xp.sum((self.inputs[..., -CONTROLS] == 0).astype(int), axis=0)
+        return xp.sum((self.inputs[..., HOLD] == 0).astype(int), axis=0)
 
     def own_features(self, x: Array) -> Array:
-        """Of numbers [..., D + 2] for each input column, those for the cell's own features."""
-        return x[..., :-CONTROLS] if isinstance(self.cell, Masked) else x
+        """Of numbers for each input column, those for the cell's own features."""
+        return x[..., : self.cell.input_size - self.cell.controls] if self.cell.controls else x
 
     def within(self, x: Array, otherwise: float = 0.0) -> Array:
         """`x` [T, *batch, ...] at the steps of each sequence, and another number past its end."""
         if not isinstance(self.cell, Masked):
             return x
         xp = namespace(x, self.inputs)
-        past = self.inputs[..., -CONTROLS] == 1
+        past = self.inputs[..., HOLD] == 1
         past = xp.reshape(past, (*past.shape, *(1,) * (x.ndim - past.ndim)))
         return xp.where(past, xp.full_like(x, otherwise), x)
 
@@ -156,19 +156,21 @@ class History:
             if not isinstance(row.cell, Masked):
                 found.append(row)
                 continue
-            hold, reset = np.asarray(row.inputs[:, -CONTROLS:]).T == 1
+            hold, reset = np.asarray(row.inputs[:, HOLD:]).T == 1
             length = len(row) - int(hold.sum())
             starts = [0, *(int(t) for t in np.flatnonzero(reset[:length]) if t)]
             found += [row._piece(a, b) for a, b in itertools.pairwise([*starts, length])]
         return found
 
     def _piece(self, start: int, stop: int) -> History:
-        """A stretch without controls inside, as a history of the cell itself."""
-        part, cell = self[start:stop], getattr(self.cell, "cell")  # noqa: B009  # of a masked cell
+        """A stretch without holds and resets inside, as a history of the cell that is masked."""
+        part, masked = self[start:stop], self.cell
+        assert isinstance(masked, Masked)
+        cell = masked.cell
         zero = cell.initial_state(self.params, self.batch)
         first = zero if bool(part.inputs[0, -1] == 1) else part.initial
-        stored = None if part.stored is None else part.stored[..., :-CONTROLS]
-        return History(cell, self.params, first, part.features, part.states, stored)
+        stored = None if part.stored is None else masked.split(part.stored)[0]
+        return History(cell, self.params, first, masked.split(part.inputs)[0], part.states, stored)
 
     @property
     def batch(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -18,10 +19,12 @@ from lstmx.arrays import (
     scan,
 )
 from lstmx.cells.base import Cell
-from lstmx.cells.masked import CONTROLS, controlled
+from lstmx.cells.masked import HOLD, controlled
 from lstmx.cells.recurrence import blocks
+from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import controls, door
 from lstmx.chunks import chunk_length, scan_chunks
+from lstmx.draws import draws_for
 from lstmx.history import History
 
 NARROW = 2048  # units times sequences up to which `narrow_history` is the faster one
@@ -33,10 +36,16 @@ def started(cell: Cell, params: Any, xs: Array, state: Any) -> Any:
 
 
 def masked_door(
-    cell: Cell, params: Any, xs: Array, state: Any, lengths: Any, resets: Any
+    cell: Cell, params: Any, xs: Array, state: Any, lengths: Any, resets: Any, key: Any = None
 ) -> tuple[Cell, Any, Array, Any]:
-    """As `door`; with lengths or resets the cell is masked, and the controls stand beside the inputs."""
+    """As `door`; with a key, lengths or resets the cell is wrapped, and its controls stand beside the inputs."""
     params, xs, state = door(cell, params, xs, state)
+    if key is not None:
+        if not isinstance(cell, Zoneout):
+            raise ValueError(f"key is given; {cell} has nothing random, as a Zoneout or a Stack with dropout has")
+        drawn = dataclasses.replace(cell, drawn=True)
+        masks = drawn.masks(draws_for(namespace(xs), key), tuple(xs.shape[:-1]), xs.dtype)
+        cell, xs = drawn, drawn.beside(xs, masks)
     if lengths is None and resets is None:
         return cell, params, xs, state
     masked, xs = controlled(cell, xs, *controls(xs, lengths, resets))
@@ -46,7 +55,7 @@ def masked_door(
 def past_the_end(xs: Array, outputs: Array) -> Array:
     """The outputs of a masked cell, 0 where the state stands still."""
     xp = namespace(xs, outputs)
-    return xp.where(xs[..., -CONTROLS, None] == 1, xp.zeros_like(outputs), outputs)
+    return xp.where(xs[..., HOLD, None] == 1, xp.zeros_like(outputs), outputs)
 
 
 def advance(cell: Cell, params: Any, state: Any, xs: Array, emit: Callable[[Any, Array], Any]) -> tuple[Any, Any]:

@@ -70,8 +70,8 @@ def run(
             past its end a sequence's state stands still, and its outputs are 0. What stands in `xs` there has no
             effect, as long as it is finite.
         resets: booleans [T, *batch]: where true, a new sequence starts with this step, from the zero state.
-        key: of the dropout between the layers of a `Stack`: an int, a `numpy.random.Generator` or a JAX key; None
-            for no dropout.
+        key: of a `Zoneout`, or of the dropout between the layers of a `Stack`: an int, a `numpy.random.Generator`
+            or a JAX key; None for no chance.
         differentiation: "pullback" for the above, which has a reverse mode only; "autodiff" for JAX's own
             differentiation of the scan, for `jax.jvp` and `jax.jacfwd`.
         chunk: steps that a backward pass rebuilds at a time, at most T; None for up to 256, fewer for wide states
@@ -102,8 +102,7 @@ def run(
         params, xs, state, masks = layered_door(cell, params, xs, state, key)
         one = outputs_passing(functools.partial(run, differentiation=differentiation, chunk=chunk))
         return tuple(cell.passed(one, params, xs, state, Timing(lengths, resets), masks))  # type: ignore  # a pair
-    without_key(cell, key)
-    cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets)
+    cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets, key)
     chunk = _residuals(cell, params, xs, differentiation, chunk)
     try:
         made, final = _run(cell, params, xs, state, differentiation=differentiation, chunk=chunk)
@@ -115,12 +114,6 @@ def run(
             "run has a reverse mode only, and forward-mode differentiation (jvp, jacfwd) was asked for: "
             'pass differentiation="autodiff"'
         ) from error
-
-
-def without_key(cell: Cell, key: Any) -> None:
-    """Raise where a cell, which has nothing random, gets a key."""
-    if key is not None:
-        raise ValueError(f"key is given; {cell} has nothing random: dropout is between the layers of a Stack")
 
 
 def _residuals(cell: Cell, params: Any, xs: Array, differentiation: str, chunk: int | None) -> int | None:
@@ -255,9 +248,8 @@ def record(
         params, xs, state, masks = layered_door(cell, params, xs, state, key)
         one = history_passing(functools.partial(record, keep=keep))
         return cell.passed(one, params, xs, state, Timing(lengths, resets), masks).history
-    without_key(cell, key)
     excerpt = _excerpt_options(cell, keep, every, fields, dtype)
-    cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets)
+    cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets, key)
     if excerpt is None:
         memory = _memory(History, into, (cell, xs.shape, keep == "all"), (params, xs, state))
         start, (states, stored) = _record(cell, params, xs, state, memory, keep=keep)

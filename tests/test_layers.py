@@ -220,7 +220,7 @@ def test_wrong_arguments_are_named_before_anything_runs():
         lstmx.run(STACK, params, xs, list(state))
     with pytest.raises(ValueError, match=r"xs has 2 features .* this Stack expects input_size=3"):
         lstmx.run(STACK, params, xs[..., :2])
-    with pytest.raises(ValueError, match=r"key is given; LSTM.* has nothing random"):
+    with pytest.raises(ValueError, match=r"key is given; LSTM.* has nothing random, as a Zoneout"):
         lstmx.run(STACK.cells[0], params[0], xs, key=1)
     with pytest.raises(ValueError, match=r"key is given; Bidirectional.* has nothing random"):
         lstmx.run(PAIR, params[1], np.ones((2, 4)), key=1)

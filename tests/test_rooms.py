@@ -61,8 +61,10 @@ def test_a_cell_imports_no_other_cell():
     assert parts.pop("") <= set(parts) >= {"base", "lstm", "gru", "simple"}
     assert parts.pop("recurrence") == set()
     assert parts.pop("base") == parts.pop("peepholes") == {"recurrence"}
+    assert parts.pop("wrapped") == {"base"}
     for part, others in parts.items():
-        shared = {"base", "recurrence", "peepholes"} if part == "lstm" else {"base", "recurrence"}
+        own = {"lstm": {"peepholes"}, "masked": {"wrapped"}, "zoneout": {"wrapped"}}.get(part, set())
+        shared = {"base", "recurrence"} | own
         assert "base" in others <= shared, f"cells.{part} must not import {others}"
 
 

@@ -19,3 +19,4 @@ from lstmx.cells.mgu import MGUState as MGUState
 from lstmx.cells.simple import SimpleRNN as SimpleRNN
 from lstmx.cells.simple import SimpleRNNParams as SimpleRNNParams
 from lstmx.cells.simple import SimpleRNNState as SimpleRNNState
+from lstmx.cells.zoneout import Zoneout as Zoneout

@@ -151,6 +151,16 @@ class Cell(ABC):
         return True
 
     @property
+    def masked(self) -> bool:
+        """Whether sequences may end or start within a pass."""
+        return False
+
+    @property
+    def controls(self) -> int:
+        """Columns of the inputs that are no features, which a wrapper of a cell adds."""
+        return 0
+
+    @property
     def state_size(self) -> int:
         """S, the numbers in the joint state of one sequence."""
         return len(self.state_type._fields) * self.hidden_size

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from lstmx.arrays import Array, is_jax, leaves, map_tree, namespace
+from lstmx.arrays import Array, leaves, map_tree, namespace
 from lstmx.cells.base import Cell
+from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import one_of, parameters, sequences, state
-from lstmx.draws import Draws
+from lstmx.draws import draws_for
 from lstmx.layers.base import Directions, Layer, Layers, Timing, pass_of, reordered, reversal, turned_resets
 
 
@@ -65,12 +64,13 @@ class Stack(Layers):
 
     def masks(self, key: Any, params: Any, xs: Array) -> Any:
         """What outputs between layers are multiplied by, [T, *batch, H] each; None where nothing is dropped."""
-        if key is None or not self.dropout:
+        if key is None:
             return None
-        jax_params = is_jax(namespace(*leaves((params, xs))))
-        draws = Draws(key if jax_params or not isinstance(key, int) else np.random.default_rng(key))
-        if is_jax(draws.xp) != jax_params:
-            raise TypeError(f"key is of the other library than the parameters: {type(key).__name__}")
+        if any(isinstance(one, Zoneout) for cell in self.cells for one in (cell, getattr(cell, "cell", None))):
+            raise ValueError(f"key is given; {self!r} has a Zoneout inside, which takes no key in a stack")
+        if not self.dropout:
+            return None
+        draws = draws_for(namespace(*leaves((params, xs))), key)
         lead, dtype, kept = tuple(xs.shape[:-1]), xs.dtype, 1 - self.dropout
         drawn = (draws.uniform((*lead, cell.hidden_size), dtype, 0.0, 1.0) for cell in self.cells[:-1])
         return tuple((u < kept).astype(dtype) / dtype.type(kept) for u in drawn)

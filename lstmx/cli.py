@@ -128,12 +128,17 @@ def analyze(options: argparse.Namespace) -> None:
     print(f"Figures, summary and history are in {folder}/")
 
 
+def help_topics() -> str:
+    """The text of Python's own help topics: English about Python, part of every installation."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[name] for name in sorted(topics))
+
+
 def _text(path: Path | None) -> tuple[str, str]:
     """The text to read and what to call it."""
     if path is None:
-        from pydoc_data.topics import topics
-
-        return "\n".join(topics[name] for name in sorted(topics)), "Python's help topics"
+        return help_topics(), "Python's help topics"
     try:
         return path.read_bytes().decode("utf-8"), str(path)
     except UnicodeDecodeError as error:

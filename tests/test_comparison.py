@@ -9,8 +9,7 @@ import pytest
 import scipy.stats
 
 import lstmx
-from lstmx.comparison import matched
-from lstmx.comparison.bootstrap import estimate
+from lstmx.comparison import estimate, matched
 from lstmx.training import adam
 
 TASK = lstmx.adding_problem(length=8, batch=4, seed=0)

@@ -41,11 +41,11 @@ hyperparameters searched for each variant and task. [2] Tallec & Ollivier, "Can 
 time?", 2018. [3] Le, Jaitly & Hinton, "A simple way to initialize recurrent networks of rectified linear units",
 2015. Here all models have one learning rate and nearly equal numbers of parameters."""
 NOTES = """Means over seeds with 95 % bootstrap intervals, which are too narrow for few seeds (of two they are
-the range). *Less LSTM*: final loss less that of the LSTM with the same seed; better or worse where the interval
-leaves out 0. *To half*: training steps until the validation loss is at most half the baseline; median of the
-seeds that got there, and how many did. *Gradient horizon*: steps back until the gradient of the last output's
-loss has fallen to 1 % of its norm at the last step (`gradient_flow(...).horizon(0.01)`, median of 32 validation
-sequences and of the seeds); > T where it never does in T steps."""
+the range). *Less LSTM*: final loss less that of the LSTM with the same seed; with three seeds or more, better or
+worse where the interval leaves out 0. *To half*: training steps until the validation loss is at most half the
+baseline; median of the seeds that got there, and how many did. *Gradient horizon*: steps back until the gradient
+of the last output's loss has fallen to 1 % of its norm at the last step (`gradient_flow(...).horizon(0.01)`,
+median of 32 validation sequences and of the seeds); > T where it never does in T steps."""
 
 
 def markdown(found: Results, problems: list[str], models: list[str], head: str) -> str:
@@ -144,14 +144,14 @@ def _final(results: list[dict[str, Any]]) -> str:
 
 
 def _difference(results: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
-    """Final loss less that of another model with the same seed; in words what its interval says."""
+    """Final loss less that of another model with the same seed; of three or more also in a word."""
     other = {r["seed"]: r["final_loss"] for r in _finished(others)}
     pairs = [r["final_loss"] - other[r["seed"]] for r in _finished(results) if r["seed"] in other]
     difference = _over_seeds(pairs)
     if difference is None:
         return ""
     shown = _shown(difference, "{:+.3g}")
-    if difference.low is None or difference.high is None:
+    if len(pairs) < 3 or difference.low is None or difference.high is None:
         return shown
     return f"{shown} {'worse' if difference.low > 0 else 'better' if difference.high < 0 else 'unclear'}"
 

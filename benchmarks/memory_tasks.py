@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     stopped = work(runs, problems, folder / "runs", options.hours)
     found = [result for run in runs if (result := load(run, folder / "runs")) is not None]
     head = f"{machine()}; {len(found)} of {len(runs)} runs"
+    if options.quick:
+        head += "\n\nA quick run, which shows that everything works: too short and too small to judge a model by."
     text = memory_table.markdown(found, list(problems), options.models, head)
     (folder / "results.md").write_text(text, encoding="utf-8")
     memory_table.write_csv(found, folder / "results.csv")

@@ -79,6 +79,7 @@ from lstmx.tasks import adding_problem as adding_problem
 from lstmx.tasks import copy_memory as copy_memory
 from lstmx.tasks import next_character as next_character
 from lstmx.tasks import next_step as next_step
+from lstmx.tasks import sequential_digits as sequential_digits
 from lstmx.training import Model as Model
 from lstmx.training import ModelParams as ModelParams
 from lstmx.training import ReadoutParams as ReadoutParams

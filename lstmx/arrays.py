@@ -31,12 +31,12 @@ T = TypeVar("T")
 has_jax = jax is not None
 
 
-def require(package: str, purpose: str) -> ModuleType:
-    """Import an optional package, or say what needs it and what to install."""
+def require(package: str, purpose: str, name: str | None = None) -> ModuleType:
+    """Import an optional package, or say what needs it and what to install: `name` if it is called otherwise."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        name = package.partition(".")[0]
+        name = name or package.partition(".")[0]
         raise ImportError(
             f"{purpose} needs the package {name}, which is not installed: pip install {name}"
         ) from error

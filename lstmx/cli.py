@@ -87,7 +87,7 @@ def deep_dive(options: argparse.Namespace) -> None:
     if comparison.interrupted:
         print("interrupted: reporting on what was trained so far")
 
-    cell, params = comparison.cells[0], comparison.trainings[0].params
+    cell, params = comparison.cells[0], comparison.trainings[0][0].params
     readout = {f"readout_{name}": np.asarray(value) for name, value in params.readout._asdict().items()}
     vocabulary = np.array(task.vocabulary.characters)
     save_parameters(folder / "parameters.npz", cell, params.cell, **readout, vocabulary=vocabulary)
@@ -96,9 +96,9 @@ def deep_dive(options: argparse.Namespace) -> None:
     history = record(cell, params.cell, xs)
     start = Model(cell, task.output_size, task.loss).init(options.seed).cell
     others = {f"{comparison.names[0]} before training": record(cell, start, xs, keep="states")}
-    for name, other, training in list(zip(comparison.names, comparison.cells, comparison.trainings, strict=True))[
-        1:
-    ]:
+    for name, other, (training,) in list(
+        zip(comparison.names, comparison.cells, comparison.trainings, strict=True)
+    )[1:]:
         others[name] = record(other, training.params.cell, xs, keep="states")
     head = _head(source, task, str(comparison), cell, len(passage))
     print("\n" + write_report(folder, history, head, passage, comparison, others))
@@ -128,12 +128,17 @@ def analyze(options: argparse.Namespace) -> None:
     print(f"Figures, summary and history are in {folder}/")
 
 
+def help_topics() -> str:
+    """The text of Python's own help topics: English about Python, part of every installation."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[name] for name in sorted(topics))
+
+
 def _text(path: Path | None) -> tuple[str, str]:
     """The text to read and what to call it."""
     if path is None:
-        from pydoc_data.topics import topics
-
-        return "\n".join(topics[name] for name in sorted(topics)), "Python's help topics"
+        return help_topics(), "Python's help topics"
     try:
         return path.read_bytes().decode("utf-8"), str(path)
     except UnicodeDecodeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -57,18 +58,26 @@ class Model:
         positive("output_size", self.output_size)
         one_of("loss", self.loss, LOSSES)
 
-    def init(self, key: Any, dtype: Any = "float32") -> ModelParams:
+    def init(self, key: Any, dtype: Any = "float32", scheme: Any = ()) -> ModelParams:
         """Fresh parameters: the cell's own, a Glorot-uniform readout kernel and a zero bias.
 
         Args:
             key: an int, a `numpy.random.Generator` or a JAX key, as for a cell.
             dtype: "float32" or "float64".
+            scheme: how to change the cell's parameters, as for `cell.init`: a scheme such as
+                `lstmx.chrono(1000)`, or several in a list.
         """
         draws = Draws(key)
         dtype = float_dtype(draws.xp, dtype)
         kernel = draws.glorot_uniform(self.cell.hidden_size, self.output_size, 1, dtype)
         bias = draws.xp.zeros(self.output_size, dtype=dtype)
-        return ModelParams(self.cell.draw(draws, dtype), ReadoutParams(kernel, bias))
+        drawn = self.cell.draw(draws, dtype)
+        for one in scheme if isinstance(scheme, (tuple, list)) else (scheme,):
+            if not callable(one):
+                raise TypeError(f"scheme holds {one!r}; expected schemes such as lstmx.chrono(1000)")
+            drawn = one(self.cell, drawn, draws)
+        parameters(self.cell, drawn)
+        return ModelParams(drawn, ReadoutParams(kernel, bias))
 
     def predict(self, params: ModelParams, xs: Array, state: Any = None) -> tuple[Array, Any]:
         """Predictions [T, *batch, O] (logits for cross entropy) and the final state, as `lstmx.run`."""
@@ -78,7 +87,29 @@ class Model:
     def count(self) -> int:
         """Number of parameters."""
         readout = (self.cell.hidden_size + 1) * self.output_size
-        return readout + sum(int(np.prod(shape)) for shape in self.cell.parameter_shapes())
+        return readout + sum(math.prod(shape) for shape in self.cell.parameter_shapes() if shape is not None)
+
+    def operations(self) -> int:
+        """Floating-point operations of one step of one sequence, readout included: two for each multiply-add.
+
+        Of any cell: `cell.step` and the readout as XLA counts them before it optimises. A tanh or another
+        transcendental function counts as none.
+        """
+        require("jax", "counting operations")
+        cell, shapes = self.cell, self.cell.parameter_shapes()
+
+        def array(shape: Any) -> Any:
+            return None if shape is None else jax.ShapeDtypeStruct(shape, jnp.float32)
+
+        def step(params: ModelParams, state: Any, x: Array) -> tuple[Any, Array]:
+            after, _ = cell.step(params.cell, state, x)
+            return after, after.hidden @ params.readout.kernel + params.readout.bias
+
+        readout = ReadoutParams(array((cell.hidden_size, self.output_size)), array((self.output_size,)))
+        params = ModelParams(type(shapes)(*map(array, shapes)), readout)
+        state = cell.state_type(*(array((cell.hidden_size,)) for _ in cell.state_type._fields))
+        counted = jax.jit(step).lower(params, state, array((cell.input_size,))).cost_analysis()
+        return round(counted["flops"])
 
 
 class Training(NamedTuple):
@@ -247,7 +278,7 @@ def _loss(model: Model, params: ModelParams, batch: Batch) -> tuple[Array, Array
     return (weight * (difference**2).mean(-1)).sum(), (weight * jnp.abs(difference).mean(-1)).sum()
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def _update(model: Model, optimizer: Any, clip: float) -> Any:
     """The compiled training step of a model: one for each model, optimizer and clipping."""
     optax = require("optax", "training")
@@ -263,6 +294,6 @@ def _update(model: Model, optimizer: Any, clip: float) -> Any:
     return jax.jit(update)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def _compiled_loss(model: Model) -> Any:
     return jax.jit(functools.partial(_loss, model))

@@ -20,7 +20,11 @@ hypothesis.settings.load_profile("lstmx")
 collect_ignore = ["numpy_alone.py"]  # runs where JAX is absent; see its docstring
 
 AS_A_USER_FINDS_JAX = {"test_readme"}
-PROMOTED_BY_OPTAX = {"test_training", "test_cli"}  # its Adam adds a Python float to an integer count
+PROMOTED_BY_OPTAX = {
+    "test_training",
+    "test_comparison",
+    "test_cli",
+}  # its Adam adds a Python float to an integer count
 
 
 @pytest.fixture(autouse=True, scope="module")

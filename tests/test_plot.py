@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from reference import render
+from reference import labels, render
 
 import lstmx
 import lstmx.plot
@@ -336,24 +336,27 @@ def test_statistics_are_drawn_on_the_callers_axes(draw):
 # ------------------------------------------------------------------------------------------- comparison
 
 
-def compared(steps=1000, evaluations=11, models=3, error=True, least=0.1):
+def compared(steps=1000, evaluations=11, models=3, error=True, least=0.1, seeds=1):
     marks = np.linspace(0, steps, evaluations).round().astype(int)
-    noise = np.random.default_rng(0).uniform(0.9, 1.1, (models, steps))
-    rates = (np.arange(models) + 1)[:, None] / steps
+    noise = np.random.default_rng(0).uniform(0.9, 1.1, (models, seeds, steps))
+    rates = (np.arange(models) + 1)[:, None, None] / steps + np.arange(seeds)[:, None] / (9 * steps)
     loss = least + np.exp(-rates * marks)
     return Comparison(
         names=tuple(f"model {k}" for k in range(models)),
         cells=(lstmx.LSTM(2, 3),) * models,
         task="adding problem",
         metric="mean squared error",
+        seeds=tuple(range(seeds)),
         training_loss=noise * (least + np.exp(-rates * np.arange(steps))),
         validation_steps=marks,
         validation_loss=loss,
         validation_error=np.sqrt(loss) if error else None,
-        final_loss=loss[:, -1],
+        final_loss=loss[..., -1],
+        steps_to_half=np.full((models, seeds), np.inf),
         baseline=0.9,
         baseline_name="always 1",
         parameter_counts=np.arange(models),
+        operations=np.arange(models),
         trainings=(),
         interrupted=False,
     )
@@ -374,9 +377,9 @@ def test_comparison_draws_the_curves_of_every_model():
         for ax, field in ((loss, comparison.validation_loss), (error, comparison.validation_error)):
             line = labelled(ax, f"{name}, validation")
             np.testing.assert_array_equal(line.get_xdata(), comparison.validation_steps)
-            np.testing.assert_array_equal(line.get_ydata(), field[k])
+            np.testing.assert_array_equal(line.get_ydata(), field[k, 0])
         training = loss.lines[k]
-        np.testing.assert_allclose(training.get_ydata(), comparison.training_loss[k].reshape(250, 4).mean(1))
+        np.testing.assert_allclose(training.get_ydata(), comparison.training_loss[k, 0].reshape(250, 4).mean(1))
         assert training.get_color() == labelled(loss, f"{name}, validation").get_color()
     assert labelled(loss, "training (means of 4 steps)")
     assert set(labelled(loss, "always 1").get_ydata()) == {0.9}
@@ -389,8 +392,42 @@ def test_comparison_draws_the_curves_of_every_model():
 
 def test_comparison_without_error_has_one_panel():
     (ax,) = lstmx.plot.comparison(compared(steps=40, error=False)).axes
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), compared(steps=40).training_loss[0])
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), compared(steps=40).training_loss[0, 0])
     assert labelled(ax, "training")
+
+
+@pytest.mark.parametrize(("seeds", "drawn"), [(5, 5), (12, 12), (13, 0)])
+def test_several_seeds_are_drawn_as_means_in_bands_with_a_line_for_each_of_few(seeds, drawn):
+    comparison = compared(seeds=seeds, models=2)
+    figure = lstmx.plot.comparison(comparison)
+    render(figure)
+
+    loss, error = figure.axes
+    assert figure.get_suptitle() == f"adding problem, {seeds} seeds"
+    each = ["each seed"] if drawn else []
+    names = ["model 0, validation", "model 1, validation"]
+    assert labels(loss) == [*names, "95 % interval of the mean", *each, "always 1"]
+    for ax, field in ((loss, comparison.validation_loss), (error, comparison.validation_error)):
+        mean, low, high = comparison.over_seeds(field)
+        for k, name in enumerate(names):
+            bold = labelled(ax, name)
+            np.testing.assert_array_equal(bold.get_ydata(), mean[k])
+            outline = ax.collections[k].get_paths()[0].vertices
+            assert {*low[k], *high[k]} <= {*outline[:, 1]}
+            thin = [line for line in ax.lines if line.get_color() == bold.get_color() and line is not bold]
+            assert len(thin) == drawn
+            for line, one in zip(thin, field[k], strict=False):
+                np.testing.assert_array_equal(line.get_ydata(), one)
+
+
+def test_seeds_that_were_interrupted_are_left_out():
+    comparison = compared(seeds=3)
+    comparison.training_loss[1, 2, 500:] = comparison.validation_loss[1, 2, 5:] = np.nan
+    figure = lstmx.plot.comparison(comparison)
+    render(figure)
+    assert figure.get_suptitle() == "adding problem, 2 seeds"
+    line = labelled(figure.axes[0], "model 1, validation")
+    np.testing.assert_array_equal(line.get_ydata(), comparison.validation_loss[1, :2].mean(axis=0))
 
 
 @pytest.mark.parametrize(("least", "scale"), [(0.5, "linear"), (0.001, "log")])
@@ -402,8 +439,8 @@ def test_losses_over_decades_are_drawn_on_a_logarithmic_scale(least, scale):
 @pytest.mark.parametrize("steps", [1, 60])
 def test_short_and_interrupted_comparisons_are_drawn(steps):
     comparison = compared(steps=steps, evaluations=2)
-    comparison.training_loss[-1, steps // 2 :] = np.nan
-    comparison.validation_loss[-1, 1:] = np.nan
+    comparison.training_loss[-1, -1, steps // 2 :] = np.nan
+    comparison.validation_loss[-1, -1, 1:] = np.nan
     figure = lstmx.plot.comparison(comparison)
     render(figure)
     assert figure.axes[0].lines[0].get_marker() == ("." if steps == 1 else "")

@@ -1,5 +1,7 @@
 """Tasks: exact definitions, baselines and splits."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -114,6 +116,58 @@ def test_next_step_baseline_repeats_the_last_value():
     assert all(any(np.array_equal(drawn[:, k], sequences[:-1, n]) for n in range(8)) for k in range(32))
 
 
+def test_digits_are_read_pixel_by_pixel():
+    from sklearn.datasets import load_digits
+
+    digits, task = load_digits(), lstmx.sequential_digits(batch=6)
+    inputs, targets, weights = task.batch(0)
+    assert inputs.shape == (64, 6, 1)
+    assert inputs.dtype == weights.dtype == np.float32
+    np.testing.assert_array_equal(weights.sum(axis=0), 1)
+    np.testing.assert_array_equal(weights[-1], 1)
+    for image, digit in zip(inputs[..., 0].T, targets[-1], strict=True):
+        (found,) = np.flatnonzero((digits.data == 16 * image).all(axis=1))
+        assert digits.target[found] == digit
+    assert (task.baseline, task.baseline_name) == (pytest.approx(np.log(10)), "chance")
+
+
+def test_digits_are_split_once_for_all_seeds():
+    tasks = [lstmx.sequential_digits(batch=2000, seed=seed) for seed in (0, 1)]
+    trained = [{image.tobytes() for image in task.batch(0).inputs[..., 0].T} for task in tasks]
+    held = [{image.tobytes() for image in task.validation.inputs[..., 0].T} for task in tasks]
+    assert held[0] == held[1]
+    assert len(held[0]) == 360
+    assert not (trained[0] | trained[1]) & held[0]
+    assert 1000 < len(trained[0]) < 1437  # about 1,437 (1 − exp(−2000 / 1437)) = 1,080
+    assert not np.array_equal(tasks[0].batch(0).inputs, tasks[1].batch(0).inputs)
+    classes = np.bincount(tasks[0].validation.targets[-1])
+    assert classes.min() >= 25
+    assert len(classes) == 10
+
+
+def test_permuted_digits_are_the_same_pixels_in_one_other_order():
+    plain, permuted = (lstmx.sequential_digits(flag, batch=40, seed=2) for flag in (False, True))
+    np.testing.assert_array_equal(plain.validation.targets, permuted.validation.targets)
+    left, right = (task.validation.inputs[..., 0] for task in (plain, permuted))
+    order = [int(np.flatnonzero((right == row).all(axis=1))[0]) for row in left if row.any()]
+    assert len(order) == len(set(order)) > 50  # some pixels at the edge are never inked
+    assert order != sorted(order)
+    np.testing.assert_array_equal(np.sort(left, axis=0), np.sort(right, axis=0))
+    np.testing.assert_array_equal(
+        np.sort(plain.batch(1).inputs, axis=0), np.sort(permuted.batch(1).inputs, axis=0)
+    )
+    again = lstmx.sequential_digits(True, seed=3)
+    np.testing.assert_array_equal(again.validation.inputs, permuted.validation.inputs)
+
+
+def test_digits_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(
+        ImportError, match=r"sequential_digits needs the package scikit-learn, .* pip install scikit-l"
+    ):
+        lstmx.sequential_digits()
+
+
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
@@ -127,6 +181,8 @@ def test_next_step_baseline_repeats_the_last_value():
         (lambda: lstmx.next_step(np.zeros((3, 4, 2))), TypeError, "sequences are float64; expected float32"),
         (lambda: lstmx.next_step(np.zeros((3, 4), "float32")), ValueError, "sequences has shape"),
         (lambda: lstmx.next_step([[1.0]]), TypeError, "sequences is a list"),
+        (lambda: lstmx.sequential_digits("yes"), TypeError, "permuted is 'yes'; expected True or False"),
+        (lambda: lstmx.sequential_digits(batch=0), ValueError, "batch is 0; expected an integer of at least 1"),
     ],
 )
 def test_bad_input_is_named(call, error, match):

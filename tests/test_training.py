@@ -1,4 +1,4 @@
-"""The optax loop: deterministic, resumable, clipped, loud about divergence; and `compare`."""
+"""The optax loop: deterministic, resumable, clipped, loud about divergence; and what a model counts."""
 
 import jax
 import jax.numpy as jnp
@@ -122,74 +122,31 @@ def test_bad_input_is_named(call, error, match):
         call()
 
 
-def test_compare_matches_parameter_counts():
-    cells = [lstmx.LSTM(2, 16), lstmx.GRU(2, 3), lstmx.SimpleRNN(2, 3)]
-    comparison = lstmx.compare(cells, TASK, steps=4, evaluations=2, progress=False)
-    assert comparison.names == ("LSTM", "GRU", "SimpleRNN")
-    counts = comparison.parameter_counts
-    assert counts[0] == 4 * 16 * (2 + 16 + 1) + 17
-    for cell, count in zip(comparison.cells, counts, strict=True):
-        for size in (cell.hidden_size - 1, cell.hidden_size + 1):
-            other = type(cell)(2, size)
-            assert abs(count - counts[0]) <= abs(lstmx.Model(other, 1).count() - counts[0])
-    assert comparison.training_loss.shape == (3, 4)
-    assert comparison.validation_loss.shape == comparison.validation_error.shape == (3, 3)
-    np.testing.assert_array_equal(comparison.validation_steps, [0, 2, 4])
-    np.testing.assert_array_equal(comparison.final_loss, comparison.validation_loss[:, -1])
-    assert "SimpleRNN" in str(comparison)
-    assert "always 1" in str(comparison)
+def test_a_model_counts_its_parameters():
+    for cell in (
+        lstmx.LSTM(2, 6),
+        lstmx.GRU(2, 6),
+        lstmx.LSTM.variant("FGR", 2, 6),
+        lstmx.LSTM.variant("CIFG", 2, 6),
+    ):
+        model = lstmx.Model(cell, 3)
+        assert model.count() == sum(leaf.size for leaf in jax.tree.leaves(model.init(0)))
 
 
-def test_compare_matches_hidden_sizes():
-    cells = {"forgetful": lstmx.LSTM(2, 5, forget_bias=-1.0), "patient": lstmx.LSTM(2, 9, forget_bias=3.0)}
-    comparison = lstmx.compare(cells, TASK, steps=1, match="hidden_size", progress=False)
-    assert comparison.names == ("forgetful", "patient")
-    assert comparison.cells == (lstmx.LSTM(2, 5, -1.0), lstmx.LSTM(2, 5, 3.0))
+def test_a_model_counts_two_operations_for_each_multiply_add():
+    products = 2 * 16 + 16 * 16 + 16 * 3  # of W, U and the readout
+    additions = 16 + 16 + 3  # of h U, b and the readout's bias
+    assert lstmx.Model(lstmx.SimpleRNN(2, 16), 3).operations() == 2 * products + additions
+    gated = lstmx.Model(lstmx.LSTM(2, 160), 3).operations() / lstmx.Model(lstmx.SimpleRNN(2, 160), 3).operations()
+    assert gated == pytest.approx(4, rel=0.05)
 
 
-def test_next_step_prediction_of_two_cells_is_one_call():
-    time = np.arange(30)[:, None, None] * 0.3
-    waves = np.sin(time + np.linspace(0, 6, 20)[None, :, None] + np.arange(3)).astype(np.float32)
-    cells = [lstmx.LSTM(3, 16), lstmx.SimpleRNN(3, 16)]
-    comparison = lstmx.compare(cells, lstmx.next_step(waves), steps=300, match="hidden_size", progress=False)
-    assert (comparison.final_loss < 0.5 * comparison.baseline).all()
-    assert (comparison.validation_error[:, -1] < comparison.validation_error[:, 0]).all()
-
-
-def test_compare_keeps_what_an_interruption_left():
-    calls = []
-
-    def batch(step):
-        calls.append(step)
-        if len(calls) == 6:  # the second step of the second model
-            raise KeyboardInterrupt
-        return TASK.batch(step)
-
-    import dataclasses
-
-    task = dataclasses.replace(TASK, batch=batch)
-    cells = [lstmx.LSTM(2, 4), lstmx.GRU(2, 4), lstmx.SimpleRNN(2, 4)]
-    comparison = lstmx.compare(cells, task, steps=4, progress=False)
-    assert comparison.interrupted
-    assert comparison.names == ("LSTM", "GRU")
-    np.testing.assert_array_equal(np.isnan(comparison.training_loss), [[0, 0, 0, 0], [0, 1, 1, 1]])
-    assert np.isfinite(comparison.final_loss).all()
-
-
-@pytest.mark.parametrize(
-    ("cells", "error", "match"),
-    [
-        ([], ValueError, "cells is empty"),
-        ([lstmx.LSTM(2, 3), lstmx.LSTM(2, 4)], ValueError, "two cells are called 'LSTM'"),
-        ([lstmx.LSTM(3, 3)], ValueError, "input_size=3; the task 'adding problem, T = 8' gives 2 features"),
-        (["LSTM"], TypeError, "cell 0 is a str"),
-    ],
-)
-def test_compare_names_what_is_wrong(cells, error, match):
-    with pytest.raises(error, match=match):
-        lstmx.compare(cells, TASK, steps=1)
-
-
-def test_compare_wants_a_task():
-    with pytest.raises(TypeError, match="task is a str; expected a Task"):
-        lstmx.compare([lstmx.LSTM(2, 3)], "adding")
+def test_schemes_set_how_a_model_starts():
+    schemes = [lstmx.identity(), lstmx.unit_forget_bias(3.0)]
+    started, plain = MODEL.init(0, scheme=schemes), MODEL.init(0)
+    np.testing.assert_array_equal(started.cell.recurrent_kernel[:, :6], np.eye(6))
+    np.testing.assert_array_equal(started.cell.bias[6:12], 3.0)
+    np.testing.assert_array_equal(started.cell.input_kernel, plain.cell.input_kernel)
+    np.testing.assert_array_equal(started.readout.kernel, plain.readout.kernel)
+    with pytest.raises(TypeError, match="scheme holds 'chrono'; expected schemes such as"):
+        MODEL.init(0, scheme="chrono")

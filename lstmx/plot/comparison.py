@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 _BLOCKS = 250  # most points of a training curve: single steps are too noisy to compare
 _WIDE = 30  # greatest over least loss from which on the ordinate is logarithmic
+_FEW = 12  # most seeds whose curves are drawn one by one
 
 
 def comparison(comparison: Comparison, *, figure: Figure | SubFigure | None = None) -> Figure | SubFigure:
     """Draw training and validation loss of several models, and their mean absolute error where there is one.
 
-    Validation curves are bold with markers. Training curves are thin and pale, and block means where there are
-    more than 250 steps; the legend says of how many. The dashed line is the task's baseline loss.
+    Validation curves are bold with markers. Of several seeds they are means over those that were completed, in
+    the band of the 95 % bootstrap interval, with a thin line for each of up to 12 seeds. Of one seed the
+    training curves are drawn as well, thin and pale, and as block means where there are more than 250 steps;
+    the legend says of how many. The dashed line is the task's baseline loss.
 
     Args:
         comparison: from `lstmx.compare`.
@@ -51,22 +54,22 @@ def comparison(comparison: Comparison, *, figure: Figure | SubFigure | None = No
         _validation(panels[1], comparison, error)
         panels[1].set_ylabel("mean absolute error")
         canvas.start_at_zero(panels[1])
-    figure.suptitle(comparison.task)
+    seeds = f", {comparison.complete} seeds" if comparison.complete > 1 else ""
+    figure.suptitle(f"{comparison.task}{seeds}")
     return figure
 
 
 def _losses(ax: Axes, comparison: Comparison) -> None:
     canvas.title(ax, "loss")
-    training = np.asarray(comparison.training_loss).T
-    size = canvas.block_size(len(training), _BLOCKS)
-    at, means = canvas.block_centres(len(training), size), canvas.block_means(training, size)
-    for curve, (colour, _) in zip(means.T, canvas.styles(), strict=False):
-        ax.plot(at, curve, color=colour, linewidth=0.8, alpha=0.4, marker=canvas.marker_for(at))
+    if comparison.complete < 2:
+        _training(ax, comparison)
     _validation(ax, comparison, comparison.validation_loss)
 
-    # One entry of the legend stands for the training curves of all models.
-    joined = f" (means of {size} steps)" if size > 1 else ""
-    ax.plot([], [], color="0.4", linewidth=0.8, alpha=0.6, label=f"training{joined}")
+    # One entry of the legend stands for what all models have.
+    if comparison.complete > 1:
+        ax.fill_between([], [], color="0.4", alpha=0.25, linewidth=0, label="95 % interval of the mean")
+        if comparison.complete <= _FEW:
+            ax.plot([], [], color="0.4", linewidth=0.8, alpha=0.6, label="each seed")
     ax.axhline(comparison.baseline, color="0.4", linestyle="--", linewidth=1, label=comparison.baseline_name)
     drawn = np.append(comparison.validation_loss, comparison.baseline)
     if np.nanmin(drawn) > 0 and np.nanmax(drawn) / np.nanmin(drawn) > _WIDE:
@@ -75,9 +78,28 @@ def _losses(ax: Axes, comparison: Comparison) -> None:
     ax.legend(fontsize="small")
 
 
+def _training(ax: Axes, comparison: Comparison) -> None:
+    """Training curves of the first seed."""
+    training = np.asarray(comparison.training_loss)[:, 0].T
+    size = canvas.block_size(len(training), _BLOCKS)
+    at, means = canvas.block_centres(len(training), size), canvas.block_means(training, size)
+    for curve, (colour, _) in zip(means.T, canvas.styles(), strict=False):
+        ax.plot(at, curve, color=colour, linewidth=0.8, alpha=0.4, marker=canvas.marker_for(at))
+    joined = f" (means of {size} steps)" if size > 1 else ""
+    ax.plot([], [], color="0.4", linewidth=0.8, alpha=0.6, label=f"training{joined}")
+
+
 def _validation(ax: Axes, comparison: Comparison, curves: np.ndarray) -> None:
+    """Curves [models, seeds, evaluations]: mean, interval, and seed by seed where there are few."""
     steps = np.asarray(comparison.validation_steps)
-    for name, curve, style in zip(comparison.names, np.asarray(curves), canvas.styles(), strict=False):
-        colour, marker = style
-        ax.plot(steps, curve, color=colour, marker=marker, markersize=4, linewidth=2, label=f"{name}, validation")
-    canvas.index_axis(ax.xaxis, "training step", comparison.training_loss.shape[1] + 1)
+    mean, low, high = comparison.over_seeds(curves)
+    for k, (name, (colour, marker)) in enumerate(zip(comparison.names, canvas.styles(), strict=False)):
+        if low is not None and high is not None:
+            ax.fill_between(steps, low[k], high[k], color=colour, alpha=0.25, linewidth=0)
+            if comparison.complete <= _FEW:
+                each = np.asarray(curves)[k, : comparison.complete].T
+                ax.plot(steps, each, color=colour, linewidth=0.8, alpha=0.4)
+        ax.plot(
+            steps, mean[k], color=colour, marker=marker, markersize=4, linewidth=2, label=f"{name}, validation"
+        )
+    canvas.index_axis(ax.xaxis, "training step", comparison.training_loss.shape[-1] + 1)

@@ -79,7 +79,9 @@ def shaped(name: str, value: Any, shape: tuple[int, ...], dtype: Any, axes: str)
 
 
 def parameters(cell: Any, params: Any, name: str = "params") -> None:
-    """Raise unless `params` are the parameters of `cell`: its class, its shapes, one float dtype."""
+    """Raise unless `params` are those of `cell`, or of layers: its class, its shapes, one float dtype."""
+    if hasattr(cell, "parts"):
+        return cell.check(name, params, parameters)
     shapes = cell.parameter_shapes()
     kind = type(shapes)
     if not isinstance(params, kind):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, jax, jnp, namespace, require
+from lstmx.arrays import Array, is_jax, jax, jnp, leaves, namespace, require
 from lstmx.cells.base import Cell
 from lstmx.checks import array, one_of, parameters, positive
 from lstmx.draws import Draws, float_dtype
+from lstmx.layers import Layers
 from lstmx.tasks import Batch
 from lstmx.unroll import run
 
@@ -43,17 +43,17 @@ class Model:
     """A cell and a linear readout of its outputs, with the loss that it is trained on.
 
     Attributes:
-        cell: the recurrent cell.
+        cell: the recurrent cell, or layers of cells.
         output_size: classes or values O predicted at each step.
         loss: "cross_entropy" (targets are classes, nats) or "mean_squared_error".
     """
 
-    cell: Cell
+    cell: Cell | Layers
     output_size: int
     loss: str = "cross_entropy"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cell, Cell):
+        if not isinstance(self.cell, (Cell, Layers)):
             raise TypeError(f"cell is a {type(self.cell).__name__}; expected a cell such as lstmx.LSTM(3, 8)")
         positive("output_size", self.output_size)
         one_of("loss", self.loss, LOSSES)
@@ -71,13 +71,7 @@ class Model:
         dtype = float_dtype(draws.xp, dtype)
         kernel = draws.glorot_uniform(self.cell.hidden_size, self.output_size, 1, dtype)
         bias = draws.xp.zeros(self.output_size, dtype=dtype)
-        drawn = self.cell.draw(draws, dtype)
-        for one in scheme if isinstance(scheme, (tuple, list)) else (scheme,):
-            if not callable(one):
-                raise TypeError(f"scheme holds {one!r}; expected schemes such as lstmx.chrono(1000)")
-            drawn = one(self.cell, drawn, draws)
-        parameters(self.cell, drawn)
-        return ModelParams(drawn, ReadoutParams(kernel, bias))
+        return ModelParams(self.cell.fresh(draws, dtype, scheme), ReadoutParams(kernel, bias))
 
     def predict(self, params: ModelParams, xs: Array, state: Any = None) -> tuple[Array, Any]:
         """Predictions [T, *batch, O] (logits for cross entropy) and the final state, as `lstmx.run`."""
@@ -86,8 +80,7 @@ class Model:
 
     def count(self) -> int:
         """Number of parameters."""
-        readout = (self.cell.hidden_size + 1) * self.output_size
-        return readout + sum(math.prod(shape) for shape in self.cell.parameter_shapes() if shape is not None)
+        return (self.cell.hidden_size + 1) * self.output_size + self.cell.parameter_count
 
     def operations(self) -> int:
         """Floating-point operations of one step of one sequence, readout included: two for each multiply-add.
@@ -96,20 +89,22 @@ class Model:
         transcendental function counts as none.
         """
         require("jax", "counting operations")
-        cell, shapes = self.cell, self.cell.parameter_shapes()
+        return (2 * self.cell.hidden_size + 1) * self.output_size + _operations(self.cell)
 
-        def array(shape: Any) -> Any:
-            return None if shape is None else jax.ShapeDtypeStruct(shape, jnp.float32)
 
-        def step(params: ModelParams, state: Any, x: Array) -> tuple[Any, Array]:
-            after, _ = cell.step(params.cell, state, x)
-            return after, after.hidden @ params.readout.kernel + params.readout.bias
+def _operations(cell: Any) -> int:
+    """Floating-point operations of one step of a cell, or of every cell of layers."""
+    if isinstance(cell, Layers):
+        return sum(map(_operations, cell.parts.values()))
 
-        readout = ReadoutParams(array((cell.hidden_size, self.output_size)), array((self.output_size,)))
-        params = ModelParams(type(shapes)(*map(array, shapes)), readout)
-        state = cell.state_type(*(array((cell.hidden_size,)) for _ in cell.state_type._fields))
-        counted = jax.jit(step).lower(params, state, array((cell.input_size,))).cost_analysis()
-        return round(counted["flops"])
+    def array(shape: Any) -> Any:
+        return None if shape is None else jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    shapes = cell.parameter_shapes()
+    params = type(shapes)(*map(array, shapes))
+    state = cell.state_type(*(array((cell.hidden_size,)) for _ in cell.state_type._fields))
+    counted = jax.jit(cell.step).lower(params, state, array((cell.input_size,))).cost_analysis()
+    return round(counted["flops"])
 
 
 class Training(NamedTuple):
@@ -251,7 +246,7 @@ def _check_params(model: Model, params: Any) -> None:
         raise ValueError(
             f"params.readout.kernel has shape {tuple(params.readout.kernel.shape)}; this model expects {shape}"
         )
-    if not is_jax(namespace(*params.cell)):
+    if not is_jax(namespace(*leaves(params.cell))):
         raise TypeError(
             "training differentiates with JAX, but params are NumPy arrays: model.init(0) makes JAX ones"
         )

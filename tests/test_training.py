@@ -150,3 +150,18 @@ def test_schemes_set_how_a_model_starts():
     np.testing.assert_array_equal(started.readout.kernel, plain.readout.kernel)
     with pytest.raises(TypeError, match="scheme holds 'chrono'; expected schemes such as"):
         MODEL.init(0, scheme="chrono")
+
+
+def test_a_stack_is_trained_like_a_cell():
+    stack = lstmx.Stack([lstmx.GRU(2, 6), lstmx.Bidirectional(lstmx.LSTM(6, 4))])
+    task = lstmx.adding_problem(length=8, batch=8)
+    model = lstmx.Model(stack, task.output_size, task.loss)
+    params = model.init(0)
+    assert model.count() == sum(leaf.size for leaf in jax.tree.leaves(params))
+    parts = [
+        lstmx.Model(cell, 1).operations() - (2 * cell.hidden_size + 1)
+        for cell in (stack.cells[0], lstmx.LSTM(6, 4))
+    ]
+    assert model.operations() == parts[0] + 2 * parts[1] + 2 * 8 + 1
+    training = lstmx.train(model, params, task.batch, steps=30, progress=False)
+    assert training.losses[-5:].mean() < training.losses[:5].mean()

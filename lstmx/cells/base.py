@@ -15,6 +15,7 @@ a loop computes it for many steps in one go.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -159,6 +160,11 @@ class Cell(ABC):
     def controls(self) -> int:
         """Columns of the inputs that are no features, which a wrapper of a cell adds."""
         return 0
+
+    @property
+    def parameter_count(self) -> int:
+        """Numbers in the parameters."""
+        return sum(math.prod(shape) for shape in self.parameter_shapes() if shape is not None)
 
     @property
     def state_size(self) -> int:

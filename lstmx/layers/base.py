@@ -61,6 +61,11 @@ class Layers(ABC):
     ) -> Any:
         """One pass: `one(cell, params, xs, state, timing)` for each cell. What it returns has `outputs`."""
 
+    @property
+    def parameter_count(self) -> int:
+        """Numbers in the parameters."""
+        return sum(part.parameter_count for part in self.parts.values())
+
     def init(self, key: Any, dtype: Any = "float32", scheme: Any = ()) -> Any:
         """Fresh parameters of every layer, as `Cell.init` draws them; each layer's drawn anew.
 

@@ -158,7 +158,7 @@ def _layer(name: str, value: Any) -> None:
 
 def layered_door(layers: Layers, params: Any, xs: Array, initial: Any, key: Any) -> tuple[Any, Array, Any, Any]:
     """Check the arguments of a pass through layers before any of them runs; and draw its dropout masks."""
-    layers.check("params", params, parameters)
+    parameters(layers, params)
     first = next(leaves(params))
     sequences(layers, (first,), xs)
     batch = tuple(xs.shape[1:-1])

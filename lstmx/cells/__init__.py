@@ -9,10 +9,10 @@ from lstmx.cells.janet import JANET as JANET
 from lstmx.cells.janet import JANETParams as JANETParams
 from lstmx.cells.janet import JANETState as JANETState
 from lstmx.cells.lstm import LSTM as LSTM
-from lstmx.cells.lstm import GateRecurrentState as GateRecurrentState
-from lstmx.cells.lstm import LSTMParams as LSTMParams
-from lstmx.cells.lstm import LSTMState as LSTMState
-from lstmx.cells.lstm import LSTMVariantParams as LSTMVariantParams
+from lstmx.cells.lstm_parts import GateRecurrentState as GateRecurrentState
+from lstmx.cells.lstm_parts import LSTMParams as LSTMParams
+from lstmx.cells.lstm_parts import LSTMState as LSTMState
+from lstmx.cells.lstm_parts import LSTMVariantParams as LSTMVariantParams
 from lstmx.cells.mgu import MGU as MGU
 from lstmx.cells.mgu import MGUParams as MGUParams
 from lstmx.cells.mgu import MGUState as MGUState

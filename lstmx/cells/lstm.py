@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from lstmx.arrays import Array, activations, log, namespace, sigmoid_and_slope, solve, tanh_slope
 from lstmx.cells.base import Cell, Layout
+from lstmx.cells.lstm_parts import (
+    GateRecurrentState,
+    LSTMGates,
+    LSTMParams,
+    LSTMSlopes,
+    LSTMState,
+    LSTMVariantParams,
+    layout_of,
+)
 from lstmx.cells.peepholes import completed
 from lstmx.cells.recurrence import affine, blocks, plus
 from lstmx.checks import finite_number, flag, one_of
@@ -25,88 +34,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "NP": {},
     "FGR": {"peepholes": True, "full_gate_recurrence": True},
 }
-
-
-class LSTMParams(NamedTuple):
-    """Parameters; column blocks i, f, g, o (input gate, forget gate, candidate, output gate), those there are."""
-
-    input_kernel: Array
-    """W, [D, 4H]."""
-    recurrent_kernel: Array
-    """U, [H, 4H]."""
-    bias: Array
-    """b, [4H]."""
-
-
-class LSTMVariantParams(NamedTuple):
-    """Parameters of an LSTM with peepholes or gate recurrence; blocks as in `LSTMParams`."""
-
-    input_kernel: Array
-    """W, [D, 4H]."""
-    recurrent_kernel: Array
-    """U, [H, 4H]."""
-    bias: Array
-    """b, [4H]."""
-    peephole: Array | None = None
-    """p, [3H]: blocks i, f, o, those there are; None without peepholes."""
-    gate_kernel: Array | None = None
-    """R, [3H, 3H]: from the gates i, f, o of the step before to these gates; None without gate recurrence."""
-
-
-class LSTMState(NamedTuple):
-    """State (h, c)."""
-
-    hidden: Array
-    """h_t, [*batch, H]."""
-    cell: Array
-    """c_t, [*batch, H]."""
-
-
-class GateRecurrentState(NamedTuple):
-    """State (h, c, i, f, o) of an LSTM with full gate recurrence."""
-
-    hidden: Array
-    """h_t, [*batch, H]."""
-    cell: Array
-    """c_t, [*batch, H]."""
-    input_gate: Array
-    """i_t, [*batch, H]."""
-    forget_gate: Array
-    """f_t, [*batch, H]."""
-    output_gate: Array
-    """o_t, [*batch, H]."""
-
-
-class LSTMGates(NamedTuple):
-    """Gate activations, 1 for a gate that is left out; the candidate is no gate: with tanh it lies in [−1, 1]."""
-
-    input_gate: Array
-    forget_gate: Array
-    candidate: Array
-    output_gate: Array
-
-
-class LSTMSlopes(NamedTuple):
-    """Factors of the one-step Jacobian; None for those of a gate that is left out."""
-
-    input: Array | None
-    """∂c_t/∂a_i; with coupled gates the way through f is part of it."""
-    forget: Array | None
-    """∂c_t/∂a_f."""
-    candidate: Array
-    """∂c_t/∂a_g."""
-    output: Array | None
-    """∂h_t/∂a_o."""
-    carry: Array
-    """∂c_t/∂c_{t-1} at fixed pre-activations: the forget gate."""
-    readout: Array
-    """∂h_t/∂c_t, the way through a peephole to the output gate included."""
-    input_gate: Array | None = None
-    """∂i_t/∂a_i, where the gates are part of the state; so the next two."""
-    forget_gate: Array | None = None
-    output_gate: Array | None = None
-    seen: Array | None = None
-    """∂o_t/∂c_t through the peephole, where the gates are part of the state."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -179,7 +106,7 @@ class LSTM(Cell):
         if self.full_gate_recurrence and (missing or self.coupled):
             option = "coupled=True" if self.coupled else f"{missing[0]}=False"
             raise ValueError(f"full_gate_recurrence=True needs three gates of their own; {option} leaves fewer")
-        object.__setattr__(self, "_layout", _layout(self))  # read at every step
+        object.__setattr__(self, "_layout", layout_of(self))  # read at every step
 
     @staticmethod
     def variant(name: str, input_size: int, hidden_size: int, forget_bias: float = 1.0) -> LSTM:
@@ -208,6 +135,22 @@ class LSTM(Cell):
         """
         one_of("name", name, tuple(VARIANTS))
         return LSTM(input_size, hidden_size, forget_bias, **VARIANTS[name])
+
+    @staticmethod
+    def variants(input_size: int, hidden_size: int, forget_bias: float = 1.0) -> dict[str, LSTM]:
+        """All nine LSTMs of Greff et al. (2017) by name, "V" first: what `lstmx.compare` takes.
+
+        Args:
+            input_size: number of features D of x_t.
+            hidden_size: number of units H.
+            forget_bias: as for `LSTM`.
+
+        Example:
+            >>> import lstmx
+            >>> list(lstmx.LSTM.variants(input_size=3, hidden_size=8))
+            ['V', 'NIG', 'NFG', 'NOG', 'NIAF', 'NOAF', 'CIFG', 'NP', 'FGR']
+        """
+        return {name: LSTM.variant(name, input_size, hidden_size, forget_bias) for name in VARIANTS}
 
     # --------------------------------------------------------------------------------------- structure
 
@@ -384,32 +327,3 @@ class LSTM(Cell):
         if self.coupled:
             return out  # 1 − f = i
         return into * out / (1 + math.exp(biases["forget_gate"])) if self.forget_gate else 0.0
-
-
-def _layout(cell: LSTM) -> Layout:
-    names = {
-        "input_gate": cell.input_gate,
-        "forget_gate": cell.forget_gate and not cell.coupled,
-        "candidate": True,
-        "output_gate": cell.output_gate,
-    }
-    own = tuple(name for name, there in names.items() if there)
-    gates: dict[str, Any] = {name: (k, 1) for k, name in enumerate(own) if name != "candidate"}
-    if cell.coupled:
-        gates["forget_gate"] = (0, -1)
-    elif not cell.forget_gate:
-        gates["forget_gate"] = None
-    into = {name: "hidden" if name == "output_gate" else "cell" for name in own}
-    from_blocks = {name.removesuffix("_gate"): (into[name], k) for k, name in enumerate(own)}
-    if cell.full_gate_recurrence:
-        from_blocks |= {name: (name, k) for k, name in enumerate(own) if name != "candidate"}
-    seen = {"seen": ("output_gate", "cell")} if cell.full_gate_recurrence and cell.peepholes else {}
-    order = ("input_gate", "forget_gate", "output_gate")
-    return Layout(
-        blocks=own,
-        gates={name: gates[name] for name in order if name in gates},
-        retention_gate="forget_gate",
-        from_blocks=from_blocks,
-        from_before={"carry": ("cell", "cell")},
-        from_after={"readout": ("hidden", "cell"), **seen},
-    )

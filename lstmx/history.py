@@ -254,9 +254,10 @@ class History:
         for name, value in self.final._asdict().items():
             low, high = np.min(np.asarray(value)), np.max(np.asarray(value))
             lines.append(f"final {name} state: from {low:+.4f} to {high:+.4f}")
-        gates = self.gates
+        gates, active = self.gates, self.cell.active(self.preactivations)
+        counted = ... if active is None else np.asarray(active)  # steps past a sequence's end do not count
         for name in self.cell.gate_names:
-            gate = np.asarray(getattr(gates, name))
+            gate = np.asarray(getattr(gates, name))[counted]
             lines.append(f"{name.replace('_', ' ')}: mean {gate.mean():.4f}, standard deviation {gate.std():.4f}")
         return "\n".join(lines)
 

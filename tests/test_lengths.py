@@ -183,6 +183,14 @@ def test_no_gradient_crosses_a_reset(name):
     assert not any(field.any() for field in flow.initial)
 
 
+def test_a_summary_leaves_the_padding_out():
+    made = drawn("GRU")
+    history = lstmx.record(*made, lengths=LENGTHS)
+    values = np.concatenate([one.update_gate.ravel() for one in each_alone(*made).values()])
+    line = f"update gate: mean {values.mean():.4f}, standard deviation {values.std():.4f}"
+    assert line in history.summary().splitlines()
+
+
 def test_a_single_sequence_may_have_a_length():
     cell, params, xs, _ = drawn("NP")
     history = lstmx.record(cell, params, xs[:, 0, 0], lengths=np.int64(4))

@@ -34,7 +34,7 @@ def truncated(cell: Cell | Layers, params: Any, xs: Array, state: Any = None, *,
     Example:
         >>> import lstmx, jax, jax.numpy as jnp
         >>> cell = lstmx.LSTM(3, 8)
-        >>> params, xs = cell.init(0), jnp.ones((20, 3))
+        >>> params, xs = cell.init(0), jnp.ones((20, 3), "float32")
         >>> last = lambda xs: lstmx.truncated(cell, params, xs, steps=5)[0][-1].sum()
         >>> gradient = jax.grad(last)(xs)
         >>> bool(gradient[:15].any()), bool(gradient[15:].all())

@@ -25,6 +25,7 @@ def text_file(tmp_path):
     return path
 
 
+@pytest.mark.slow  # trains three models; .ci/run makes a small deep dive on its own as well
 def test_deep_dive_writes_its_report_and_again(tmp_path, text_file, capsys):
     arguments = ["deep-dive", "--text", str(text_file), *SMALL, "--output", str(tmp_path / "report")]
     assert main(arguments) == 0
@@ -82,6 +83,7 @@ def test_a_foreign_folder_is_not_overwritten_unless_forced(tmp_path, text_file, 
     assert (folder / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_interrupted_training_still_reports(tmp_path, text_file, monkeypatch, capsys):
     from lstmx import cli
 

@@ -10,6 +10,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
+@pytest.mark.slow  # a minute, alone
 def test_readme_blocks_run_one_after_another(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with matplotlib.rc_context({"backend": "agg"}):

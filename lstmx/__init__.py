@@ -19,6 +19,12 @@ from lstmx.cells import LSTMState as LSTMState
 from lstmx.cells import LSTMVariantParams as LSTMVariantParams
 from lstmx.cells import MGUParams as MGUParams
 from lstmx.cells import MGUState as MGUState
+from lstmx.cells import MinGRU as MinGRU
+from lstmx.cells import MinGRUParams as MinGRUParams
+from lstmx.cells import MinGRUState as MinGRUState
+from lstmx.cells import MinLSTM as MinLSTM
+from lstmx.cells import MinLSTMParams as MinLSTMParams
+from lstmx.cells import MinLSTMState as MinLSTMState
 from lstmx.cells import ResetBeforeParams as ResetBeforeParams
 from lstmx.cells import SimpleRNN as SimpleRNN
 from lstmx.cells import SimpleRNNParams as SimpleRNNParams

@@ -76,10 +76,12 @@ def fields_of(cell: Cell) -> tuple[str, ...]:
     return (*(f"{name}_state" for name in cell.state_type._fields), *cell.gate_type._fields)
 
 
-def select(cell: Cell, fields: tuple[str, ...], dtype: str | None, after: Any, a: Array) -> dict[str, Array]:
+def select(
+    cell: Cell, fields: tuple[str, ...], dtype: str | None, before: Any, after: Any, a: Array
+) -> dict[str, Array]:
     """The named fields of a step, or of many, as they are stored."""
     values = {f"{name}_state": value for name, value in after._asdict().items()}
-    values |= cell.gates(a)._asdict()
+    values |= cell.readings(before, a)._asdict()
     return {name: encode(values[name], dtype) for name in fields}
 
 

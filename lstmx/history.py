@@ -68,9 +68,14 @@ class History:
         return self.cell.linearise(self.params, self.before, self.preactivations, self.states)
 
     @property
+    def read_by_gates(self) -> Any:
+        """The state before each step where the cell's gates read it beside pre-activations; else None."""
+        return self.before if self.cell.gates_read_state else None
+
+    @property
     def gates(self) -> Any:
         """All gate activations, a NamedTuple of [T, *batch, H]."""
-        return self.cell.gates(self.preactivations)
+        return self.cell.readings(self.read_by_gates, self.preactivations)
 
     def log_gate(self, name: str) -> Array:
         """Natural log of a sigmoid gate, [T, *batch, H], from its pre-activation.
@@ -80,7 +85,7 @@ class History:
         """
         if name not in self.cell.gate_names:
             raise AttributeError(self._no_attribute(name))
-        return log_sigmoid(self.cell.gate_logit(name, self.preactivations))
+        return log_sigmoid(self.cell.gate_logit(name, self.read_by_gates, self.preactivations))
 
     def __getattr__(self, name: str) -> Array:
         # Reached only for names that are no field and no property: what depends on this history's cell.

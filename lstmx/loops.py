@@ -58,11 +58,13 @@ def past_the_end(xs: Array, outputs: Array) -> Array:
     return xp.where(xs[..., HOLD, None] == 1, xp.zeros_like(outputs), outputs)
 
 
-def advance(cell: Cell, params: Any, state: Any, xs: Array, emit: Callable[[Any, Array], Any]) -> tuple[Any, Any]:
-    """The forward loop: the final state, and `emit(state after, pre-activations)` of every step.
+def advance(
+    cell: Cell, params: Any, state: Any, xs: Array, emit: Callable[[Any, Any, Array], Any]
+) -> tuple[Any, Any]:
+    """The forward loop: the final state, and `emit(state before, state after, pre-activations)` of every step.
 
-    On a CPU one product of [x, h] per step. On an accelerator, where a step is latency, the products of x are
-    taken for a chunk of steps in one go.
+    On a CPU one product of [x, h] per step. On an accelerator, where a step is latency, and where there is no
+    product of h, the products of x are taken for a chunk of steps in one go.
     """
 
     def one_by_one(params: Any, state: Any, xs: Array) -> tuple[Any, Any]:
@@ -71,7 +73,7 @@ def advance(cell: Cell, params: Any, state: Any, xs: Array, emit: Callable[[Any,
         def step(before: Any, x: Array) -> tuple[Any, Any]:
             a = preactivations(before, x)
             after = cell.update(before, a)
-            return after, emit(after, a)
+            return after, emit(before, after, a)
 
         return scan(step, state, xs)
 
@@ -79,7 +81,7 @@ def advance(cell: Cell, params: Any, state: Any, xs: Array, emit: Callable[[Any,
         def step(before: Any, drive: Array) -> tuple[Any, Any]:
             a = cell.driven(params, before, drive)
             after = cell.update(before, a)
-            return after, emit(after, a)
+            return after, emit(before, after, a)
 
         def chunk(state: Any, xs: Array, own: None) -> tuple[Any, Any, None]:
             return *scan(step, state, cell.drive(params, xs)), None
@@ -88,24 +90,24 @@ def advance(cell: Cell, params: Any, state: Any, xs: Array, emit: Callable[[Any,
         size = chunk_length(xs.shape[0], width, elements=2**22, most=4096)
         return scan_chunks(chunk, state, xs, size)[:2]
 
-    return by_platform(one_by_one, hoisted, params, state, xs)
+    return by_platform(one_by_one if cell.reads else hoisted, hoisted, params, state, xs)
 
 
 def plain_outputs(cell: Cell, steps: int | None, params: Any, xs: Array, state: Any) -> tuple[Array, Any]:
     """Outputs [T, *batch, H] and final state; `steps` is what the derivative works with."""
     del steps
-    final, outputs = advance(cell, params, state, xs, lambda after, a: after.hidden)
+    final, outputs = advance(cell, params, state, xs, lambda before, after, a: after.hidden)
     return outputs, final
 
 
 def _outputs_forward(cell: Cell, steps: int | None, params: Any, xs: Array, state: Any) -> tuple[Any, Any]:
     """The outputs, and as residuals the history, or with `steps` the state before each chunk instead of it."""
     if steps is None:
-        final, (states, stored) = advance(cell, params, state, xs, lambda after, a: (after, a))
+        final, (states, stored) = advance(cell, params, state, xs, lambda before, after, a: (after, a))
         return (states.hidden, final), History(cell, params, state, xs, states, stored)
 
     def chunk(state: Any, xs: Array, own: None) -> tuple[Any, Array, Any]:
-        final, outputs = advance(cell, params, state, xs, lambda after, a: after.hidden)
+        final, outputs = advance(cell, params, state, xs, lambda before, after, a: after.hidden)
         return final, outputs, state
 
     outputs = namespace(xs).zeros((*xs.shape[:-1], cell.hidden_size), dtype=xs.dtype)
@@ -141,8 +143,8 @@ def _replayed(cell: Cell, params: Any, initial: Any, xs: Array, outputs: Array) 
 
     Where pre-activations depend on more of the state than h, the chunk is run again.
     """
-    if cell.reads != ("hidden",):
-        _, (states, stored) = advance(cell, params, initial, xs, lambda after, a: (after, a))
+    if not set(cell.reads) <= {"hidden"}:
+        _, (states, stored) = advance(cell, params, initial, xs, lambda before, after, a: (after, a))
         return History(cell, params, initial, xs, states, stored)
     xp = namespace(outputs)
     hidden_before = xp.concat([initial.hidden[None], outputs[:-1]])
@@ -164,7 +166,7 @@ outputs = custom_gradient(plain_outputs, _outputs_forward, _outputs_backward, st
 
 def plain_history(cell: Cell, params: Any, xs: Array, state: Any, keep: str) -> tuple[Any, Array | None]:
     """States and pre-activations of every step; no pre-activations for keep="states"."""
-    _, rows = advance(cell, params, state, xs, lambda after, a: (after, a if keep == "all" else None))
+    _, rows = advance(cell, params, state, xs, lambda before, after, a: (after, a if keep == "all" else None))
     return rows
 
 

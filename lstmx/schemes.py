@@ -45,7 +45,7 @@ def chrono(longest: float) -> Scheme:
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
         gate = _retention(cell, "chrono")
         biases = draws.xp.log(draws.uniform((cell.hidden_size,), params.bias.dtype, 1.0, longest - 1.0))
-        params = _with_bias(cell, params, gate, biases)
+        params = _with_retention(cell, params, biases)
         if "input_gate" in cell.gate_blocks and cell.layout.gates[gate][1] > 0:
             params = _with_bias(cell, params, "input_gate", -biases)
         return params
@@ -68,12 +68,12 @@ def uniform_gates() -> Scheme:
     """
 
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
-        gate = _retention(cell, "uniform_gates")
+        _retention(cell, "uniform_gates")
         units = cell.hidden_size
         if units < 2:
             raise ValueError(f"uniform_gates draws from [1/H, 1 − 1/H]; {cell} has H = {units}, not 2 or more")
         u = draws.uniform((units,), params.bias.dtype, 1 / units, 1 - 1 / units)
-        return _with_bias(cell, params, gate, draws.xp.log(u / (1 - u)))
+        return _with_retention(cell, params, draws.xp.log(u / (1 - u)))
 
     return scheme
 
@@ -98,9 +98,9 @@ def unit_forget_bias(value: float = 1.0) -> Scheme:
     finite_number("value", value)
 
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
-        gate = _retention(cell, "unit_forget_bias")
+        _retention(cell, "unit_forget_bias")
         filled = draws.xp.full((cell.hidden_size,), value, dtype=params.bias.dtype)
-        return _with_bias(cell, params, gate, filled)
+        return _with_retention(cell, params, filled)
 
     return scheme
 
@@ -118,7 +118,7 @@ def identity(gain: float = 1.0) -> Scheme:
         The scheme.
 
     Raises:
-        ValueError: gain is not finite.
+        ValueError: gain is not finite; when applied, the cell has no recurrent weights.
 
     References:
         Le, Jaitly & Hinton, "A simple way to initialize recurrent networks of rectified linear units", arXiv
@@ -127,7 +127,7 @@ def identity(gain: float = 1.0) -> Scheme:
     finite_number("gain", gain)
 
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
-        kernel, xp = params.recurrent_kernel, draws.xp
+        kernel, xp = _recurrent(cell, params, "identity"), draws.xp
         unit = gain * xp.eye(cell.hidden_size, dtype=kernel.dtype)
         return params._replace(recurrent_kernel=xp.concat([unit] * (kernel.shape[1] // len(unit)), axis=-1))
 
@@ -147,7 +147,7 @@ def orthogonal(gain: float = 1.0) -> Scheme:
         The scheme.
 
     Raises:
-        ValueError: gain is not finite.
+        ValueError: gain is not finite; when applied, the cell has no recurrent weights.
 
     References:
         Saxe, McClelland & Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
@@ -156,7 +156,7 @@ def orthogonal(gain: float = 1.0) -> Scheme:
     finite_number("gain", gain)
 
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
-        kernel = params.recurrent_kernel
+        kernel = _recurrent(cell, params, "orthogonal")
         drawn = draws.orthogonal(cell.hidden_size, kernel.shape[1] // cell.hidden_size, kernel.dtype)
         return params._replace(recurrent_kernel=gain * drawn)
 
@@ -182,7 +182,7 @@ def defaults_of(framework: str) -> Scheme:
         The scheme.
 
     Raises:
-        ValueError: another word.
+        ValueError: another word; when applied, the cell has no recurrent weights.
 
     Example:
         >>> import lstmx
@@ -191,7 +191,12 @@ def defaults_of(framework: str) -> Scheme:
         (1.0, 0.0)
     """
     one_of("framework", framework, tuple(_FRAMEWORKS))
-    return _FRAMEWORKS[framework]
+
+    def scheme(cell: Any, params: Any, draws: Draws) -> Any:
+        _recurrent(cell, params, f"defaults_of({framework!r})")
+        return _FRAMEWORKS[framework](cell, params, draws)
+
+    return scheme
 
 
 def _pytorch(cell: Any, params: Any, draws: Draws) -> Any:
@@ -264,6 +269,20 @@ def _retention(cell: Any, scheme: str) -> str:
         which = f"a {type(cell).__name__}" if gate is None else cell
         raise ValueError(f"{scheme} sets the gate that multiplies the old state; {which} has none")
     return gate
+
+
+def _recurrent(cell: Any, params: Any, scheme: str) -> Array:
+    """The recurrent kernel of a cell that has one."""
+    if "recurrent_kernel" not in params._fields:
+        raise ValueError(f"{scheme} draws recurrent weights; a {type(cell).__name__} has none")
+    return params.recurrent_kernel
+
+
+def _with_retention(cell: Any, params: Any, values: Array) -> Any:
+    """The parameters with biases that make the retention gate σ(values) [H] where all else is zero."""
+    for gate, biases in cell.retention_biases(values).items():
+        params = _with_bias(cell, params, gate, biases)
+    return params
 
 
 def _with_bias(cell: Any, params: Any, gate: str, values: Array) -> Any:

@@ -226,17 +226,21 @@ def _statistics(cell: Any, moments: _Moments) -> GateStatistics:
 def _moments_of(
     cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Array | None
 ) -> _Moments:
-    return _moments(cell, History(cell, params, initial, inputs, states, stored).preactivations)
+    history = History(cell, params, initial, inputs, states, stored)
+    return _moments(cell, history.read_by_gates, history.preactivations)
 
 
 @jit(static=("cell",))
 def _accumulated(cell: Any, params: Any, xs: Array, state: Any) -> _Moments:
     """Moments of a whole pass, chunk by chunk inside the loop."""
 
+    def readable(before: Any, after: Any, a: Array) -> tuple[Any, Array]:
+        return before if cell.gates_read_state else None, a
+
     def chunk(carry: Any, xs: Array, own: None) -> tuple[Any, None, None]:
         state, moments, lost = carry
-        state, a = advance(cell, params, state, xs, lambda after, a: a)
-        here = _moments(cell, a)
+        state, read = advance(cell, params, state, xs, readable)
+        here = _moments(cell, *read)
         given = map_tree(lambda x, y: x - y, here, lost)._replace(**_not_sums(here))
         both = _combine(moments, given)
         # What rounding took from each sum, to be given to the next: thousands of chunks would add up (Kahan).
@@ -245,7 +249,7 @@ def _accumulated(cell: Any, params: Any, xs: Array, state: Any) -> _Moments:
 
     size = chunk_length(xs.shape[0], cell.preactivation_size * math.prod(xs.shape[1:-1]))
     state = started(cell, params, xs, state)
-    start = _moments(cell, cell.step(params, state, xs[0])[1])
+    start = _moments(cell, *readable(state, *cell.step(params, state, xs[0])))
     zero = map_tree(namespace(start.mean).zeros_like, start)
     nothing = zero._replace(min=zero.min + math.inf, max=zero.max - math.inf)
     return scan_chunks(chunk, (state, nothing, zero), xs, size)[0][1]
@@ -255,12 +259,12 @@ def _not_sums(moments: _Moments) -> dict[str, Array]:
     return {name: getattr(moments, name) for name in ("mean", "squares", "min", "max")}
 
 
-def _moments(cell: Any, a: Array) -> _Moments:
-    """Moments of a stretch of time, from its pre-activations [..., blocks·H]."""
+def _moments(cell: Any, before: Any, a: Array) -> _Moments:
+    """Moments of a stretch of time, from what gates are read of: states before, or None, and pre-activations."""
     xp = namespace(a)
-    a = xp.reshape(a, (-1, a.shape[-1]))
+    before, a = map_tree(lambda x: xp.reshape(x, (-1, x.shape[-1])), (before, a))
     active = cell.active(a)
-    logits = {name: cell.gate_logit(name, a) for name in cell.gate_names}
+    logits = {name: cell.gate_logit(name, before, a) for name in cell.gate_names}
     retention = logits[cell.retention_gate]
     gates = sigmoid_and_slope(xp, xp.stack(list(logits.values()), axis=1))[0]
 

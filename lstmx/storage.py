@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.cells import GRU, JANET, LSTM, MGU, Cell, SimpleRNN
+from lstmx.cells import GRU, JANET, LSTM, MGU, Cell, MinGRU, MinLSTM, SimpleRNN
 from lstmx.checks import parameters
 from lstmx.history import History
 
-_CELLS: dict[str, type[Cell]] = {kind.__name__: kind for kind in (LSTM, GRU, SimpleRNN, JANET, MGU)}
+_CELLS: dict[str, type[Cell]] = {
+    kind.__name__: kind for kind in (LSTM, GRU, SimpleRNN, JANET, MGU, MinLSTM, MinGRU)
+}
 _EXTRAS = ("readout_kernel", "readout_bias", "vocabulary")
 
 
@@ -61,8 +63,10 @@ def load_parameters(path: str | Path) -> tuple[Cell, Any]:
     kernels = [named[field] for field in ("input_kernel", "recurrent_kernel") if field in named]
     if any(kernel.ndim != 2 for kernel in kernels):
         raise ValueError(f"{path}: kernels have {[k.ndim for k in kernels]} axes; expected 2")
-    sizes = [len(kernel) for kernel in kernels] if len(kernels) == 2 else [1, 1]  # without both, an error follows
-    cell: Any = _CELLS[name](**{**options, "input_size": sizes[0], "hidden_size": sizes[1]})
+    sizes: dict[str, int] = {}
+    if len(kernels) == 2:
+        sizes = {"input_size": len(kernels[0]), "hidden_size": len(kernels[1])}
+    cell: Any = _CELLS[name](**{"input_size": 1, "hidden_size": 1, **options, **sizes})
     shapes = cell.parameter_shapes()
     expected = [field for field, shape in shapes._asdict().items() if shape is not None]
     missing, surplus = set(expected) - set(named), set(named) - set(expected)

@@ -9,7 +9,7 @@ from typing import Any, overload
 
 from lstmx.arrays import Array, is_jax, jit, leaves, namespace
 from lstmx.cells.base import Cell
-from lstmx.checks import one_of, positive
+from lstmx.checks import flag, one_of, positive
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.excerpt import STORAGE, Excerpt, fields_of, select
 from lstmx.history import History
@@ -24,6 +24,7 @@ from lstmx.layers import (
     layered_door,
     outputs_passing,
 )
+from lstmx.linear import parallel_forward, parallel_outputs
 from lstmx.loops import (
     NARROW,
     advance,
@@ -51,6 +52,7 @@ def run(
     key: Any = None,
     differentiation: str = "pullback",
     chunk: int | None = None,
+    parallel: bool = False,
 ) -> tuple[Array, Any]:
     """Run a cell over sequences and return its outputs.
 
@@ -77,6 +79,9 @@ def run(
         chunk: steps that a backward pass rebuilds at a time, at most T; None for up to 256, fewer for wide states
             (131,072 / (batch · 4 H), at least 16), and the choice above. What it changes is time and memory under
             JAX's differentiation by "pullback".
+        parallel: take all steps of a `MinLSTM` or `MinGRU` with positive candidates at once, by an associative
+            scan over logarithms, in JAX and in NumPy; the initial state may have any sign. By "pullback" all steps
+            back are taken at once, too. JAX compiles it for seconds; benchmarks/parallel.py compares the times.
 
     Returns:
         The outputs h_t [T, *batch, H] and the final state, fields [*batch, H]; of layers those of the top, and a
@@ -87,7 +92,8 @@ def run(
             differentiation of "pullback" (inside `jax.jit` JAX words this error itself: "can't apply forward-mode
             autodiff (jvp) to a custom_vjp function").
         ValueError: an argument has the wrong shape; `differentiation` is another word; `chunk` is below 1 or over
-            T, or given with "autodiff".
+            T, or given with "autodiff"; or `parallel` with chunk, lengths or resets, or for a cell whose gates
+            read the state or whose candidates may be negative.
 
     Example:
         >>> import lstmx, numpy
@@ -98,14 +104,21 @@ def run(
         ((5, 8), (8,))
     """
     one_of("differentiation", differentiation, ("pullback", "autodiff"))
+    flag("parallel", parallel)
+    for name, value in (("chunk", chunk), ("lengths", lengths), ("resets", resets)):
+        if parallel and value is not None:
+            raise ValueError(f"{name} is given with parallel=True, which takes whole sequences; expected None")
     if isinstance(cell, Layers):
         params, xs, state, masks = layered_door(cell, params, xs, state, key)
-        one = outputs_passing(functools.partial(run, differentiation=differentiation, chunk=chunk))
+        one = outputs_passing(
+            functools.partial(run, differentiation=differentiation, chunk=chunk, parallel=parallel)
+        )
         return tuple(cell.passed(one, params, xs, state, Timing(lengths, resets), masks))  # type: ignore  # a pair
     cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets, key)
-    chunk = _residuals(cell, params, xs, differentiation, chunk)
+    chunk = None if parallel else _residuals(cell, params, xs, differentiation, chunk)
+    options = {"differentiation": differentiation, "chunk": chunk, "parallel": parallel}
     try:
-        made, final = _run(cell, params, xs, state, differentiation=differentiation, chunk=chunk)
+        made, final = _run(cell, params, xs, state, **options)
         return (made if lengths is None else past_the_end(xs, made)), final
     except TypeError as error:
         if "custom_vjp" not in str(error):
@@ -330,19 +343,23 @@ def _bury(into: Any) -> None:
             object.__delattr__(into, name)
 
 
-@jit(static=("cell", "differentiation", "chunk"))
+@jit(static=("cell", "differentiation", "chunk", "parallel"))
 def _run(
-    cell: Cell, params: Any, xs: Array, state: Any, differentiation: str, chunk: int | None
+    cell: Cell, params: Any, xs: Array, state: Any, differentiation: str, chunk: int | None, parallel: bool
 ) -> tuple[Array, Any]:
-    forward = outputs if differentiation == "pullback" and is_jax(namespace(xs)) else plain_outputs
-    return forward(cell, chunk, params, xs, started(cell, params, xs, state))
+    state = started(cell, params, xs, state)
+    own = differentiation == "pullback" and is_jax(namespace(xs))
+    if parallel:
+        return (parallel_outputs if own else parallel_forward)(cell, params, xs, state)
+    return (outputs if own else plain_outputs)(cell, chunk, params, xs, state)
 
 
 @jit(static=("cell", "keep"), donate=("memory",))
 def _record(cell: Cell, params: Any, xs: Array, state: Any, memory: Any, keep: str) -> tuple[Any, Any]:
     """The initial state, and states and pre-activations."""
     state = started(cell, params, xs, state)
-    if keep == "all" and is_jax(namespace(xs)) and cell.hidden_size * math.prod(xs.shape[1:-1]) <= NARROW:
+    narrow = cell.hidden_size * math.prod(xs.shape[1:-1]) <= NARROW and cell.reads
+    if keep == "all" and is_jax(namespace(xs)) and narrow:
         return state, narrow_history(cell, params, xs, state, memory)
     return state, plain_history(cell, params, xs, state, keep)
 
@@ -362,14 +379,14 @@ def _record_excerpt(
     del memory  # given for its room: compiled, the result takes it
     start = started(cell, params, xs, state)
     if every == 1:
-        final, rows = advance(cell, params, start, xs, lambda after, a: select(cell, fields, dtype, after, a))
+        final, rows = advance(cell, params, start, xs, functools.partial(select, cell, fields, dtype))
         return start, final, rows
 
     def stretch(state: Any, xs: Array, own: None) -> tuple[Any, None, Any]:
         if len(xs) > 1:
-            state, _ = advance(cell, params, state, xs[:-1], lambda after, a: None)
+            state, _ = advance(cell, params, state, xs[:-1], lambda before, after, a: None)
         after, a = cell.step(params, state, xs[-1])
-        return after, None, select(cell, fields, dtype, after, a)
+        return after, None, select(cell, fields, dtype, state, after, a)
 
     final, _, rows = scan_chunks(stretch, start, xs, min(every, xs.shape[0]))
     return start, final, rows

@@ -26,6 +26,10 @@ def of_size(features, hidden):
     made["MGU"] = lstmx.MGU(features, hidden)
     made["JANET"] = lstmx.JANET(features, hidden)
     made["JANET, beta 0"] = lstmx.JANET(features, hidden, beta=0.0)
+    made["MinLSTM"] = lstmx.MinLSTM(features, hidden)
+    made["MinLSTM, tanh"] = lstmx.MinLSTM(features, hidden, candidate_activation="tanh")
+    made["MinGRU"] = lstmx.MinGRU(features, hidden)
+    made["MinGRU, identity"] = lstmx.MinGRU(features, hidden, candidate_activation="identity")
     made["SimpleRNN"] = lstmx.SimpleRNN(features, hidden)
     made["ReLU"] = lstmx.SimpleRNN(features, hidden, activation="relu")
     return made
@@ -55,6 +59,7 @@ def draw(cell, batch=(), dtype="float64", seed=0, length=None):
 def equations(cell, params, state, x):
     """One step of one sequence: the state after, and the activations by name."""
     kind = {lstmx.LSTM: _lstm, lstmx.GRU: _gru, lstmx.MGU: _mgu, lstmx.JANET: _janet, lstmx.SimpleRNN: _simple}
+    kind |= {lstmx.MinLSTM: _min_lstm, lstmx.MinGRU: _min_gru}
     return kind[type(cell)](cell, params, state, x)
 
 
@@ -116,6 +121,25 @@ def _janet(cell, params, state, x):
     f, g = logistic(a["f"]), np.tanh(a["g"])
     h = f * state.hidden + (1 - logistic(a["f"] - cell.beta)) * g
     return cell.state_type(h), {"forget_gate": f, "candidate": g}
+
+
+def _positive(kind, a):
+    """The candidate activation of the minimal cells."""
+    return {"positive": np.where(a >= 0, a + 0.5, logistic(a)), "identity": a, "tanh": np.tanh(a)}[kind]
+
+
+def _min_lstm(cell, params, state, x):
+    f, i, g = np.split(x @ params.input_kernel + params.bias, 3)
+    f, i, g = logistic(f), logistic(i), _positive(cell.candidate_activation, g)
+    f, i = f / (f + i), i / (f + i)
+    return cell.state_type(f * state.hidden + i * g), {"input_gate": i, "forget_gate": f, "candidate": g}
+
+
+def _min_gru(cell, params, state, x):
+    z, g = np.split(x @ params.input_kernel + params.bias, 2)
+    z, g = logistic(z), _positive(cell.candidate_activation, g)
+    found = {"input_gate": z, "update_gate": 1 - z, "candidate": g}
+    return cell.state_type((1 - z) * state.hidden + z * g), found
 
 
 def _simple(cell, params, state, x):

@@ -144,13 +144,14 @@ def test_profile_and_alignment_are_those_of_each_step_s_own_gradient(name):
     loss = draws.normal(size=(5, 4))
     history = lstmx.record(cell, params, xs, state)
     flow = lstmx.gradient_flow(history, loss)
-    whole = flow.parameters.recurrent_kernel
+    kernel = "recurrent_kernel" if "recurrent_kernel" in params._fields else "input_kernel"
+    whole = getattr(flow.parameters, kernel)
     cotangent = cell.initial_state(params)
     for t in reversed(range(5)):
         step = history[t : t + 1]
         direct = np.concatenate([loss[t : t + 1]])
         here = lstmx.backward(step, direct, cotangent)
-        own = here.parameters.recurrent_kernel
+        own = getattr(here.parameters, kernel)
         np.testing.assert_allclose(flow.log_parameter_profile[t], np.log(np.linalg.norm(own)), rtol=1e-11)
         cosine = inner(own, whole) / np.linalg.norm(own) / np.linalg.norm(whole)
         np.testing.assert_allclose(flow.parameter_alignment[t], cosine, atol=1e-12)

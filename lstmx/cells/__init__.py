@@ -16,6 +16,12 @@ from lstmx.cells.lstm_parts import LSTMVariantParams as LSTMVariantParams
 from lstmx.cells.mgu import MGU as MGU
 from lstmx.cells.mgu import MGUParams as MGUParams
 from lstmx.cells.mgu import MGUState as MGUState
+from lstmx.cells.minimal import MinGRU as MinGRU
+from lstmx.cells.minimal import MinGRUParams as MinGRUParams
+from lstmx.cells.minimal import MinGRUState as MinGRUState
+from lstmx.cells.minimal import MinLSTM as MinLSTM
+from lstmx.cells.minimal import MinLSTMParams as MinLSTMParams
+from lstmx.cells.minimal import MinLSTMState as MinLSTMState
 from lstmx.cells.simple import SimpleRNN as SimpleRNN
 from lstmx.cells.simple import SimpleRNNParams as SimpleRNNParams
 from lstmx.cells.simple import SimpleRNNState as SimpleRNNState

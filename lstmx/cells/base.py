@@ -32,7 +32,8 @@ class Layout(NamedTuple):
     blocks: tuple[str, ...]
     """What is made of each block of H pre-activations; the name of a sigmoid gate ends in "_gate"."""
     gates: dict[str, tuple[int, int] | None]
-    """Each sigmoid gate as (block, sign): σ of the block, or with −1 of its negative; None for a constant 1."""
+    """Each sigmoid gate as (block, sign): σ of the block, or with −1 of its negative; None for a constant 1. Where
+    the cell's own `gate_logit` says otherwise, the block that its bias is in."""
     retention_gate: str | None
     """The gate that multiplies the old state, whose time scale is the unit's memory; None without one."""
     from_blocks: dict[str, tuple[str, int]]
@@ -41,7 +42,7 @@ class Layout(NamedTuple):
     """Factors that are ∂(field after)/∂(field before) at fixed pre-activations: by name, the two fields."""
     from_after: dict[str, tuple[str, str]]
     """Factors that are ∂(field after)/∂(other field after), where one is computed from the other: by name, the
-    two fields, in an order in which no later factor leads to a field that an earlier one leads from."""
+    two fields, in the order of a walk back: those that lead from a field stand before those that lead to it."""
 
 
 class Cell(ABC):
@@ -93,12 +94,22 @@ class Cell(ABC):
         """The state after, from the state before and the pre-activations."""
 
     @abstractmethod
-    def gates(self, a: Array) -> Any:
-        """Gate activations from pre-activations, as `gate_type`, each [*batch, H]."""
-
-    @abstractmethod
     def linearise(self, params: Any, before: Any, a: Array, after: Any) -> Any:
         """The direction-free factors of the one-step Jacobian, a NamedTuple of [*batch, H] or None."""
+
+    def gates(self, a: Array) -> Any:
+        """Gate activations from pre-activations alone, as `gate_type`, each [*batch, H]; see `readings`."""
+        raise TypeError(f"gates of a {type(self).__name__} read the state before: cell.readings(before, a)")
+
+    def logarithms(self, a: Array) -> tuple[Array, Array]:
+        """Ln of what multiplies the old state, and of what is added to it, each [*batch, H].
+
+        Raises:
+            ValueError: the cell's pass is no linear recurrence of positive numbers.
+        """
+        raise ValueError(
+            f"parallel=True takes gates that read the input alone; those of {self} read the state too"
+        )
 
     def log_determinant(self, params: Any, slopes: Any) -> Array | None:
         """Ln |det J_t| [*batch] in closed form; None where there is none."""
@@ -139,7 +150,7 @@ class Cell(ABC):
     @property
     def way_names(self) -> tuple[str, ...]:
         """The blocks that lead back to the state before, in the order of `ways`."""
-        return tuple(name for name in self.layout.blocks if name in self.gate_type._fields)
+        return tuple(name for name in self.layout.blocks if name in self.gate_type._fields and self.reads)
 
     @property
     def preactivation_size(self) -> int:
@@ -150,6 +161,11 @@ class Cell(ABC):
     def bounded(self) -> bool:
         """Whether the state stays in a box under a constant input, whatever the parameters."""
         return True
+
+    @property
+    def gates_read_state(self) -> bool:
+        """Whether gate activations depend on the state before in another way than by pre-activations."""
+        return False
 
     @property
     def masked(self) -> bool:
@@ -217,8 +233,22 @@ class Cell(ABC):
         shape = (*batch, self.hidden_size)
         return self.state_type(*(xp.zeros(shape, dtype=params[0].dtype) for _ in self.state_type._fields))
 
-    def gate_logit(self, name: str, a: Array) -> Array:
-        """The number [*batch, H] of which a sigmoid gate is the σ; infinite for a gate that is 1."""
+    def readings(self, before: Any, a: Array) -> Any:
+        """Gate activations as `gate_type`, each [*batch, H].
+
+        Args:
+            before: the state before; None where not `gates_read_state`.
+            a: pre-activations.
+        """
+        del before
+        return self.gates(a)
+
+    def gate_logit(self, name: str, before: Any, a: Array) -> Array:
+        """The number [*batch, H] of which a sigmoid gate is the σ; infinite for a gate that is 1.
+
+        Arguments are those of `readings`.
+        """
+        del before
         place = self.layout.gates[name]
         if place is None:
             first = a[..., : self.hidden_size]
@@ -227,9 +257,13 @@ class Cell(ABC):
         logit = a[..., block * self.hidden_size : (block + 1) * self.hidden_size]
         return logit if sign > 0 else -logit
 
-    def log_retention(self, a: Array) -> Array:
-        """Ln of the retention gate, [*batch, H], exact where the gate rounds to 0 or to 1."""
-        return log_sigmoid(self.gate_logit(self.layout.retention_gate or "", a))
+    def log_retention(self, before: Any, a: Array) -> Array:
+        """Ln of the retention gate, [*batch, H], exact where the gate rounds to 0 or to 1; see `readings`."""
+        return log_sigmoid(self.gate_logit(self.layout.retention_gate or "", before, a))
+
+    def retention_biases(self, values: Array) -> dict[str, Array]:
+        """Biases [H] by gate with which the retention gate is σ(values) where all else is zero."""
+        return {self.layout.retention_gate or "": values}
 
     def drive(self, params: Any, x: Array) -> Array:
         """What of the pre-activations depends on the input x [*batch, D] alone, [*batch, blocks·H]."""
@@ -355,9 +389,12 @@ class Cell(ABC):
         del a
         return None
 
-    def pairs(self, slopes: Any, before: Any, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
-        """What the recurrent kernel's cotangent is made of: its columns are Σ leftᵀ right of each pair in turn."""
-        return self.recurrence.pairs(slopes, before, a_cotangent)
+    def pairs(self, slopes: Any, before: Any, x: Array, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
+        """What the recurrent kernel's cotangent is made of: its columns are Σ leftᵀ right of each pair in turn.
+
+        In a cell without a recurrent kernel: the input kernel's.
+        """
+        return self.recurrence.pairs(slopes, before, x, a_cotangent)
 
     def transposed(self, params: Any) -> Any:
         """What a loop that walks back prepares once: the recurrent kernel's transpose, in most cells."""

@@ -52,9 +52,9 @@ class Masked(Wrapped):
     def active(self, a: Array) -> Array:
         return a[..., HOLD] == 0
 
-    def log_retention(self, a: Array) -> Array:
-        own, controls = self.split(a)
-        xp, log = namespace(a), self.cell.log_retention(own)
+    def log_retention(self, before: Any, a: Array) -> Array:
+        controls = self.split(a)[1]
+        xp, log = namespace(a), self.cell.log_retention(*self.inner(before, a))
         log = xp.where(controls[..., :1] == 1, xp.zeros_like(log), log)
         return xp.where(controls[..., 1:] == 1, -xp.inf, log)
 
@@ -95,8 +95,11 @@ class Masked(Wrapped):
         ways = self.cell.ways(transposed, slopes.inner, self.split(a_cotangent)[0])
         return {name: _without(way, slopes.reset) for name, way in ways.items()}
 
-    def pairs(self, slopes: MaskedSlopes, before: Any, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
-        return self.cell.pairs(slopes.inner, _without(before, slopes.reset), self.split(a_cotangent)[0])
+    def pairs(
+        self, slopes: MaskedSlopes, before: Any, x: Array, a_cotangent: Array
+    ) -> tuple[tuple[Array, Array], ...]:
+        before, x = _without(before, slopes.reset), self.split(x)[0]
+        return self.cell.pairs(slopes.inner, before, x, self.split(a_cotangent)[0])
 
     def parameter_cotangent(
         self, slopes: MaskedSlopes, before: Any, x: Array, after: Any, a_cotangent: Array

@@ -112,9 +112,12 @@ class Affine:
         kernels = (transposed[k : k + h, :] for k in range(0, len(transposed), h))
         return [{"hidden": d @ kernel} for d, kernel in zip(blocks(a_cotangent, h), kernels, strict=True)]
 
-    def pairs(self, slopes: Any, before: Any, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
-        """What the recurrent kernel's cotangent is made of: its columns are Σ leftᵀ right of each pair in turn."""
-        del slopes
+    def pairs(self, slopes: Any, before: Any, x: Array, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
+        """What the recurrent kernel's cotangent is made of: its columns are Σ leftᵀ right of each pair in turn.
+
+        Without a recurrent kernel: the input kernel's.
+        """
+        del slopes, x
         return ((before.hidden, a_cotangent),)
 
     def input_side(self, a_cotangent: Array) -> Array:
@@ -130,6 +133,48 @@ class Affine:
 
 
 affine = functools.cache(Affine)  # a loop in Python asks for it at every step
+
+
+@dataclass(frozen=True)
+class InputOnly(Affine):
+    """a = x W + b: pre-activations that read no state."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    def driven(self, params: Any, before: Any, drive: Array) -> Array:
+        del params, before
+        return drive
+
+    def joined(self, params: Any) -> Callable[[Any, Array], Array]:
+        return lambda before, x: self.drive(params, x)
+
+    def tangent(self, params: Any, slopes: Any, state: Any, x: Any) -> Blocks:
+        del slopes, state
+        if x is None:
+            return [None] * (params.bias.shape[0] // self.hidden_size)
+        return list(blocks(x @ params.input_kernel, self.hidden_size))
+
+    def transposed(self, params: Any) -> None:
+        del params
+
+    def back(self, transposed: Any, slopes: Any, a_cotangent: Array) -> dict[str, Array]:
+        del transposed, slopes, a_cotangent
+        return {}
+
+    def ways(self, transposed: Any, slopes: Any, a_cotangent: Array) -> list[dict[str, Array]]:
+        del transposed, slopes, a_cotangent
+        return []
+
+    def pairs(self, slopes: Any, before: Any, x: Array, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
+        del slopes, before
+        return ((x, a_cotangent),)
+
+    def parameters(self, slopes: Any, before: Any, x: Array, after: Any, a_cotangent: Array) -> dict[str, Array]:
+        del slopes, before, after
+        return {"input_kernel": outer(x, a_cotangent), "bias": total(a_cotangent)}
+
+
+input_only = functools.cache(InputOnly)
 
 
 @dataclass(frozen=True)
@@ -167,8 +212,8 @@ class ResetAfter(Affine):
     def ways(self, transposed: Any, slopes: Any, a_cotangent: Array) -> list[dict[str, Array]]:
         return super().ways(transposed, slopes, self._recurrent(a_cotangent))
 
-    def pairs(self, slopes: Any, before: Any, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
-        del slopes
+    def pairs(self, slopes: Any, before: Any, x: Array, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
+        del slopes, x
         return ((before.hidden, self._recurrent(a_cotangent)),)
 
     def input_side(self, a_cotangent: Array) -> Array:
@@ -232,13 +277,14 @@ class ResetBefore(Affine):
         through = super().ways(transposed[0], slopes, gates)
         return [*through, {"hidden": (candidate @ transposed[1]) * slopes.share}]
 
-    def pairs(self, slopes: Any, before: Any, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
+    def pairs(self, slopes: Any, before: Any, x: Array, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
+        del x
         gates, candidate = self._split(a_cotangent)
         return (before.hidden, gates), (slopes.share * before.hidden, candidate)
 
     def parameters(self, slopes: Any, before: Any, x: Array, after: Any, a_cotangent: Array) -> dict[str, Array]:
         del after
-        parts = [outer(left, right) for left, right in self.pairs(slopes, before, a_cotangent)]
+        parts = [outer(left, right) for left, right in self.pairs(slopes, before, x, a_cotangent)]
         return {
             "input_kernel": outer(x, a_cotangent),
             "recurrent_kernel": namespace(x, a_cotangent).concat(parts, axis=-1),

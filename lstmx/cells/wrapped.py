@@ -75,8 +75,26 @@ class Wrapped(Cell):
     def critical_gain(self, biases: dict[str, float]) -> float:
         return self.cell.critical_gain(biases)
 
-    def gates(self, a: Array) -> Any:
-        return self.cell.gates(self.split(a)[0])
+    def logarithms(self, a: Array) -> tuple[Array, Array]:
+        raise ValueError(f"parallel=True takes a cell as it is; {self} adds to one what is no linear recurrence")
+
+    @property
+    def gates_read_state(self) -> bool:
+        return self.cell.gates_read_state
+
+    def readings(self, before: Any, a: Array) -> Any:
+        return self.cell.readings(*self.inner(before, a))
+
+    def gate_logit(self, name: str, before: Any, a: Array) -> Array:
+        return self.cell.gate_logit(name, *self.inner(before, a))
+
+    def retention_biases(self, values: Array) -> dict[str, Array]:
+        return self.cell.retention_biases(values)
+
+    def inner(self, before: Any, a: Array) -> tuple[Any, Array]:
+        """State before and pre-activations of the inner cell's step; None stays None."""
+        own, controls = self.split(a)
+        return None if before is None else self.opened(before, controls), own
 
     # What a wrapper does to the state before a step begins: nothing, unless it says so.
 

@@ -83,10 +83,10 @@ class Zoneout(Wrapped):
         xp = namespace(*like)
         return kind(*(xp.full_like(x, self.state if k else self.hidden) for k, x in enumerate(like)))
 
-    def log_retention(self, a: Array) -> Array:
+    def log_retention(self, before: Any, a: Array) -> Array:
         """Ln of the share of the old state that is left, by being kept and along the gate."""
-        own, controls = self.split(a)
-        gate = self.cell.log_retention(own)
+        controls = self.split(a)[1]
+        gate = self.cell.log_retention(*self.inner(before, a))
         kept = self._kept(controls, self.state_type(*(gate for _ in self.state_type._fields)))
         return log(_mixed(getattr(kept, "cell", kept.hidden), 1.0, exp(gate)))
 
@@ -123,8 +123,10 @@ class Zoneout(Wrapped):
     def ways(self, transposed: Any, slopes: ZoneoutSlopes, a_cotangent: Array) -> dict[str, Any]:
         return self.cell.ways(transposed, slopes.inner, self.split(a_cotangent)[0])
 
-    def pairs(self, slopes: ZoneoutSlopes, before: Any, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
-        return self.cell.pairs(slopes.inner, before, self.split(a_cotangent)[0])
+    def pairs(
+        self, slopes: ZoneoutSlopes, before: Any, x: Array, a_cotangent: Array
+    ) -> tuple[tuple[Array, Array], ...]:
+        return self.cell.pairs(slopes.inner, before, self.split(x)[0], self.split(a_cotangent)[0])
 
     def parameter_cotangent(
         self, slopes: ZoneoutSlopes, before: Any, x: Array, after: Any, a_cotangent: Array

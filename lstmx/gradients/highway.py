@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, sum_over_time
+from lstmx.arrays import Array, is_traced, map_tree, sum_over_time
 from lstmx.checks import positive
 from lstmx.history import History
 
@@ -58,5 +58,7 @@ def highway(history: History, start: int = 0, stop: int | None = None) -> Array:
 
 
 def _log_product(part: History) -> Array:
-    a = part.preactivations
-    return sum_over_time(part.cell.log_retention(a if is_traced(a) else np.asarray(a, np.float64)))
+    read = part.read_by_gates, part.preactivations
+    if not is_traced(read):
+        read = map_tree(lambda x: np.asarray(x, np.float64), read)
+    return sum_over_time(part.cell.log_retention(*read))

@@ -216,9 +216,10 @@ def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
     w_{t,s} = i_s ∘ Π_{r=s+1..t} f_r. The kernel is ‖o_t ∘ w_{t,s}‖₁, normalised over s. It reads the cell state
     as a weighted sum, and says where the content of c_t came from. It is not the sensitivity of `influence`:
     an input also acts through the gates of later steps, which are held fixed here, and a candidate may be zero.
+    A MinLSTM and a MinGRU have h in the place of c, and no o.
 
     Args:
-        history: the recorded pass of an LSTM.
+        history: the recorded pass of a cell with an input gate.
         outputs: steps t, integers; None for all steps of a history of at most 512, else the last one.
 
     Returns:
@@ -226,11 +227,11 @@ def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
 
     Raises:
         TypeError: a step is no integer, or the history is inside a JAX transformation.
-        ValueError: the cell is no LSTM, or a step is outside the history.
+        ValueError: the cell has no input gate, or a step is outside the history.
     """
     length, cell = len(history), history.cell
-    missing = {"input_gate", "forget_gate", "output_gate"} - set(cell.gate_type._fields)
-    if missing:
+    if "input_gate" not in cell.gate_type._fields:
+        missing = {"input_gate", "forget_gate", "output_gate"} - set(cell.gate_type._fields)
         raise ValueError(
             f"a {type(cell).__name__} has no {', '.join(sorted(missing))}; gate_kernel needs an LSTM's"
         )
@@ -238,12 +239,12 @@ def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
     if is_traced(history.inputs, history.states):
         raise TypeError("gate_kernel sums in NumPy float64 and cannot run inside a JAX transformation")
     chosen = _steps("outputs", outputs, length, list(range(length)) if length <= _ALL_PAIRS else [length - 1])
-    a = np.asarray(history.preactivations, np.float64)
+    before, a = map_tree(lambda x: np.asarray(x, np.float64), (history.read_by_gates, history.preactivations))
     log_i, log_f, log_o = (
-        log_sigmoid(cell.gate_logit(name, a))
+        log_sigmoid(cell.gate_logit(name, before, a))
         if name in cell.gate_names
         else np.zeros_like(a[..., : cell.hidden_size])
-        for name in ("input_gate", "forget_gate", "output_gate")
+        for name in ("input_gate", cell.retention_gate, "output_gate")
     )
     reach = np.cumsum(log_f, axis=0)
     kernel = np.zeros((len(chosen), length, *history.batch))

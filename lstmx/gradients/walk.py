@@ -45,7 +45,8 @@ class GradientFlow(FlowSummary):
         log_norm_cell: of ∂L/∂c_t, the way through h_t included, [T, *batch]; None without a cell state.
         log_highway: of what reaches c_t (h_t in a GRU) along the retention gates alone, [T, *batch]; None for
             a cell without such a gate.
-        log_parameter_profile: of the part of ∂L/∂U that step t contributes, ln(‖δa_t‖ ‖h_{t-1}‖), [T, *batch].
+        log_parameter_profile: of the part of ∂L/∂U that step t contributes, ln(‖δa_t‖ ‖h_{t-1}‖), [T, *batch]; in
+            a cell without U, such as a MinLSTM, of ∂L/∂W, ln(‖δa_t‖ ‖x_t‖), and so in the next.
         parameter_alignment: cosine between that part and the whole ∂L/∂U of all steps and sequences,
             [T, *batch]; NaN where the part is zero or the whole beyond the float range; None with
             outputs="norms".
@@ -166,7 +167,7 @@ def _segment(
         here = cell.parameter_cotangent(slopes, before, part.inputs, part.states, d_a_true)
         gradient = map_tree(xp.add, gradient, here)
 
-        pairs = cell.pairs(slopes, before, d_a)
+        pairs = cell.pairs(slopes, before, part.inputs, d_a)
         rows = {
             "joint": log_norm(arriving),
             "fields": _norm_of_fields(total),
@@ -243,8 +244,8 @@ def _log_norm_of_pairs(pairs: Any, exponent: Array) -> Array:
 
 
 def _alignment(pairs: Any, gradient: Any) -> Array:
-    """Cosine between a step's part of ∂L/∂U, which the pairs make up, and the whole, [T, *batch]."""
-    kernel = gradient.recurrent_kernel
+    """Cosine between a step's part of ∂L/∂U (or ∂L/∂W), which the pairs make up, and the whole, [T, *batch]."""
+    kernel = gradient.recurrent_kernel if "recurrent_kernel" in gradient._fields else gradient.input_kernel
     xp = namespace(kernel)
     with np.errstate(invalid="ignore", over="ignore"):  # of a gradient beyond the float range: NaN, as documented
         whole = xp.reshape(_unit(xp, xp.reshape(kernel, (-1,))), kernel.shape)

@@ -175,6 +175,11 @@ def constant(
 
 def recorded(history: Any) -> None:
     """Raise unless this is a history that analyses can read."""
+    if hasattr(history, "acted"):
+        raise TypeError(
+            "history is an Edited, whose steps do not follow the equations of its cell, so that an analysis would "
+            "be wrong; expected a History, as made by record without edit. effect(history, edited) compares the two"
+        )
     if not hasattr(history, "states"):
         raise TypeError(
             f"history is a {type(history).__name__}; expected a History, as made by record(cell, params, xs)"

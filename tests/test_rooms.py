@@ -7,7 +7,7 @@ import lstmx
 
 ROOMS = [
     *("arrays", "draws", "scaling", "chunks", "checks", "sharding", "cells", "schemes", "history", "excerpt"),
-    *("adjoint", "loops", "unroll", "statistics", "gradients"),
+    *("adjoint", "loops", "editing", "unroll", "statistics", "gradients"),
     *("dynamics", "memory", "tasks", "training", "comparison", "convert", "storage", "reading", "plot"),
     *("report", "cli", "__main__"),
 ]

@@ -48,6 +48,14 @@ from lstmx.dynamics import jacobians as jacobians
 from lstmx.dynamics import kaplan_yorke as kaplan_yorke
 from lstmx.dynamics import long_jacobian as long_jacobian
 from lstmx.dynamics import lyapunov_spectrum as lyapunov_spectrum
+from lstmx.editing import Edit as Edit
+from lstmx.editing import Edited as Edited
+from lstmx.editing import Effect as Effect
+from lstmx.editing import ablate as ablate
+from lstmx.editing import clamp as clamp
+from lstmx.editing import effect as effect
+from lstmx.editing import noise as noise
+from lstmx.editing import patch as patch
 from lstmx.excerpt import Excerpt as Excerpt
 from lstmx.gradients import GateShare as GateShare
 from lstmx.gradients import GradientFlow as GradientFlow

@@ -221,6 +221,11 @@ def recorded(history: Any) -> None:
             f"history is a {type(history).__name__}; this analysis takes the history of one cell: "
             f"history.parts[...] has {', '.join(map(repr, history.parts))}"
         )
+    if hasattr(history, "acted"):
+        raise TypeError(
+            "history is an Edited, whose steps do not follow the equations of its cell, so that an analysis would "
+            "go wrong; expected a History, as made by record without edit. effect(history, edited) compares the two"
+        )
     if not hasattr(history, "states"):
         raise TypeError(
             f"history is a {type(history).__name__}; expected a History, as made by record(cell, params, xs)"

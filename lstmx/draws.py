@@ -100,6 +100,29 @@ def draws_for(xp: ModuleType, key: Any) -> Draws:
     return draws
 
 
+def counted_normal(key: Any, step: Any, part: int, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Standard normal draws that follow from key, step and part alone: a loop of any chunks draws the same.
+
+    Args:
+        key: a JAX key, which may be traced, or for NumPy an integer.
+        step: an integer, for JAX maybe traced.
+        part: what of the step they are for.
+        shape: of the draws.
+        dtype: of the draws.
+    """
+    if isinstance(key, int):
+        counter = np.array([0, 0, part, step], np.uint64)  # the two lowest words count the draws
+        drawn = np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(shape)
+        return drawn.astype(dtype)
+    return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, part), step), shape, dtype)
+
+
+def jax_key(key: Any) -> Any:
+    """A JAX key from an integer, which may be traced; a key as it is."""
+    whole = isinstance(key, int) or (key.ndim == 0 and jnp.issubdtype(key.dtype, jnp.integer))
+    return jax.random.key(key) if whole else key
+
+
 def float_dtype(xp: ModuleType, dtype: Any) -> np.dtype:
     """`dtype` as float32 or float64 of the library that will hold it.
 

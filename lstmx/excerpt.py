@@ -80,9 +80,15 @@ def select(
     cell: Cell, fields: tuple[str, ...], dtype: str | None, before: Any, after: Any, a: Array
 ) -> dict[str, Array]:
     """The named fields of a step, or of many, as they are stored."""
-    values = {f"{name}_state": value for name, value in after._asdict().items()}
-    values |= cell.readings(before, a)._asdict()
-    return {name: encode(values[name], dtype) for name in fields}
+    values = [after, cell.readings(before, a)]
+    named = {name: getattr(one, field) for one in values for name, field in names_of(one).items()}
+    return {name: encode(named[name], dtype) for name in fields}
+
+
+def names_of(values: Any) -> dict[str, str]:
+    """The fields of gates or of a state by the names in `fields_of`."""
+    suffix = "_state" if "hidden" in values._fields else ""
+    return {f"{field}{suffix}": field for field in values._fields}
 
 
 def encode(x: Array, dtype: str | None) -> Array:

@@ -25,6 +25,7 @@ from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import controls, door
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.draws import draws_for
+from lstmx.excerpt import names_of
 from lstmx.history import History
 
 NARROW = 2048  # units times sequences up to which `narrow_history` is the faster one
@@ -168,6 +169,38 @@ def plain_history(cell: Cell, params: Any, xs: Array, state: Any, keep: str) -> 
     """States and pre-activations of every step; no pre-activations for keep="states"."""
     _, rows = advance(cell, params, state, xs, lambda before, after, a: (after, a if keep == "all" else None))
     return rows
+
+
+def edited_history(cell: Cell, params: Any, xs: Array, state: Any, edits: tuple[Any, ...]) -> tuple[Any, ...]:
+    """States, gates, pre-activations and what was changed, of every step of a pass whose values `edits` change.
+
+    Args:
+        cell: the cell.
+        params: its parameters.
+        xs: inputs.
+        state: the initial state.
+        edits: functions (step, gates or a state, fields) -> the same with some of these fields changed, in order.
+    """
+    xp = namespace(xs)
+    unfolded = cell.unfolded(params)
+
+    def step(before: Any, at: Any) -> tuple[Any, Any]:
+        count, x = at
+        acted: dict[str, Array] = {}
+
+        def change(values: Any, fields: tuple[str, ...]) -> Any:
+            made = values
+            for edit in edits:
+                made = edit(count, made, fields)
+            for name, field in names_of(values).items():
+                if field in fields:
+                    acted[name] = xp.any(getattr(made, field) != getattr(values, field))
+            return made
+
+        after, gates, a = unfolded(before, x, change)
+        return after, (after, gates, a, acted)
+
+    return scan(step, state, (xp.arange(xs.shape[0]), xs))[1]
 
 
 def _packed(cell: Cell, params: Any, xs: Array, state: Any, memory: Any) -> tuple[Any, Array]:

@@ -7,10 +7,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, overload
 
-from lstmx.arrays import Array, is_jax, jit, leaves, namespace
+from lstmx.arrays import Array, is_jax, jit, leaves, map_tree, namespace
 from lstmx.cells.base import Cell
-from lstmx.checks import flag, one_of, positive
+from lstmx.cells.zoneout import Zoneout
+from lstmx.checks import door, flag, one_of, positive
 from lstmx.chunks import chunk_length, scan_chunks
+from lstmx.editing.binding import bind
+from lstmx.editing.edited import Edited
+from lstmx.editing.edits import arrays_in, described, listed
 from lstmx.excerpt import STORAGE, Excerpt, fields_of, select
 from lstmx.history import History
 from lstmx.layers import (
@@ -28,6 +32,7 @@ from lstmx.linear import parallel_forward, parallel_outputs
 from lstmx.loops import (
     NARROW,
     advance,
+    edited_history,
     masked_door,
     narrow_history,
     outputs,
@@ -194,6 +199,8 @@ def record(
     dtype: str | None = None,
     into: Excerpt | None = None,
 ) -> Excerpt: ...
+@overload
+def record(cell: Cell, params: Any, xs: Array, state: Any = None, *, edit: Any) -> Edited: ...
 def record(
     cell: Any,
     params: Any,
@@ -208,8 +215,21 @@ def record(
     fields: Sequence[str] | None = None,
     dtype: str | None = None,
     into: History | Excerpt | None = None,
+    edit: Any = None,
 ) -> Any:
     """Run a cell over sequences and keep what every analysis needs, or with options an excerpt of it.
+
+    With `edit` gates and states are changed inside the pass. An edit of your own is a function `(step, values)` ->
+    values: `values` is the NamedTuple of the step's gates, or that of the state after it, each field [*batch, H],
+    and what comes back is the same with other numbers in it, as from `values._replace(...)`. `step` counts from 0;
+    under JAX it is traced. Values are changed in the order of the equations: gates that nothing else in the step
+    leads to, then what is computed from these as changed (the cell state, the candidate behind a reset gate, the
+    output gate behind a peephole), last h_t. So the function is called two to four times a step, sees of later
+    values what they are so far, and of what it returns those count whose turn it is: it should depend on its
+    arguments alone. A change is one of the gate wherever the equations name it, and not of its pre-activation:
+    gates that share one (f = 1 − i, and in an `MGU` what is kept and what is taken) are changed apart, and the
+    share that a `JANET` takes in stays as it is. With full gate recurrence the next step reads gates as changed.
+    Under JAX code is compiled once for each function, and once for all ready-made edits of one form.
 
     Args:
         cell: the cell.
@@ -229,16 +249,20 @@ def record(
         into: what an earlier call of the same form returned. JAX writes the new pass into its memory, which saves
             what fresh memory costs; NumPy frees it first. It is dead afterwards, and says so when touched. In
             NumPy, slices made of it before keep the old pass.
+        edit: what changes gates and states: `lstmx.clamp`, `ablate`, `patch` or `noise`, a function of your own,
+            or a list of these, which follow one another at each value; where given, an `Edited` is returned.
 
     Returns:
         The history, with its cell, parameters and initial state (of layers a `StackHistory` or
         `BidirectionalHistory`, with a history for each); or with `every`, `fields` or `dtype` an `Excerpt`
-        of gates and states.
+        of gates and states; or with `edit` an `Edited`, which has the names of a history.
 
     Raises:
-        TypeError: an argument is of the wrong kind or of another dtype than the parameters.
+        TypeError: an argument is of the wrong kind or of another dtype than the parameters; an edit returns
+            something else than it got.
         ValueError: an argument has the wrong shape, or an option another value; `into` has another form, or shares
-            memory with another argument.
+            memory with another argument; an edit names a gate, unit or step that is not there, returns another
+            shape, or comes with one of the options before it.
         RuntimeError: `into` is dead already.
 
     Example:
@@ -251,8 +275,19 @@ def record(
         >>> excerpt = lstmx.record(cell, params, numpy.ones((5, 3), "float32"), every=2, fields=["forget_gate"])
         >>> excerpt.steps, excerpt.forget_gate.shape
         (array([0, 2, 4]), (3, 8))
+        >>> edited = lstmx.record(cell, params, history.inputs, edit=lstmx.clamp(forget_gate=1.0, units=[0, 3]))
+        >>> edited.forget_gate[:, 3]
+        array([1., 1., 1., 1., 1.], dtype=float32)
     """
     one_of("keep", keep, ("all", "states"))
+    if edit is not None:
+        if (keep, every, fields, dtype, into) != ("all", 1, None, None, None):
+            raise ValueError("edit is given with keep, every, fields, dtype or into; an edited pass is kept whole")
+        if any(option is not None for option in (lengths, resets, key)) or isinstance(cell, (Layers, Zoneout)):
+            raise ValueError(
+                "edit takes one cell over whole sequences: no layers, Zoneout, lengths, resets or key"
+            )
+        return _edited(cell, params, xs, state, edit)
     if isinstance(cell, Layers):
         if into is not None or every != 1 or fields is not None or dtype is not None:
             raise ValueError(
@@ -276,6 +311,18 @@ def record(
         made = Excerpt(cell, every, xs.shape[0], str(params[0].dtype), start, final, stored)
     _bury(into)
     return made
+
+
+def _edited(cell: Cell, params: Any, xs: Array, state: Any, edit: Any) -> Edited:
+    edits = listed(edit)
+    params, xs, state = door(cell, params, xs, state)
+    xp = namespace(xs, *arrays_in(edits))  # edits of JAX, traced ones included, make it a pass in JAX
+    params, xs, state = map_tree(xp.asarray, (params, xs, state))
+    shape = (*xs.shape[:-1], cell.hidden_size)
+    bound = tuple(bind(one, cell, xp, shape, xs.dtype) for one in edits)
+    start, made = _record_edited(cell, params, xs, state, bound)
+    words = tuple(described(one) for one in edits)
+    return Edited(cell, params, start if state is None else state, xs, *made, words)
 
 
 def _excerpt_options(
@@ -362,6 +409,13 @@ def _record(cell: Cell, params: Any, xs: Array, state: Any, memory: Any, keep: s
     if keep == "all" and is_jax(namespace(xs)) and narrow:
         return state, narrow_history(cell, params, xs, state, memory)
     return state, plain_history(cell, params, xs, state, keep)
+
+
+@jit(static=("cell",))
+def _record_edited(cell: Cell, params: Any, xs: Array, state: Any, edits: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The initial state, and what the edited pass leaves."""
+    state = started(cell, params, xs, state)
+    return state, edited_history(cell, params, xs, state, edits)
 
 
 @jit(static=("cell", "every", "fields", "dtype"), donate=("memory",))

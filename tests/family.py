@@ -56,11 +56,19 @@ def draw(cell, batch=(), dtype="float64", seed=0, length=None):
     )
 
 
-def equations(cell, params, state, x):
-    """One step of one sequence: the state after, and the activations by name."""
+def unchanged(name, value):
+    return value
+
+
+def equations(cell, params, state, x, change=unchanged):
+    """One step of one sequence: the state after, and the activations by name.
+
+    Each gate, `candidate` and state goes through `change(name, value)` where it is computed, and is read as that
+    from there on; a gate that is the rest of another one is the rest of the unchanged.
+    """
     kind = {lstmx.LSTM: _lstm, lstmx.GRU: _gru, lstmx.MGU: _mgu, lstmx.JANET: _janet, lstmx.SimpleRNN: _simple}
     kind |= {lstmx.MinLSTM: _min_lstm, lstmx.MinGRU: _min_gru}
-    return kind[type(cell)](cell, params, state, x)
+    return kind[type(cell)](cell, params, state, x, change)
 
 
 def _affine(cell, params, h, x, names):
@@ -70,7 +78,7 @@ def _affine(cell, params, h, x, names):
     return {name: x @ W[:, at] + h @ U[:, at] + b[at] for name, at in columns.items()}
 
 
-def _lstm(cell, params, state, x):
+def _lstm(cell, params, state, x, change):
     H, h, c = cell.hidden_size, state.hidden, state.cell
     there = {"i": cell.input_gate, "f": cell.forget_gate and not cell.coupled, "g": True, "o": cell.output_gate}
     a = _affine(cell, params, h, x, [name for name in "ifgo" if there[name]])
@@ -84,42 +92,48 @@ def _lstm(cell, params, state, x):
             a[name] = a[name] + before @ R[:, k * H : (k + 1) * H]
     i = logistic(a["i"] + p["i"] * c) if there["i"] else np.ones(H)
     f = logistic(a["f"] + p["f"] * c) if there["f"] else np.ones(H)
-    f = 1 - i if cell.coupled else f
-    g = np.tanh(a["g"]) if cell.candidate_activation == "tanh" else a["g"]
-    c = f * c + i * g
-    o = logistic(a["o"] + p["o"] * c) if there["o"] else np.ones(H)
-    h = o * (np.tanh(c) if cell.output_activation == "tanh" else c)
+    f = change("forget_gate", 1 - i if cell.coupled else f)
+    i = change("input_gate", i)
+    g = change("candidate", np.tanh(a["g"]) if cell.candidate_activation == "tanh" else a["g"])
+    c = change("cell_state", f * c + i * g)
+    o = change("output_gate", logistic(a["o"] + p["o"] * c) if there["o"] else np.ones(H))
+    h = change("hidden_state", o * (np.tanh(c) if cell.output_activation == "tanh" else c))
     found = {"input_gate": i, "forget_gate": f, "candidate": g, "output_gate": o}
     if cell.full_gate_recurrence:
-        return cell.state_type(h, c, i, f, o), found
+        kept = {"input_gate_state": i, "forget_gate_state": f, "output_gate_state": o}
+        return cell.state_type(h, c, *(change(name, value) for name, value in kept.items())), found
     return cell.state_type(h, c), found
 
 
-def _gru(cell, params, state, x):
+def _gru(cell, params, state, x, change):
     H, h = cell.hidden_size, state.hidden
     W, U, b = params.input_kernel, params.recurrent_kernel, params.bias
-    r = logistic(x @ W[:, :H] + h @ U[:, :H] + b[:H])
-    z = logistic(x @ W[:, H : 2 * H] + h @ U[:, H : 2 * H] + b[H : 2 * H])
+    r = change("reset_gate", logistic(x @ W[:, :H] + h @ U[:, :H] + b[:H]))
+    z = change("update_gate", logistic(x @ W[:, H : 2 * H] + h @ U[:, H : 2 * H] + b[H : 2 * H]))
     own = x @ W[:, 2 * H :] + b[2 * H :]
     if cell.reset == "after":
         n = np.tanh(own + r * (h @ U[:, 2 * H :] + params.candidate_bias))
     else:
         n = np.tanh(own + (r * h) @ U[:, 2 * H :])
-    return cell.state_type((1 - z) * n + z * h), {"reset_gate": r, "update_gate": z, "candidate": n}
+    n = change("candidate", n)
+    h = change("hidden_state", (1 - z) * n + z * h)
+    return cell.state_type(h), {"reset_gate": r, "update_gate": z, "candidate": n}
 
 
-def _mgu(cell, params, state, x):
+def _mgu(cell, params, state, x, change):
     H, h = cell.hidden_size, state.hidden
     W, U, b = params.input_kernel, params.recurrent_kernel, params.bias
     f = logistic(x @ W[:, :H] + h @ U[:, :H] + b[:H])
-    n = np.tanh(x @ W[:, H:] + (f * h) @ U[:, H:] + b[H:])
-    return cell.state_type((1 - f) * h + f * n), {"forget_gate": f, "update_gate": 1 - f, "candidate": n}
+    kept, f = change("update_gate", 1 - f), change("forget_gate", f)
+    n = change("candidate", np.tanh(x @ W[:, H:] + (f * h) @ U[:, H:] + b[H:]))
+    h = change("hidden_state", kept * h + f * n)
+    return cell.state_type(h), {"forget_gate": f, "update_gate": kept, "candidate": n}
 
 
-def _janet(cell, params, state, x):
+def _janet(cell, params, state, x, change):
     a = _affine(cell, params, state.hidden, x, "fg")
-    f, g = logistic(a["f"]), np.tanh(a["g"])
-    h = f * state.hidden + (1 - logistic(a["f"] - cell.beta)) * g
+    f, g = change("forget_gate", logistic(a["f"])), change("candidate", np.tanh(a["g"]))
+    h = change("hidden_state", f * state.hidden + (1 - logistic(a["f"] - cell.beta)) * g)
     return cell.state_type(h), {"forget_gate": f, "candidate": g}
 
 
@@ -128,21 +142,24 @@ def _positive(kind, a):
     return {"positive": np.where(a >= 0, a + 0.5, logistic(a)), "identity": a, "tanh": np.tanh(a)}[kind]
 
 
-def _min_lstm(cell, params, state, x):
+def _min_lstm(cell, params, state, x, change):
     f, i, g = np.split(x @ params.input_kernel + params.bias, 3)
     f, i, g = logistic(f), logistic(i), _positive(cell.candidate_activation, g)
-    f, i = f / (f + i), i / (f + i)
-    return cell.state_type(f * state.hidden + i * g), {"input_gate": i, "forget_gate": f, "candidate": g}
+    i, f = change("input_gate", i / (f + i)), change("forget_gate", f / (f + i))
+    g = change("candidate", g)
+    h = change("hidden_state", f * state.hidden + i * g)
+    return cell.state_type(h), {"input_gate": i, "forget_gate": f, "candidate": g}
 
 
-def _min_gru(cell, params, state, x):
+def _min_gru(cell, params, state, x, change):
     z, g = np.split(x @ params.input_kernel + params.bias, 2)
     z, g = logistic(z), _positive(cell.candidate_activation, g)
-    found = {"input_gate": z, "update_gate": 1 - z, "candidate": g}
-    return cell.state_type((1 - z) * state.hidden + z * g), found
+    kept, z, g = change("update_gate", 1 - z), change("input_gate", z), change("candidate", g)
+    h = change("hidden_state", kept * state.hidden + z * g)
+    return cell.state_type(h), {"input_gate": z, "update_gate": kept, "candidate": g}
 
 
-def _simple(cell, params, state, x):
+def _simple(cell, params, state, x, change):
     a = _affine(cell, params, state.hidden, x, "n")["n"]
-    h = np.tanh(a) if cell.activation == "tanh" else np.maximum(a, 0)
-    return cell.state_type(h), {"candidate": h}
+    g = change("candidate", np.tanh(a) if cell.activation == "tanh" else np.maximum(a, 0))
+    return cell.state_type(change("hidden_state", g)), {"candidate": g}

@@ -8,7 +8,7 @@ import lstmx
 ROOMS = [
     *("arrays", "draws", "scaling", "chunks", "checks", "sharding", "cells", "schemes", "history", "excerpt"),
     "layers",
-    *("adjoint", "loops", "linear", "unroll", "truncation", "statistics", "gradients"),
+    *("adjoint", "loops", "linear", "editing", "unroll", "truncation", "statistics", "gradients"),
     *("dynamics", "memory", "tasks", "training", "comparison", "convert", "storage", "reading", "plot"),
     *("report", "cli", "__main__"),
 ]

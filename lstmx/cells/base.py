@@ -4,7 +4,7 @@ A cell is a frozen, hashable dataclass of options. Its one-step map has two halv
 namespace, each for one step or for all steps at once (any leading axes):
 
     a_t = driven(params, s_{t-1}, drive(params, x_t))    pre-activations, by the cell's `recurrence`
-    s_t = update(s_{t-1}, a_t)                           the state after: unit by unit
+    s_t = update(s_{t-1}, a_t)                           the state after: unit by unit, by `gates` and `settle`
 
 `linearise` gives the derivatives of the second half, unit by unit, as named factors; the cell's `layout` says what
 each of them leads from and to. From these and the recurrence everything else follows: the three faces `step`,
@@ -24,6 +24,8 @@ from lstmx.arrays import Array, log_sigmoid, map_tree, namespace, solve
 from lstmx.cells.recurrence import affine, blocks, joined, plus
 from lstmx.checks import parameters, positive
 from lstmx.draws import Draws, float_dtype
+
+Change = Callable[[Any, tuple[str, ...]], Any]
 
 
 class Layout(NamedTuple):
@@ -90,8 +92,8 @@ class Cell(ABC):
         """Fresh parameters."""
 
     @abstractmethod
-    def update(self, before: Any, a: Array) -> Any:
-        """The state after, from the state before and the pre-activations."""
+    def settle(self, before: Any, gates: Any, a: Array) -> Any:
+        """The state after, from the state before, the gates and what of the pre-activations is in no gate."""
 
     @abstractmethod
     def linearise(self, params: Any, before: Any, a: Array, after: Any) -> Any:
@@ -284,6 +286,29 @@ class Cell(ABC):
         sum takes one product of both with one kernel.
         """
         return self.recurrence.joined(params)
+
+    def update(self, before: Any, a: Array) -> Any:
+        """The state after, from the state before and the pre-activations."""
+        return self.settle(before, self.gates(a), a)
+
+    def unfolded(self, params: Any) -> Callable[[Any, Array, Change], tuple[Any, Any, Array]]:
+        """One step whose values are changed on the way, for a loop: a function of the state before, x, `change`.
+
+        `change(values, names)` returns `values`, gates or a state, with the fields `names` changed. Each field
+        goes through it once, in the order of the equations: what a step computes from it later sees the change,
+        and so do all steps after. Two gates of one block of pre-activations, such as f = 1 − i, are both computed
+        from the block: neither follows a change of the other.
+
+        Returns of that function: the state after and the gates, both as changed, and the pre-activations.
+        """
+        preactivations = self.joined(params)
+
+        def step(before: Any, x: Array, change: Change) -> tuple[Any, Any, Array]:
+            a = preactivations(before, x)
+            gates = change(self.gates(a), self.gate_type._fields)
+            return change(self.settle(before, gates, a), self.state_type._fields), gates, a
+
+        return step
 
     def step(self, params: Any, state: Any, x: Array) -> tuple[Any, Array]:
         """One step forward.

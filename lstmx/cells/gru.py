@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, activations, namespace, sigmoid_and_slope, tanh_slope
-from lstmx.cells.base import Cell, Layout
+from lstmx.cells.base import Cell, Change, Layout
 from lstmx.cells.recurrence import blocks, reset_after, reset_before
 from lstmx.checks import one_of
 from lstmx.draws import Draws
@@ -150,14 +151,33 @@ class GRU(Cell):
         )
 
     def gates(self, a: Array) -> GRUGates:
-        xp, h = namespace(a), self.hidden_size
+        h = self.hidden_size
         r, z = activations(a[..., : 2 * h], h)
-        n = a[..., 2 * h : 3 * h]
-        return GRUGates(r, z, xp.tanh(n + r * a[..., 3 * h :] if self.reset == "after" else n))
+        return GRUGates(r, z, self._candidate(a, r))
 
-    def update(self, before: GRUState, a: Array) -> GRUState:
-        _, z, n = self.gates(a)
+    def _candidate(self, a: Array, r: Array) -> Array:
+        """N from the pre-activations and the reset gate, which reset before the product has in them already."""
+        h = self.hidden_size
+        n = a[..., 2 * h : 3 * h]
+        return namespace(a, r).tanh(n + r * a[..., 3 * h :] if self.reset == "after" else n)
+
+    def settle(self, before: GRUState, gates: GRUGates, a: Array) -> GRUState:
+        del a
+        _, z, n = gates
         return GRUState((1 - z) * n + z * before.hidden)
+
+    def unfolded(self, params: Any) -> Callable[[Any, Array, Change], tuple[Any, Any, Array]]:
+        preactivations = self.joined(params)
+
+        def step(before: GRUState, x: Array, change: Change) -> tuple[Any, Any, Array]:
+            a = preactivations(before, x)
+            gates = change(self.gates(a), ("reset_gate", "update_gate"))
+            if self.reset == "before":
+                a = self.recurrence.reset_by(gates.reset_gate, params, before, x, a)
+            gates = change(gates._replace(candidate=self._candidate(a, gates.reset_gate)), ("candidate",))
+            return change(self.settle(before, gates, a), ("hidden",)), gates, a
+
+        return step
 
     def linearise(self, params: Any, before: GRUState, a: Array, after: GRUState) -> GRUSlopes:
         del params, after

@@ -110,8 +110,8 @@ class JANET(Cell):
     def gates(self, a: Array) -> JANETGates:
         return JANETGates(*activations(a, self.hidden_size, tanh=(1,)))
 
-    def update(self, before: JANETState, a: Array) -> JANETState:
-        f, g = self.gates(a)
+    def settle(self, before: JANETState, gates: JANETGates, a: Array) -> JANETState:
+        f, g = gates
         taken = sigmoid(namespace(a), self.beta - a[..., : self.hidden_size])
         return JANETState(f * before.hidden + taken * g)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lstmx.arrays import Array, activations, log, namespace, sigmoid_and_slope, solve, tanh_slope
-from lstmx.cells.base import Cell, Layout
+from lstmx.cells.base import Cell, Change, Layout
 from lstmx.cells.lstm_parts import (
     GateRecurrentState,
     LSTMGates,
@@ -213,13 +213,38 @@ class LSTM(Cell):
             return preactivations
         return lambda before, x: self._with_output_peephole(params, before, preactivations(before, x))
 
+    def unfolded(self, params: Any) -> Callable[[Any, Array, Change], tuple[Any, Any, Array]]:
+        preactivations = self.recurrence.joined(params)  # without p_o ∘ c_t: c_t may be changed before o sees it
+
+        def step(before: Any, x: Array, change: Change) -> tuple[Any, Any, Array]:
+            a = preactivations(before, x)
+            gates = change(self.gates(a), ("input_gate", "forget_gate", "candidate"))
+            c = change(self.settle(before, gates, a), ("cell",)).cell
+            if self._output_sees:
+                a = self._seeing(params, a, c)
+                gates = gates._replace(output_gate=self.gates(a).output_gate)
+            gates = change(gates, ("output_gate",))
+            after = self._shown(gates, c)
+            return change(after, tuple(name for name in after._fields if name != "cell")), gates, a
+
+        return step
+
+    @property
+    def _output_sees(self) -> bool:
+        """Whether the output gate has a peephole."""
+        return self.peepholes and self.output_gate
+
     def _with_output_peephole(self, params: Any, before: Any, a: Array) -> Array:
         """The pre-activations with p_o ∘ c_t, for which c_t is computed from the others."""
-        if not (self.peepholes and self.output_gate):
+        if not self._output_sees:
             return a
-        h = self.hidden_size
         i, f, g, _ = self.gates(a)
-        seen = params.peephole[-h:] * (f * before.cell + i * g)
+        return self._seeing(params, a, f * before.cell + i * g)
+
+    def _seeing(self, params: Any, a: Array, c: Array) -> Array:
+        """The pre-activations with p_o ∘ c in their last block."""
+        h = self.hidden_size
+        seen = params.peephole[-h:] * c
         return namespace(a, seen).concat([a[..., :-h], a[..., -h:] + seen], axis=-1)
 
     def gates(self, a: Array) -> LSTMGates:
@@ -235,10 +260,15 @@ class LSTM(Cell):
             made["forget_gate"] = 1 - made["input_gate"]
         return LSTMGates(*(made.get(name, one) for name in LSTMGates._fields))
 
-    def update(self, before: Any, a: Array) -> Any:
-        i, f, g, o = self.gates(a)
-        c = f * before.cell + i * g
-        h = o * (namespace(a, c).tanh(c) if self.output_activation == "tanh" else c)
+    def settle(self, before: Any, gates: LSTMGates, a: Array) -> Any:
+        del a
+        i, f, g, _ = gates
+        return self._shown(gates, f * before.cell + i * g)
+
+    def _shown(self, gates: LSTMGates, c: Array) -> Any:
+        """The state whose c_t is `c`."""
+        i, f, _, o = gates
+        h = o * (namespace(o, c).tanh(c) if self.output_activation == "tanh" else c)
         return GateRecurrentState(h, c, i, f, o) if self.full_gate_recurrence else LSTMState(h, c)
 
     def linearise(self, params: Any, before: Any, a: Array, after: Any) -> LSTMSlopes:

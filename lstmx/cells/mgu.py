@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, namespace, sigmoid, sigmoid_and_slope, tanh_slope
-from lstmx.cells.base import Cell, Layout
+from lstmx.cells.base import Cell, Change, Layout
 from lstmx.cells.recurrence import blocks, reset_before
 from lstmx.draws import Draws
 
@@ -117,9 +118,22 @@ class MGU(Cell):
         f = sigmoid(xp, a_f)
         return MGUGates(f, 1 - f, xp.tanh(a_n))
 
-    def update(self, before: MGUState, a: Array) -> MGUState:
-        f, kept, n = self.gates(a)
+    def settle(self, before: MGUState, gates: MGUGates, a: Array) -> MGUState:
+        del a
+        f, kept, n = gates
         return MGUState(kept * before.hidden + f * n)
+
+    def unfolded(self, params: Any) -> Callable[[Any, Array, Change], tuple[Any, Any, Array]]:
+        preactivations = self.joined(params)
+
+        def step(before: MGUState, x: Array, change: Change) -> tuple[Any, Any, Array]:
+            a = preactivations(before, x)
+            gates = change(self.gates(a), ("forget_gate", "update_gate"))
+            a = self.recurrence.reset_by(gates.forget_gate, params, before, x, a)
+            gates = change(gates._replace(candidate=self.gates(a).candidate), ("candidate",))
+            return change(self.settle(before, gates, a), ("hidden",)), gates, a
+
+        return step
 
     def linearise(self, params: MGUParams, before: MGUState, a: Array, after: MGUState) -> MGUSlopes:
         del params, after

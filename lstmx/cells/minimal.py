@@ -140,8 +140,9 @@ class _Minimal(Cell):
         xp = namespace(a)
         return self.gate_type(sigmoid(xp, -logit), sigmoid(xp, logit), self._candidate(a))
 
-    def update(self, before: Any, a: Array) -> Any:
-        taken, kept, candidate = self.gates(a)
+    def settle(self, before: Any, gates: Any, a: Array) -> Any:
+        del a
+        taken, kept, candidate = gates
         return self.state_type(kept * before.hidden + taken * candidate)
 
     def logarithms(self, a: Array) -> tuple[Array, Array]:

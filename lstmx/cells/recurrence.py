@@ -253,6 +253,11 @@ class ResetBefore(Affine):
     def joined(self, params: Any) -> Callable[[Any, Array], Array]:
         return lambda before, x: self.driven(params, before, self.drive(params, x))
 
+    def reset_by(self, reset: Array, params: Any, before: Any, x: Array, a: Array) -> Array:
+        """The pre-activations a with another reset gate than their own: the candidate's block is made anew."""
+        candidate = self._split(self.drive(params, x))[1] + (reset * before.hidden) @ self._kernels(params)[1]
+        return namespace(a, reset).concat([self._split(a)[0], candidate], axis=-1)
+
     def tangent(self, params: Any, slopes: Any, state: Any, x: Any) -> Blocks:
         h = self.hidden_size
         gates, candidate = self._kernels(params)

@@ -105,9 +105,9 @@ class SimpleRNN(Cell):
         xp = namespace(a)
         return SimpleRNNGates(xp.tanh(a) if self.activation == "tanh" else xp.where(a > 0, a, xp.zeros_like(a)))
 
-    def update(self, before: SimpleRNNState, a: Array) -> SimpleRNNState:
-        del before
-        return SimpleRNNState(self.gates(a).candidate)
+    def settle(self, before: SimpleRNNState, gates: SimpleRNNGates, a: Array) -> SimpleRNNState:
+        del before, a
+        return SimpleRNNState(gates.candidate)
 
     def linearise(
         self, params: SimpleRNNParams, before: SimpleRNNState, a: Array, after: SimpleRNNState

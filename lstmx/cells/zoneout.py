@@ -90,9 +90,9 @@ class Zoneout(Wrapped):
         kept = self._kept(controls, self.state_type(*(gate for _ in self.state_type._fields)))
         return log(_mixed(getattr(kept, "cell", kept.hidden), 1.0, exp(gate)))
 
-    def update(self, before: Any, a: Array) -> Any:
+    def settle(self, before: Any, gates: Any, a: Array) -> Any:
         own, controls = self.split(a)
-        return map_tree(_mixed, self._kept(controls, before), before, self.cell.update(before, own))
+        return map_tree(_mixed, self._kept(controls, before), before, self.cell.settle(before, gates, own))
 
     def linearise(self, params: Any, before: Any, a: Array, after: Any) -> ZoneoutSlopes:
         own, controls = self.split(a)

@@ -2,6 +2,7 @@
 
 from lstmx.plot.comparison import comparison as comparison
 from lstmx.plot.dynamics import dynamics as dynamics
+from lstmx.plot.effect import effect as effect
 from lstmx.plot.flow import compare_flows as compare_flows
 from lstmx.plot.flow import gates_ledger as gates_ledger
 from lstmx.plot.flow import gradient_flow as gradient_flow

@@ -138,9 +138,9 @@ def lines(ax: Axes, values: np.ndarray, labels: Sequence[str], colours: Sequence
 
 
 def heat_map(
-    ax: Axes, values: np.ndarray, row: str, label: str, limits: tuple[float, float] | None = None
+    ax: Axes, values: np.ndarray, row: str, label: str | None, limits: tuple[float, float] | None = None
 ) -> None:
-    """Draw `values` [T, n] as an image, step to the right and `row` upwards, with a labelled colour bar.
+    """Draw `values` [T, n] as an image, step to the right and `row` upwards, with a labelled colour bar if any.
 
     The colours span `limits`; None for 0, or the negative of the greatest magnitude drawn, up to the latter.
     """
@@ -165,7 +165,8 @@ def heat_map(
     )
     index_axis(ax.xaxis, "step", len(values), sizes[0], "means")
     index_axis(ax.yaxis, row, values.shape[1], sizes[1], "means")
-    ax.figure.colorbar(shown, ax=ax, label=label, fraction=0.06, pad=0.02)
+    if label is not None:
+        ax.figure.colorbar(shown, ax=ax, label=label, fraction=0.06, pad=0.02)
 
 
 def index_axis(axis: Any, name: str, length: int, size: int = 1, joined: str = "") -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lstmx.editing import Edited
 from lstmx.history import History
 from lstmx.plot import canvas
 
@@ -19,7 +20,7 @@ _GATE, _SIGNED = (0.0, 1.0), (-1.0, 1.0)
 
 
 def dynamics(
-    history: History, sequence: int | tuple[int, ...] = 0, *, figure: Figure | SubFigure | None = None
+    history: History | Edited, sequence: int | tuple[int, ...] = 0, *, figure: Figure | SubFigure | None = None
 ) -> Figure | SubFigure:
     """Draw what a cell did with one sequence, nine panels of it.
 
@@ -33,7 +34,7 @@ def dynamics(
     sequence are held in memory at once.
 
     Args:
-        history: the recorded pass, in NumPy or JAX.
+        history: the recorded pass, edited or not, in NumPy or JAX.
         sequence: which sequence of the batch: an integer, or a tuple of one per batch axis; 0 for a history
             without batch axes.
         figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new
@@ -69,15 +70,15 @@ def dynamics(
     return figure
 
 
-def _one_sequence(history: Any, sequence: Any) -> History:
-    if not isinstance(history, History):
+def _one_sequence(history: Any, sequence: Any) -> Any:
+    if not isinstance(history, (History, Edited)):
         raise TypeError(
             f"history is a {type(history).__name__}; expected a History, as from lstmx.record(cell, params, xs)"
         )
     return history.sequence(*canvas.sequence_index(sequence, history.batch, "history"))
 
 
-def _gated(panels: list[Axes], one: History) -> None:
+def _gated(panels: list[Axes], one: History | Edited) -> None:
     cell, states, activations = one.cell, one.states._asdict(), one.gates._asdict()
     gates = {name: activations.pop(name) for name in cell.gate_names}  # what is left are no gates
 
@@ -99,7 +100,7 @@ def _gated(panels: list[Axes], one: History) -> None:
     _norms(panels[8], states)
 
 
-def _ungated(panels: list[Axes], one: History) -> None:
+def _ungated(panels: list[Axes], one: History | Edited) -> None:
     hidden = {"hidden_state": one.hidden_state}
 
     _inputs(panels[0], one.features)

@@ -1,0 +1,101 @@
+"""`Edited`: what a pass with edits left behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lstmx.arrays import Array, is_jax, map_tree, namespace, result, to_numpy
+from lstmx.cells.base import Cell
+
+
+@result(static=("cell", "edits"))
+class Edited:
+    """Inputs, states and gates of one pass in which edits changed them; what a `History` is of a pass without.
+
+    Attributes have the names that they have in a history: `hidden_state`, `cell_state`, `forget_gate` and the
+    cell's other gates, [T, *batch, H]. Gates are as the step used them. An edited pass does not follow the
+    equations of its cell, so analyses that take a history refuse it; `lstmx.effect` compares it with one.
+
+    Attributes:
+        cell: the cell that ran.
+        params: its parameters.
+        initial: the state before the first step, fields [*batch, H].
+        inputs: x_t, [T, *batch, D].
+        states: state after each step as the next step read it, fields [T, *batch, H].
+        gates: gates and candidate as used, fields [T, *batch, H].
+        preactivations: a_t as computed, [T, *batch, blocks·H]; no edit changes them, but those that read an edited
+            value of the same step, through a peephole or behind a reset gate, follow it.
+        acted: by the name of each gate and state, whether any number of a step was changed by an edit, bool [T].
+        edits: the edits in words, in their order.
+    """
+
+    cell: Cell
+    params: Any
+    initial: Any
+    inputs: Array
+    states: Any
+    gates: Any
+    preactivations: Array
+    acted: dict[str, Array]
+    edits: tuple[str, ...]
+
+    @property
+    def hidden_state(self) -> Array:
+        """h_t, [T, *batch, H]."""
+        return self.states.hidden
+
+    @property
+    def final(self) -> Any:
+        """The state after the last step, fields [*batch, H]."""
+        return map_tree(lambda x: x[-1], self.states)
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The batch axes; () for one sequence."""
+        return tuple(self.inputs.shape[1:-1])
+
+    def __getattr__(self, name: str) -> Array:
+        # Reached only for names that are no field and no property: what depends on the cell.
+        if name.startswith("_") or name in Edited.__dataclass_fields__:
+            raise AttributeError(name)  # while it is copied or unpickled
+        if name == "cell_state" and "cell" in self.states._fields:
+            return self.states.cell
+        if name in self.gates._fields:
+            return getattr(self.gates, name)
+        known = ", ".join(self.gates._fields)
+        raise AttributeError(
+            f"an edited pass of a {type(self.cell).__name__} has no {name}; its gates are: {known}"
+        )
+
+    def __dir__(self) -> list[str]:
+        states = {f"{name}_state" for name in self.states._fields}
+        return sorted({*super().__dir__(), *states, *self.gates._fields})
+
+    def __len__(self) -> int:
+        """The number of steps T."""
+        return self.inputs.shape[0]
+
+    def sequence(self, *index: int) -> Edited:
+        """One sequence of a batch without batch axes; `acted` stays that of the whole batch.
+
+        Raises:
+            ValueError: not one index per batch axis.
+            IndexError: an index outside its axis.
+        """
+        if len(index) != len(self.batch):
+            raise ValueError(f"{len(index)} indices for batch axes {self.batch}; expected one for each")
+        initial = map_tree(lambda x: x[index], self.initial)
+        over_time = (self.inputs, self.states, self.gates, self.preactivations)
+        cut = map_tree(lambda x: x[(slice(None), *index)], over_time)
+        return Edited(self.cell, self.params, initial, *cut, self.acted, self.edits)
+
+    def to_numpy(self) -> Edited:
+        """This pass with every array copied to NumPy."""
+        arrays = (self.params, self.initial, self.inputs, self.states, self.gates, self.preactivations, self.acted)
+        return Edited(self.cell, *to_numpy(arrays), self.edits)
+
+    def __repr__(self) -> str:
+        library = "JAX" if is_jax(namespace(self.inputs)) else "NumPy"
+        batch = f", batch {self.batch}" if self.batch else ""
+        edits = "; ".join(self.edits) or "no edit"
+        return f"Edited({self.cell}: {len(self)} steps{batch}, {self.inputs.dtype}, {library}; {edits})"

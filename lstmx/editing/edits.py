@@ -1,0 +1,254 @@
+"""Edits: what changes gates and states inside a pass, made ready here or a function of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import Array, has_jax, is_jax, jax, leaves, namespace, result, sum_over_time
+from lstmx.checks import array, finite_number, one_of
+from lstmx.editing.selection import Selection, selection, words
+from lstmx.excerpt import fields_of
+
+
+@result(static=("kind", "names", "units", "steps"))
+class Edit:
+    """A ready-made edit for `record(..., edit=...)`, from `clamp`, `ablate`, `patch` or `noise`.
+
+    It is a pytree: its values may be differentiated, and edits that differ in them alone share compiled code.
+
+    Attributes:
+        kind: "clamp", "ablate", "patch" or "noise".
+        names: the gates and states that it changes; () for all fields of the state.
+        units: the units, as integers or a slice; None for all.
+        steps: the steps, counted from the first input of the pass, likewise.
+        values: by name: what values become, a number or [H], for "patch" [T, *batch, H]; for "noise" the standard
+            deviation. Empty for "ablate" to zero.
+        key: the seed or JAX key of "noise"; None for the others.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    units: Selection
+    steps: Selection
+    values: dict[str, Any]
+    key: Any = None
+
+    def __repr__(self) -> str:
+        told = [f"{self.key!r}" if isinstance(self.key, int) else "key"] if self.kind == "noise" else []
+        if self.kind in ("clamp", "noise"):
+            told += [f"{name}={_told(self.values[name])}" for name in self.names]
+        else:
+            told += [*(["a history"] if self.kind == "patch" else []), *self.names]
+        if self.kind == "ablate" and self.values:
+            told.append("to means")
+        chosen = {"units": self.units, "steps": self.steps}
+        told += [f"{name}={words(value)}" for name, value in chosen.items() if value is not None]
+        return f"{self.kind}({', '.join(told)})"
+
+
+# ----------------------------------------------------------------------------------------------- ready-made
+
+
+def clamp(*, units: Any = None, steps: Any = None, **values: Any) -> Edit:
+    """An edit that holds gates or states at given values.
+
+    With the forget gate at 1 and the input gate at 0 an LSTM keeps its cell state to the bit. Values outside a
+    gate's [0, 1] are taken as they are.
+
+    Args:
+        units: an integer, a list of integers, or a slice; None for all.
+        steps: likewise, counted from the first input of the pass.
+        **values: by the name of a gate, `candidate` or a state (`hidden_state`, `cell_state`): a number for all
+            units, or an array [H] of the parameters' dtype, of which those at `units` count.
+
+    Returns:
+        The edit, for `record(..., edit=...)`.
+
+    Raises:
+        TypeError: no name, or units or steps are no integers, or a value is neither number nor array.
+        ValueError: a value is not finite, or an array of other axes. What depends on the cell and the inputs, such
+            as a name that the cell does not have, is checked by `record`.
+
+    Example:
+        >>> import lstmx, numpy
+        >>> cell = lstmx.LSTM(3, 8)
+        >>> params = cell.init(numpy.random.default_rng(0))
+        >>> xs = numpy.ones((5, 3), "float32")
+        >>> edited = lstmx.record(cell, params, xs, edit=lstmx.clamp(forget_gate=1.0, steps=slice(2, 4)))
+        >>> edited.forget_gate[2:4].min()
+        np.float32(1.0)
+    """
+    _named("clamp", values, "clamp(forget_gate=1.0)")
+    for name, value in values.items():
+        _value(name, value)
+    return Edit("clamp", tuple(values), selection("units", units), selection("steps", steps), values)
+
+
+def ablate(*names: str, units: Any = None, steps: Any = None, mean_of: Any = None) -> Edit:
+    """An edit that takes values out: they become 0, or their means over a recorded pass.
+
+    Without names it takes out all fields of the state, which silences the units: neither the outputs nor a later
+    step hear of them.
+
+    Args:
+        *names: gates, `candidate` or states (`hidden_state`, `cell_state`); none for all fields of the state.
+        units: an integer, a list of integers, or a slice; None for all.
+        steps: likewise, counted from the first input of the pass.
+        mean_of: a history of the cell, over whose steps and sequences each unit's mean is taken; None for 0.
+
+    Returns:
+        The edit, for `record(..., edit=...)`.
+
+    Raises:
+        TypeError: a name is no string, units or steps are no integers, or mean_of is no history.
+        ValueError: the cell of mean_of has no such name.
+    """
+    _words(names)
+    values: dict[str, Any] = {}
+    if mean_of is not None:
+        values = {name: _mean(field) for name, field in _fields("mean_of", mean_of, names).items()}
+        names = tuple(values)
+    return Edit("ablate", names, selection("units", units), selection("steps", steps), values)
+
+
+def patch(history: Any, *names: str, units: Any = None, steps: Any = None) -> Edit:
+    """An edit that puts in what another pass had at the same step and in the same sequence.
+
+    Args:
+        history: a `History` or `Edited`, of as many steps and sequences as the pass that it is put into.
+        *names: gates, `candidate` or states (`hidden_state`, `cell_state`); none for all fields of the state.
+        units: an integer, a list of integers, or a slice; None for all.
+        steps: likewise, counted from the first input of the pass.
+
+    Returns:
+        The edit, for `record(..., edit=...)`.
+
+    Raises:
+        TypeError: history is none, a name is no string, or units or steps are no integers.
+        ValueError: the history's cell has no such name.
+    """
+    _words(names)
+    values = _fields("history", history, names)
+    return Edit("patch", tuple(values), selection("units", units), selection("steps", steps), values)
+
+
+def noise(key: Any, *, units: Any = None, steps: Any = None, **scales: Any) -> Edit:
+    """An edit that adds normal noise to gates or states.
+
+    The draws follow from the key, the step and the shape alone: the same again in every pass, and in a pass that
+    is cut short. NumPy and JAX draw other numbers from the same seed. A gate may leave [0, 1]. Under `jax.vmap`
+    every sequence gets the same draws, in a batch each its own.
+
+    Args:
+        key: an integer from 0 on, or a JAX key.
+        units: an integer, a list of integers, or a slice; None for all.
+        steps: likewise, counted from the first input of the pass.
+        **scales: standard deviations by the name of a gate, `candidate` or a state (`hidden_state`, `cell_state`):
+            a number for all units, or an array [H] of the parameters' dtype.
+
+    Returns:
+        The edit, for `record(..., edit=...)`.
+
+    Raises:
+        TypeError: key is neither, no name, or units or steps are no integers.
+        ValueError: a scale is negative or not finite, or the seed negative.
+    """
+    _named("noise", scales, "noise(0, hidden_state=0.1)")
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        if not 0 <= key < 2**63:
+            raise ValueError(f"key is {key}; a seed is an integer from 0 to 2**63 - 1")
+        key = int(key)
+    elif not (has_jax and isinstance(key, jax.Array)):
+        raise TypeError(
+            f"key is a {type(key).__name__}; expected an int or a JAX key: the draws of a step follow from it"
+        )
+    for name, scale in scales.items():
+        _value(name, scale)
+        if not hasattr(scale, "shape") and scale < 0:
+            raise ValueError(f"{name} is {scale}; expected a standard deviation of 0 or more")
+    return Edit("noise", tuple(scales), selection("units", units), selection("steps", steps), scales, key)
+
+
+def field_of(history: Any, name: str) -> Array:
+    """A gate or a state of a recorded pass, [T, *batch, H], by its name in `fields_of`."""
+    field = name.removesuffix("_state")
+    return getattr(history.gates, name) if field == name else getattr(history.states, field)
+
+
+def _fields(argument: str, history: Any, names: tuple[str, ...]) -> dict[str, Array]:
+    """Gates and states of a recorded pass by name; all of the state for no names."""
+    if not (hasattr(history, "states") and hasattr(history, "gates")):
+        raise TypeError(
+            f"{argument} is a {type(history).__name__}; expected a History or Edited, as made by lstmx.record"
+        )
+    known = fields_of(history.cell)
+    for name in names:
+        one_of("a name", name, known)
+    return {name: field_of(history, name) for name in names or known if names or name.endswith("_state")}
+
+
+def _mean(field: Array) -> Array:
+    """Means [H] over steps and sequences."""
+    over_time = sum_over_time(field) / field.shape[0]
+    axes = tuple(range(over_time.ndim - 1))
+    return namespace(field).mean(over_time, axis=axes).astype(field.dtype)
+
+
+def _named(what: str, values: dict[str, Any], example: str) -> None:
+    if not values:
+        raise TypeError(f"{what} was given no gate or state; expected names and values, as in lstmx.{example}")
+
+
+def _words(names: tuple[Any, ...]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"a name is a {type(name).__name__}; expected the name of a gate or state")
+
+
+def _value(name: str, value: Any) -> None:
+    if isinstance(value, (int, float, np.number)):
+        finite_number(name, value)
+    elif array(name, value).ndim > 1:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; expected a number or an array [H]")
+
+
+def _told(value: Any) -> str:
+    return f"{value}" if isinstance(value, (int, float, np.number)) else f"array{list(value.shape)}"
+
+
+# ------------------------------------------------------------------------------------------------ any edit
+
+
+def listed(edit: Any) -> tuple[Edit | Callable[..., Any], ...]:
+    """The edits given, in their order.
+
+    Raises:
+        TypeError: something that is neither an `Edit` nor a function, or that has no hash.
+    """
+    edits = tuple(edit) if isinstance(edit, (list, tuple)) else (edit,)
+    for one in edits:
+        if not isinstance(one, Edit) and not callable(one):
+            raise TypeError(
+                f"edit holds a {type(one).__name__}; expected an edit such as lstmx.clamp(forget_gate=1.0), a "
+                "function (step, gates or states) -> the same, or a list of these"
+            )
+        if type(one).__hash__ is None:
+            raise TypeError(
+                f"edit holds a {type(one).__name__} without a hash, by which compiled code is found again"
+            )
+    return edits
+
+
+def described(edit: Edit | Callable[..., Any]) -> str:
+    """An edit in words."""
+    return repr(edit) if isinstance(edit, Edit) else getattr(edit, "__name__", type(edit).__name__)
+
+
+def arrays_in(edits: tuple[Any, ...]) -> list[Array]:
+    """The arrays of ready-made edits, which take part in what library a pass runs in."""
+    ready = [edit for edit in edits if isinstance(edit, Edit)]
+    held = [x for edit in ready for x in (*leaves(edit.values), edit.key) if hasattr(x, "__array_namespace__")]
+    return [x for x in held if is_jax(namespace(x))]

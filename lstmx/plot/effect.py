@@ -1,0 +1,121 @@
+"""What edits of gates and states did to a pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lstmx.editing import Effect, field_of
+from lstmx.plot import canvas, parts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+_BAND = "0.85"  # behind the steps in which an edit changed something
+
+
+def effect(
+    effect: Effect, sequence: int | tuple[int, ...] = 0, *, figure: Figure | SubFigure | None = None
+) -> Figure | SubFigure:
+    """Draw an intervention: how the outputs moved, and the values that were edited, before and after.
+
+    The panels, all over the same steps: the change of each unit's output as a heat map; its L2 norm over units;
+    the loss of each step without the edits and with them, where the effect has it; then each gate and state that
+    an edit changed itself, without the edits at the left and with them at the right. Grey are the steps in which
+    an edit changed something, in any sequence of the batch.
+
+    At most 1000 points are drawn along an axis. Beyond, a line becomes block means within the blocks' range, a
+    heat map becomes block means, and the axis says how many neighbours were joined.
+
+    Args:
+        effect: from `lstmx.effect`, in NumPy or JAX.
+        sequence: which sequence of the batch: an integer, or a tuple of one per batch axis; 0 for an effect
+            without batch axes.
+        figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new
+            one, which belongs to no pyplot state and shows itself in a notebook.
+
+    Returns:
+        The figure drawn on.
+
+    Raises:
+        TypeError: effect is no Effect, sequence no integers, or figure no figure.
+        ValueError: not one index per batch axis, or the figure already holds axes.
+        IndexError: sequence is outside the batch.
+    """
+    if not isinstance(effect, Effect):
+        raise TypeError(
+            f"effect is a {type(effect).__name__}; expected an Effect, as from lstmx.effect(history, edited)"
+        )
+    index = canvas.sequence_index(sequence, effect.edited.batch, "effect")
+    at = (slice(None), *index)
+    changed, lossy = effect.changed, effect.loss_after is not None
+    heights = [1.3, 1, *([1] if lossy else []), *([1.1] * len(changed))]
+    figure = canvas.figure_for(figure, (10, 1 + 1.75 * sum(heights)))
+
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
+    over_time = [figure.add_subplot(grid[k, :]) for k in range(3 if lossy else 2)]
+    _outputs(over_time[0], np.asarray(effect.outputs[at], np.float64))
+    _norm(over_time[1], np.asarray(effect.norm[at], np.float64))
+    if lossy:
+        _loss(over_time[2], *(np.asarray(x[at], np.float64) for x in (effect.loss_before, effect.loss_after)))
+    for ax in over_time[1:]:
+        _band(ax, np.asarray(effect.acted))
+    for ax in over_time[:-1]:
+        ax.set_xlabel("")
+        ax.tick_params(labelbottom=False)
+    for row, name in enumerate(changed, start=len(over_time)):
+        pair = [figure.add_subplot(grid[row, column]) for column in range(2)]
+        values = [np.asarray(field_of(one, name)[at], np.float64) for one in (effect.history, effect.edited)]
+        _pair(pair, name, name in effect.edited.cell.gate_names, values, last=row == len(heights) - 1)
+
+    where = f", sequence {sequence}" if effect.edited.batch else ""
+    edits = "\n".join(effect.edited.edits) or "no edit"
+    figure.suptitle(f"effect over {len(effect.edited):,} steps{where}\n{edits}")
+    return figure
+
+
+def _outputs(ax: Axes, change: np.ndarray) -> None:
+    most = float(np.abs(change).max()) or 1.0
+    canvas.heat_map(ax, change, "unit", "change", (-most, most))
+    canvas.title(ax, "change of the outputs")
+
+
+def _norm(ax: Axes, norm: np.ndarray) -> None:
+    canvas.lines(ax, norm[:, None], ["norm"])
+    ax.set_ylabel("L2 norm")
+    canvas.start_at_zero(ax)
+    step = int(norm.argmax())
+    canvas.title(ax, f"norm of the change: at most {parts.number(norm[step])}, at step {step:,}")
+
+
+def _loss(ax: Axes, before: np.ndarray, after: np.ndarray) -> None:
+    canvas.lines(ax, np.stack([before, after], axis=1), ["before", "edited"], canvas.COLOURS[5::-4])
+    ax.set_ylabel("loss")
+    means = [parts.number(x.mean()) for x in (before, after)]
+    canvas.title(ax, f"loss of each step: {means[0]} before, {means[1]} edited on average")
+
+
+def _pair(pair: list[Axes], name: str, gate: bool, values: list[np.ndarray], last: bool) -> None:
+    """One gate or state of both passes, in the same colours."""
+    low, high = min(x.min() for x in values), max(x.max() for x in values)
+    most = max(abs(low), abs(high)) or 1.0
+    limits = (0.0, 1.0) if gate and low >= 0 and high <= 1 else (-most, most)
+    labels = None, "activation" if gate else "value"  # one colour bar for both
+    for ax, which, value, label in zip(pair, ("before", "edited"), values, labels, strict=True):
+        canvas.heat_map(ax, value, "unit", label, limits)
+        canvas.title(ax, f"{name.replace('_', ' ')}, {which}")
+        if not last:
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
+    pair[1].set_ylabel("")
+
+
+def _band(ax: Axes, acted: np.ndarray) -> None:
+    """Grey behind the steps, or blocks of steps, in which an edit changed something."""
+    size = canvas.block_size(len(acted))
+    blocks = np.logical_or.reduceat(acted, np.arange(0, len(acted), size))
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], blocks.astype(int), [0]]))).reshape(-1, 2) * size - 0.5
+    for start, stop in edges:
+        ax.axvspan(start, min(stop, len(acted) - 0.5), color=_BAND, zorder=0, linewidth=0)

@@ -225,9 +225,10 @@ def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
         NumPy float64, [outputs, T, *batch]; sums to 1 over s ≤ t, zero for s > t.
 
     Raises:
-        TypeError: a step is no integer, or the history is inside a JAX transformation.
+        TypeError: history is none, a step is no integer, or the history is inside a JAX transformation.
         ValueError: the cell is no LSTM, or a step is outside the history.
     """
+    recorded(history)
     length, cell = len(history), history.cell
     if "input_gate" not in cell.gate_type._fields:
         raise ValueError(f"a {type(cell).__name__} has no input_gate; gate_kernel needs an LSTM's gates")

@@ -224,7 +224,7 @@ def recorded(history: Any) -> None:
     if hasattr(history, "acted"):
         raise TypeError(
             "history is an Edited, whose steps do not follow the equations of its cell, so that an analysis would "
-            "go wrong; expected a History, as made by record without edit. effect(history, edited) compares the two"
+            "be wrong; expected a History, as made by record without edit. lstmx.effect compares the two"
         )
     if not hasattr(history, "states"):
         raise TypeError(

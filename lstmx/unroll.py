@@ -14,7 +14,7 @@ from lstmx.checks import door, flag, one_of, positive
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.editing.binding import bind
 from lstmx.editing.edited import Edited
-from lstmx.editing.edits import arrays_in, described, listed
+from lstmx.editing.edits import described, library, listed
 from lstmx.excerpt import STORAGE, Excerpt, fields_of, select
 from lstmx.history import History
 from lstmx.layers import (
@@ -316,7 +316,7 @@ def record(
 def _edited(cell: Cell, params: Any, xs: Array, state: Any, edit: Any) -> Edited:
     edits = listed(edit)
     params, xs, state = door(cell, params, xs, state)
-    xp = namespace(xs, *arrays_in(edits))  # edits of JAX, traced ones included, make it a pass in JAX
+    xp = library(xs, edits)
     params, xs, state = map_tree(xp.asarray, (params, xs, state))
     shape = (*xs.shape[:-1], cell.hidden_size)
     bound = tuple(bind(one, cell, xp, shape, xs.dtype) for one in edits)

@@ -73,7 +73,7 @@ class Own:
         """Gates or a state with `fields` as the function returns them."""
         xp = namespace(*values)
         shown = values if is_jax(xp) else type(values)(*map(_read_only, values))
-        made = self.function(step, shown)
+        made = self.function(step if is_jax(xp) else int(step), shown)
         self._check(xp, made, values)
         return values._replace(**{name: xp.asarray(getattr(made, name), dtype=values[0].dtype) for name in fields})
 

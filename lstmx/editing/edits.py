@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, has_jax, is_jax, jax, leaves, namespace, result, sum_over_time
+from lstmx.arrays import Array, has_jax, jax, jnp, namespace, result, sum_over_time
 from lstmx.checks import array, finite_number, one_of
 from lstmx.editing.selection import Selection, selection, words
 from lstmx.excerpt import fields_of
@@ -247,8 +248,9 @@ def described(edit: Edit | Callable[..., Any]) -> str:
     return repr(edit) if isinstance(edit, Edit) else getattr(edit, "__name__", type(edit).__name__)
 
 
-def arrays_in(edits: tuple[Any, ...]) -> list[Array]:
-    """The arrays of ready-made edits, which take part in what library a pass runs in."""
+def library(xs: Array, edits: tuple[Any, ...]) -> ModuleType:
+    """The library that an edited pass over `xs` runs in: JAX if anything of its edits is, traced values too."""
     ready = [edit for edit in edits if isinstance(edit, Edit)]
-    held = [x for edit in ready for x in (*leaves(edit.values), edit.key) if hasattr(x, "__array_namespace__")]
-    return [x for x in held if is_jax(namespace(x))]
+    if any(edit.key is not None and not isinstance(edit.key, int) for edit in ready):
+        return jnp  # a JAX key is no array of an array namespace
+    return namespace(xs, *(value for edit in ready for value in edit.values.values()))

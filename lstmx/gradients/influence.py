@@ -226,9 +226,10 @@ def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
         NumPy float64, [outputs, T, *batch]; sums to 1 over s ≤ t, zero for s > t.
 
     Raises:
-        TypeError: a step is no integer, or the history is inside a JAX transformation.
+        TypeError: history is none, a step is no integer, or the history is inside a JAX transformation.
         ValueError: the cell has no input gate, or a step is outside the history.
     """
+    recorded(history)
     length, cell = len(history), history.cell
     if "input_gate" not in cell.gate_type._fields:
         missing = {"input_gate", "forget_gate", "output_gate"} - set(cell.gate_type._fields)

@@ -1,0 +1,692 @@
+"""Edited passes against plain loops that change the same values, and what is said of them."""
+
+import dataclasses
+import pickle
+
+import family
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import assert_close, assert_same, draw_pass, is_in, labels, render, to
+
+import lstmx
+from lstmx.editing import field_of
+from lstmx.excerpt import fields_of
+
+CELLS = family.of_size(3, 4)
+each = pytest.mark.parametrize("name", family.NAMES)
+
+
+def passed(name="NP", length=6, batch=(), seed=0, **options):
+    """A cell, its parameters, inputs and a state, in NumPy."""
+    cell = CELLS[name]
+    params, state, xs, _ = family.draw(cell, batch, length=length, seed=seed, **options)
+    return cell, params, xs, state
+
+
+def looped(cell, params, xs, state, change):
+    """A plain loop over one sequence: states and activations by name; `change(step, name, value)` edits."""
+    rows = []
+    for t, x in enumerate(xs):
+        state, gates = family.equations(cell, params, state, x, lambda name, value, t=t: change(t, name, value))
+        rows.append(gates | {f"{field}_state": value for field, value in state._asdict().items()})
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def assert_pass(edited, expected, tolerance=1e-13):
+    for name, values in expected.items():
+        np.testing.assert_allclose(field_of(edited, name), values, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+# ---------------------------------------------------------------------------------------- against plain loops
+
+
+@each
+def test_a_function_that_bends_everything_bends_what_the_equations_compute_from_it(name, library):
+    cell, params, xs, state = passed(name)
+    offset = {what: 0.1 + 0.07 * k for k, what in enumerate(fields_of(cell))}
+
+    def bend(step, values):
+        suffix = "_state" if "hidden" in values._fields else ""
+        where = values[0].__array_namespace__().where
+        made = {
+            field: where(step % 2 == 1, 0.5 * value + offset[f"{field}{suffix}"], value)
+            for field, value in values._asdict().items()
+        }
+        return values._replace(**made)
+
+    def change(step, what, value):
+        return 0.5 * value + offset[what] if step % 2 else value
+
+    edited = lstmx.record(cell, *to(library, (params, xs, state)), edit=bend)
+    assert_pass(edited, looped(cell, params, xs, state, change))
+    assert is_in(library, (edited.states, edited.gates, edited.acted))
+    for what in fields_of(cell):
+        np.testing.assert_array_equal(edited.acted[what], [False, True] * 3)
+
+
+@each
+def test_each_value_alone_reaches_what_is_computed_from_it_and_nothing_else(name):
+    cell, params, xs, state = passed(name, length=4)
+    units = np.array([True, False, False, True])
+    for what in fields_of(cell):
+
+        def change(step, other, value, what=what):
+            return np.where(units & (step == 2), 0.3, value) if other == what else value
+
+        edited = lstmx.record(
+            cell, params, xs, state, edit=lstmx.clamp(**{what: 0.3}, units=[0, -1], steps=slice(2, 3))
+        )
+        assert_pass(edited, looped(cell, params, xs, state, change))
+        assert {one for one in fields_of(cell) if edited.acted[one].any()} == {what}
+        np.testing.assert_array_equal(edited.acted[what], np.arange(4) == 2)
+
+
+@each
+def test_without_a_change_the_pass_is_the_recorded_one_to_the_bit(name):
+    cell, params, xs, state = passed(name, batch=(2,))
+    history = lstmx.record(cell, params, xs, state)
+    edited = lstmx.record(cell, params, xs, state, edit=[])
+    assert_same((edited.states, edited.gates), (history.states, history.gates))
+    assert_same(edited.preactivations, history.preactivations)
+    assert_same((edited.final, edited.initial, edited.inputs), (history.final, state, xs))
+    same = lstmx.record(cell, params, xs, state, edit=lambda step, values: values)
+    assert_same(same.states, history.states)
+    assert not any(np.any(acted) for acted in same.acted.values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("name", "held", "kept"),
+    [
+        ("NP", {"forget_gate": 1.0, "input_gate": 0.0}, "cell_state"),
+        ("V", {"forget_gate": 1.0, "input_gate": 0.0}, "cell_state"),
+        ("CIFG", {"forget_gate": 1.0, "input_gate": 0.0}, "cell_state"),
+        ("GRU", {"update_gate": 1.0}, "hidden_state"),
+        ("GRU before", {"update_gate": 1.0}, "hidden_state"),
+        ("MGU", {"update_gate": 1.0, "forget_gate": 0.0}, "hidden_state"),
+        ("JANET", {"forget_gate": 1.0, "candidate": 0.0}, "hidden_state"),
+    ],
+)
+def test_with_the_old_kept_and_nothing_taken_in_a_state_stays_to_the_bit(name, held, kept, dtype, library):
+    cell, params, xs, state = passed(name, length=50, batch=(2,), dtype=dtype)
+    edited = lstmx.record(cell, *to(library, (params, xs, state)), edit=lstmx.clamp(**held))
+    start = getattr(state, kept.removesuffix("_state"))
+    assert_same(field_of(edited, kept), np.broadcast_to(start, (50, 2, 4)))
+
+
+# ------------------------------------------------------------------------------------------------ ready-made
+
+
+def test_edits_follow_one_another_in_their_order():
+    cell, params, xs, state = passed()
+    clamp = lstmx.clamp(forget_gate=0.5)
+
+    def double(step, values):
+        return values._replace(forget_gate=2 * values.forget_gate) if "forget_gate" in values._fields else values
+
+    first, then = (
+        lstmx.record(cell, params, xs, state, edit=edits).forget_gate
+        for edits in ([clamp, double], (double, clamp))
+    )
+    assert_same(first, np.ones((6, 4)))
+    assert_same(then, np.full((6, 4), 0.5))
+
+
+def test_a_clamp_takes_a_value_for_each_unit_and_any_way_to_name_units_and_steps(library):
+    cell, params, xs, state = passed()
+    given = to(library, (params, xs, state))
+    values = np.array([0.1, 0.2, 0.3, 0.4])
+    base = np.asarray(lstmx.record(cell, *given).forget_gate)
+    for units, steps, at in [
+        (None, None, np.s_[:, :]),
+        (2, 0, np.s_[:1, 2:3]),
+        (slice(1, None), range(1), np.s_[:1, 1:]),
+        (np.array([0, 1]), slice(None, 1), np.s_[:1, :2]),
+        ([-1], slice(0, 1, 2), np.s_[:1, 3:]),
+    ]:
+        edited = lstmx.record(cell, *given, edit=lstmx.clamp(forget_gate=values, units=units, steps=steps))
+        expected = base.copy()
+        expected[at] = np.broadcast_to(values, base.shape)[at]
+        found = np.asarray(edited.forget_gate)
+        np.testing.assert_array_equal(found[at], expected[at])
+        np.testing.assert_allclose(found[:1], expected[:1], rtol=1e-14)
+
+
+def test_an_ablation_takes_a_unit_out_or_leaves_its_mean(library):
+    cell, params, xs, state = passed(batch=(3,), length=8)
+    given = to(library, (params, xs, state))
+    silent = lstmx.record(cell, *given, edit=lstmx.ablate(units=1))
+    assert not np.any(silent.hidden_state[..., 1])
+    assert not np.any(silent.cell_state[..., 1])
+    without = params.recurrent_kernel.copy()
+    without[1] = 0  # what others hear of unit 1
+    start = state._replace(hidden=state.hidden * 1)
+    start.hidden[..., 1] = 0
+    deaf = lstmx.record(cell, params._replace(recurrent_kernel=without), xs, start)
+    others = [0, 2, 3]
+    first = lstmx.record(cell, *to(library, (params, xs, start)), edit=lstmx.ablate("hidden_state", units=1))
+    np.testing.assert_allclose(first.hidden_state[..., others], deaf.hidden_state[..., others], atol=1e-14)
+
+    history = lstmx.record(cell, *given)
+    edited = lstmx.record(cell, *given, edit=lstmx.ablate("output_gate", units=[0], mean_of=history, steps=3))
+    mean = np.mean(np.asarray(history.output_gate)[..., 0])
+    np.testing.assert_allclose(edited.output_gate[3, :, 0], np.full(3, mean), rtol=1e-14)
+    np.testing.assert_allclose(edited.output_gate[2], history.output_gate[2], rtol=1e-14)
+
+
+def test_a_patched_state_continues_as_the_pass_that_it_comes_from():
+    cell, params, xs, state = passed("V", length=9, batch=(2,))
+    source = lstmx.record(cell, params, xs)  # from zeros
+    edited = lstmx.record(cell, params, xs, state, edit=lstmx.patch(source, steps=4))
+    assert_same(jax.tree.map(lambda x: x[4:], edited.states), jax.tree.map(lambda x: x[4:], source.states))
+    assert_same(edited.hidden_state[:4], lstmx.record(cell, params, xs, state).hidden_state[:4])
+    gates = lstmx.record(cell, params, xs, state, edit=lstmx.patch(edited, "forget_gate", "candidate"))
+    assert_same((gates.forget_gate, gates.candidate), (edited.forget_gate, edited.candidate))
+
+
+def test_noise_follows_from_key_step_and_shape_alone(library):
+    cell, params, xs, state = passed(length=400, batch=(2,))
+    given = to(library, (params, xs, state))
+    edit = lstmx.noise(3, candidate=0.2, hidden_state=0.1, units=slice(1, None), steps=slice(1, None))
+    edited, again = (lstmx.record(cell, *given, edit=edit) for _ in range(2))
+    assert_same(edited.states, again.states)
+    short = lstmx.record(cell, given[0], given[1][:7], given[2], edit=edit)
+    assert_close(short.states, jax.tree.map(lambda x: x[:7], edited.states), 1e-14)
+    other = lstmx.record(cell, *given, edit=dataclasses.replace(edit, key=4))
+    assert not np.any(np.asarray(other.candidate)[1, :, 1:] == np.asarray(edited.candidate)[1, :, 1:])
+
+    still = lstmx.clamp(candidate=0.0, hidden_state=0.0, cell_state=0.0)  # what is left is the noise
+    draws = lstmx.record(cell, *given, edit=[still, edit])
+    for what, scale in (("candidate", 0.2), ("hidden_state", 0.1)):
+        values = np.asarray(field_of(draws, what))
+        assert not values[..., 0].any()
+        assert not values[0].any()
+        drawn = values[1:, :, 1:]
+        assert len(np.unique(drawn)) == drawn.size
+        assert abs(drawn.mean()) < 4 * scale / np.sqrt(drawn.size)
+        np.testing.assert_allclose(drawn.std(), scale, rtol=0.06)
+    both = [np.asarray(field_of(draws, what))[1:, :, 1:].ravel() for what in ("candidate", "hidden_state")]
+    assert abs(np.corrcoef(both)[0, 1]) < 0.1
+
+
+def test_a_seed_is_the_jax_key_of_it():
+    cell, params, xs, state = passed()
+    by_seed = lstmx.record(cell, *to("jax", (params, xs, state)), edit=lstmx.noise(5, cell_state=1.0))
+    for key in (jax.random.key(5), jax.random.PRNGKey(5)):
+        by_key = lstmx.record(
+            cell, params, xs, state, edit=lstmx.noise(key, cell_state=1.0)
+        )  # is in JAX by the key
+        assert is_in("jax", by_key.states)
+        assert_same(by_key.states, by_seed.states)
+
+
+def test_edits_are_shown_with_what_was_asked():
+    cell, params, xs, _ = passed()
+    history = lstmx.record(cell, params, xs)
+    shown = {
+        "clamp(forget_gate=1.0, units=[0, 3], steps=10:20)": lstmx.clamp(
+            forget_gate=1.0, units=[0, 3], steps=slice(10, 20)
+        ),
+        "clamp(cell_state=array[4])": lstmx.clamp(cell_state=np.ones(4)),
+        "ablate()": lstmx.ablate(),
+        "ablate(input_gate, to means, steps=::2)": lstmx.ablate(
+            "input_gate", mean_of=history, steps=slice(None, None, 2)
+        ),
+        "patch(a history, hidden_state, cell_state, steps=0:9:3)": lstmx.patch(history, steps=range(0, 9, 3)),
+        "noise(0, hidden_state=0.1, steps=[0, 1, 2, 3, 4, 5, ... 8 in all])": lstmx.noise(
+            0, hidden_state=0.1, steps=list(range(8))
+        ),
+        "noise(key, hidden_state=0.1)": lstmx.noise(jax.random.key(0), hidden_state=0.1),
+    }
+    for words, edit in shown.items():
+        assert repr(edit) == words
+    edited = lstmx.record(cell, params, xs, edit=[lstmx.ablate(), np.shape and (lambda step, values: values)])
+    assert repr(edited).endswith("6 steps, float64, NumPy; ablate(); <lambda>)")
+
+
+# ----------------------------------------------------------------------------------------------- forms of a pass
+
+
+@pytest.mark.parametrize(("length", "hidden", "batch"), [(1, 1, ()), (3, 1, (2, 3)), (1, 4, (2,)), (2, 2, (0,))])
+def test_any_form_of_a_pass_can_be_edited(length, hidden, batch, library):
+    cell, params, xs, state = draw_pass(lstmx.LSTM, length=length, batch=batch, hidden=hidden)
+    given = to(library, (params, xs, state))
+    edits = [lstmx.clamp(forget_gate=0.5, units=0, steps=0), lstmx.noise(0, cell_state=0.1), lambda step, v: v]
+    edited = lstmx.record(cell, *given, edit=edits)
+    assert edited.forget_gate.shape == (length, *batch, hidden)
+    assert len(edited) == length
+    assert edited.batch == batch
+    np.testing.assert_array_equal(edited.forget_gate[0, ..., 0], np.full(batch, 0.5))
+    assert "LSTM" in str(lstmx.effect(lstmx.record(cell, *given), edited, lambda h: (h**2).sum(-1)))
+
+
+def test_a_batch_is_each_of_its_sequences():
+    cell, params, xs, state = passed("FGR", batch=(2, 3))
+    edit = lstmx.clamp(forget_gate=0.2, cell_state=0.4, units=[1], steps=slice(1, 4))
+    edited = lstmx.record(cell, params, xs, state, edit=edit)
+    one = lstmx.record(cell, params, xs[:, 1, 2], jax.tree.map(lambda x: x[1, 2], state), edit=edit)
+    assert_close(edited.sequence(1, 2).states, one.states, 1e-14)
+    assert edited.sequence(1, 2).batch == ()
+    with pytest.raises(ValueError, match=r"1 indices for batch axes \(2, 3\)"):
+        edited.sequence(1)
+    mapped = jax.vmap(lambda xs, state: lstmx.record(cell, params, xs, state, edit=edit).hidden_state, (1, 0), 1)
+    assert_close(
+        mapped(*to("jax", (xs[:, 0], jax.tree.map(lambda x: x[0], state)))), edited.hidden_state[:, 0], 1e-13
+    )
+
+
+def test_an_edited_pass_has_the_names_of_a_history():
+    cell, params, xs, state = passed("GRU", batch=(2,))
+    history = lstmx.record(cell, params, xs, state)
+    edited = lstmx.record(cell, *to("jax", (params, xs, state)), edit=lstmx.ablate("reset_gate"))
+    for name in ("hidden_state", "reset_gate", "update_gate", "candidate", "inputs", "batch", "cell"):
+        assert np.shape(getattr(edited, name)) == np.shape(getattr(history, name))
+        assert name in dir(edited)
+    assert is_in("numpy", edited.to_numpy().states)
+    assert_same(pickle.loads(pickle.dumps(edited.to_numpy())).states, edited.states)
+    with pytest.raises(
+        AttributeError, match="an edited pass of a GRU has no forget_gate; its gates are: reset_gate"
+    ):
+        _ = edited.forget_gate
+    with pytest.raises(AttributeError, match="has no cell_state"):
+        _ = edited.cell_state
+
+
+# ---------------------------------------------------------------------------------------- under transformations
+
+
+@pytest.mark.parametrize("name", ["V", "GRU before", "FGR"])
+def test_an_edited_pass_is_differentiated_through_its_edits(name):
+    cell, params, xs, state = passed(name, length=5)
+    weights = np.random.default_rng(1).normal(size=(5, 4))
+    gate = cell.retention_gate
+
+    def loss(params, xs, value):
+        def mine(step, values):
+            bent = values._asdict()
+            return values._replace(candidate=0.5 * bent["candidate"]) if "candidate" in bent else values
+
+        edits = [lstmx.clamp(**{gate: value}, units=[0, 2], steps=slice(1, 4)), mine]
+        return (lstmx.record(cell, params, xs, state, edit=edits).hidden_state * weights).sum()
+
+    given = params, xs, np.array(0.6)
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*to("jax", given))
+    direction = jax.tree.map(lambda x: np.random.default_rng(2).normal(size=x.shape), given)
+    ends = [loss(*jax.tree.map(lambda x, u, h=h: x + h * u, given, direction)) for h in (1e-5, -1e-5)]
+    slope = sum(
+        np.sum(np.asarray(g) * u) for g, u in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True)
+    )
+    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-5, rtol=1e-7)
+
+
+def test_a_traced_value_makes_a_pass_in_jax_of_numpy_parameters():
+    cell, params, xs, state = passed()
+
+    def total(value):
+        return lstmx.record(cell, params, xs, state, edit=lstmx.clamp(forget_gate=value)).hidden_state.sum()
+
+    at = jax.grad(total)(0.5)
+    np.testing.assert_allclose(at, (total(0.5 + 1e-6) - total(0.5 - 1e-6)) / 2e-6, rtol=1e-7)
+
+
+def test_edits_and_edited_passes_travel_through_jit():
+    cell, params, xs, state = passed()
+    given = to("jax", (params, xs, state))
+    edit = lstmx.clamp(cell_state=1.0, forget_gate=0.5, steps=2)
+    made = jax.jit(lambda edit: lstmx.record(cell, *given, edit=edit))(edit)
+    assert isinstance(made, lstmx.Edited)
+    assert_close(made.states, lstmx.record(cell, *given, edit=edit).states, 1e-14)
+    history = lstmx.record(cell, *given)
+    effect = jax.jit(lambda made: lstmx.effect(history, made, lambda h: h.sum(-1)))(made)
+    assert_close(effect.norm, lstmx.effect(history, made).norm, 1e-14)
+    still = jax.grad(lambda x: lstmx.effect(history, dataclasses.replace(made, states=x)).norm.sum())(
+        history.states
+    )
+    assert not np.any(still.hidden)  # where nothing changed
+
+
+def test_equal_edits_and_the_same_function_are_compiled_once():
+    traced = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Counted(lstmx.GRU):
+        def settle(self, before, gates, a):
+            traced.append(a.shape)
+            return super().settle(before, gates, a)
+
+    _, params, xs, _ = draw_pass(lstmx.GRU, length=5)
+    params, xs = to("jax", (params, xs))
+    cell, counts = Counted(3, 4), []
+
+    def mine(step, values):
+        return values
+
+    for value in (0.0, 0.5, 1.0):
+        history = lstmx.record(cell, params, xs)
+        lstmx.record(
+            cell, params, xs, edit=lstmx.clamp(reset_gate=value, units=[int(2 * value)], steps=slice(1, 3))
+        )
+        lstmx.record(cell, params, xs, edit=[lstmx.noise(int(2 * value), hidden_state=value), mine])
+        lstmx.record(cell, params, xs, edit=lstmx.patch(history, "candidate"))
+        counts.append(len(traced))
+    assert counts[0] == counts[1] == counts[2] > 0
+
+
+def test_a_function_gets_values_that_it_cannot_write_to_and_a_step_that_counts():
+    cell, params, xs, state = passed(length=3)
+    seen = []
+
+    def watch(step, values):
+        seen.append((step, type(values).__name__))
+        return values
+
+    lstmx.record(cell, params, xs, state, edit=watch)
+    assert {(step, kind) for step, kind in seen} == {(t, k) for t in range(3) for k in ("LSTMGates", "LSTMState")}
+    assert all(type(step) is int for step, _ in seen)
+
+    def spoil(step, values):
+        values[0][:] = 1
+        return values
+
+    with pytest.raises(ValueError, match="read-only"):
+        lstmx.record(cell, params, xs, state, edit=spoil)
+
+
+# -------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (
+            lambda: lstmx.clamp(reset_gate=1.0),
+            ValueError,
+            "a name in clamp is 'reset_gate'; expected one of 'hidden_st",
+        ),
+        (lambda: lstmx.ablate("cell"), ValueError, "a name in ablate is 'cell'"),
+        (lambda: lstmx.clamp(forget_gate=1.0, units=4), ValueError, "units has 4; this LSTM has units 0 to 3"),
+        (
+            lambda: lstmx.clamp(forget_gate=1.0, units=[0, -5]),
+            ValueError,
+            "units has -5; this LSTM has units 0 to 3",
+        ),
+        (lambda: lstmx.ablate(steps=6), ValueError, "steps has 6; this pass has steps 0 to 5"),
+        (lambda: lstmx.ablate(steps=slice(2, 9)), ValueError, "steps has 9; this pass has steps 0 to 5"),
+        (
+            lambda: lstmx.ablate(steps=slice(3, 3)),
+            ValueError,
+            "steps is 3:3, which holds none of the steps 0 to 5",
+        ),
+        (lambda: lstmx.ablate(steps=range(4, 8)), ValueError, "steps has 6"),
+        (
+            lambda: lstmx.clamp(forget_gate=np.ones(3)),
+            ValueError,
+            r"has shape \(3,\); this pass takes a number or \[H\]",
+        ),
+        (
+            lambda: lstmx.clamp(forget_gate=np.ones(4, "f4")),
+            TypeError,
+            "forget_gate of clamp is float32; the param",
+        ),
+        (lambda: 1.0, TypeError, "edit holds a float; expected an edit such as lstmx.clamp"),
+        (lambda: [lstmx.ablate(), None], TypeError, "edit holds a NoneType"),
+        (lambda: lambda step, v: None, TypeError, "the edit <lambda> returned a NoneType for LSTMGates"),
+        (lambda: lambda step, v: tuple(v), TypeError, "returned a tuple for LSTMGates; expected the same"),
+        (
+            lambda: lambda step, v: v._replace(**{v._fields[0]: 1.0}),
+            TypeError,
+            "input_gate as returned by the edit <lambda> is a float; expected an array of float64",
+        ),
+        (
+            lambda: lambda step, v: v._replace(**{v._fields[0]: v[0][..., :2]}),
+            ValueError,
+            r"input_gate as returned by the edit <lambda> has shape \(2,\); expected \(4,\)",
+        ),
+        (
+            lambda: lambda step, v: v._replace(**{v._fields[0]: v[0].astype("float32")}),
+            TypeError,
+            "input_gate as returned by the edit <lambda> is float32; it came as float64",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_pass_is_refused(make, error, words, library):
+    cell, params, xs, state = passed()
+    with pytest.raises(error, match=words):
+        lstmx.record(cell, *to(library, (params, xs, state)), edit=make())
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: lstmx.clamp(), TypeError, r"clamp was given no gate or state; .* lstmx.clamp\(forget_gate=1.0\)"),
+        (lambda: lstmx.clamp(forget_gate="1"), TypeError, "forget_gate is a str; expected a NumPy or JAX array"),
+        (lambda: lstmx.clamp(forget_gate=np.nan), ValueError, "forget_gate is nan; expected a finite number"),
+        (lambda: lstmx.clamp(forget_gate=True), ValueError, "forget_gate is True; expected a finite number"),
+        (
+            lambda: lstmx.clamp(forget_gate=np.ones((2, 4))),
+            ValueError,
+            r"has shape \(2, 4\); expected a number or",
+        ),
+        (lambda: lstmx.clamp(forget_gate=1.0, units=1.5), TypeError, "units holds 1.5; expected an integer"),
+        (lambda: lstmx.clamp(forget_gate=1.0, units=np.array([True, False])), TypeError, "units holds .*True"),
+        (lambda: lstmx.ablate(steps=[]), ValueError, "steps is empty; expected at least one position"),
+        (lambda: lstmx.ablate(1), TypeError, "a name is a int; expected the name of a gate or state"),
+        (
+            lambda: lstmx.ablate(mean_of=np.ones(3)),
+            TypeError,
+            "mean_of is a ndarray; expected a History or Edited",
+        ),
+        (lambda: lstmx.patch(None), TypeError, "history is a NoneType; expected a History or Edited"),
+        (lambda: lstmx.noise(-1, cell_state=1.0), ValueError, "key is -1; a seed is an integer from 0"),
+        (lambda: lstmx.noise(np.random.default_rng(0), cell_state=1.0), TypeError, "key is a Generator; expected"),
+        (lambda: lstmx.noise(0, cell_state=-1.0), ValueError, "cell_state is -1.0; expected a standard deviation"),
+        (lambda: lstmx.noise(0), TypeError, "noise was given no gate or state"),
+    ],
+)
+def test_what_no_pass_could_take_is_refused_at_once(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+def test_a_patch_fits_one_length_batch_and_dtype():
+    cell, params, xs, state = passed(batch=(2,))
+    history = lstmx.record(cell, params, xs, state)
+    with pytest.raises(
+        ValueError, match=r"hidden_state of patch has shape \(5, 2, 4\); this pass takes \[T, \*batch, H\]"
+    ):
+        lstmx.record(cell, params, xs, state, edit=lstmx.patch(history[:5]))
+    with pytest.raises(ValueError, match=r"cell_state of patch has shape \(6, 4\)"):
+        lstmx.record(cell, params, xs, state, edit=lstmx.patch(history.sequence(0), "cell_state"))
+    narrow = jax.tree.map(lambda x: x.astype("float32"), (params, xs, state))
+    with pytest.raises(TypeError, match="hidden_state of patch is float64"):
+        lstmx.record(cell, *narrow, edit=lstmx.patch(history))
+    with pytest.raises(ValueError, match="a name is 'reset_gate'; expected one of"):
+        lstmx.patch(history, "reset_gate")
+    excerpt = lstmx.record(cell, params, xs, state, every=2)
+    with pytest.raises(TypeError, match="history is a Excerpt"):
+        lstmx.patch(excerpt)
+
+
+def test_other_forms_of_a_recording_are_not_edited():
+    cell, params, xs, state = passed()
+    history = lstmx.record(cell, params, xs, state)
+    for options in (
+        {"keep": "states"},
+        {"every": 2},
+        {"fields": ["cell_state"]},
+        {"dtype": "float16"},
+        {"into": history},
+    ):
+        with pytest.raises(ValueError, match="edit is given with keep, every, fields, dtype or into"):
+            lstmx.record(cell, params, xs, state, edit=lstmx.ablate(), **options)
+    edited = lstmx.record(cell, params, xs, state, edit=lstmx.ablate())
+    with pytest.raises(TypeError, match="into is a Edited"):
+        lstmx.record(cell, params, xs, state, into=edited)
+
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, step, values):
+            return values
+
+    with pytest.raises(TypeError, match="edit holds a Unhashable without a hash"):
+        lstmx.record(cell, params, xs, edit=Unhashable())
+    with pytest.raises(
+        TypeError, match="input_gate as returned by the edit <lambda> is of JAX in a pass in NumPy"
+    ):
+        lstmx.record(cell, params, xs, edit=lambda step, v: type(v)(*map(jnp.asarray, v)))
+
+
+@pytest.mark.parametrize(
+    "analysis",
+    [
+        lstmx.gradient_flow,
+        lstmx.path_spectrum,
+        lstmx.influence,
+        lstmx.gate_kernel,
+        lstmx.gate_statistics,
+        lstmx.jacobians,
+        lstmx.input_jacobians,
+        lstmx.isometry,
+        lstmx.long_jacobian,
+        lstmx.lyapunov_spectrum,
+        lstmx.memory_report,
+        lstmx.highway,
+        lambda edited: lstmx.backward(edited, edited.hidden_state),
+        lstmx.plot.saturation,
+        lstmx.plot.timescales,
+    ],
+)
+def test_an_analysis_refuses_an_edited_pass(analysis):
+    cell, params, xs, state = passed(length=20)
+    edited = lstmx.record(cell, params, xs, state, edit=lstmx.ablate(steps=3))
+    with pytest.raises(TypeError, match="Edited"):
+        analysis(edited)
+
+
+# -------------------------------------------------------------------------------------------------------- effects
+
+
+def test_an_effect_is_the_change_of_outputs_and_of_a_loss(library):
+    cell, params, xs, state = passed(batch=(2,), length=10)
+    given = to(library, (params, xs, state))
+    history = lstmx.record(cell, *given)
+    edited = lstmx.record(cell, *given, edit=lstmx.clamp(input_gate=0.0, units=[1, 2], steps=slice(4, 6)))
+    effect = lstmx.effect(history, edited, lambda outputs: (outputs**2).sum(-1))
+    before, after = (np.asarray(one.hidden_state) for one in (history, edited))
+    np.testing.assert_array_equal(effect.outputs, after - before)
+    np.testing.assert_allclose(effect.norm, np.linalg.norm(after - before, axis=-1), rtol=1e-14)
+    np.testing.assert_allclose(effect.by_unit, np.sqrt(np.mean((after - before) ** 2, axis=0)), rtol=1e-14)
+    np.testing.assert_allclose(effect.loss, (after**2).sum(-1) - (before**2).sum(-1), atol=1e-15)
+    assert not np.any(np.asarray(effect.norm)[:4] > 1e-15)
+    assert np.all(np.asarray(effect.norm)[4:] > 0)
+    np.testing.assert_array_equal(effect.acted, [False] * 4 + [True] * 2 + [False] * 4)
+    assert effect.changed == ("input_gate",)
+    words = str(effect)
+    assert "effect of clamp(input_gate=0.0, units=[1, 2], steps=4:6) on LSTM(input_size=3, hidden_size=4)" in words
+    assert "10 steps, batch (2,); values changed at 2 of them, from step 4 to 5: input_gate" in words
+    assert f"moved by {effect.norm.max():.3g} (L2) at most" in words
+    assert f"loss: {(before**2).sum(-1).mean():.4g} before, {(after**2).sum(-1).mean():.4g} after" in words
+    assert repr(effect).endswith(": 10 steps, with loss)")
+    none = lstmx.effect(edited, edited)
+    assert none.loss is None
+    assert not np.any(none.outputs)
+    assert "no value was changed" in str(lstmx.effect(history, lstmx.record(cell, *given, edit=[])))
+
+
+def test_an_effect_is_of_the_edits_alone():
+    cell, params, xs, state = passed(batch=(2,))
+    edit = lstmx.ablate("candidate")
+    edited = lstmx.record(cell, params, xs, state, edit=edit)
+    history = lstmx.record(cell, params, xs, state)
+    coupled, *others = passed("CIFG", batch=(2,))
+    for other, words in [
+        (lstmx.record(coupled, *others), "edited has the cell LSTM"),
+        (history[:3], "edited has the length 6, history 3"),
+        (history.sequence(0), r"edited has the batch axes \(2,\), history \(\)"),
+        (lstmx.record(cell, *to("jax", (params, xs, state))), "edited has the library numpy, history jax"),
+        (
+            lstmx.record(cell, params._replace(bias=params.bias + 1), xs, state),
+            "edited has other params than history",
+        ),
+        (lstmx.record(cell, params, xs + 1, state), "edited has other inputs than history"),
+        (lstmx.record(cell, params, xs), "edited has other initial than history"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            lstmx.effect(other, edited)
+    with pytest.raises(TypeError, match="edited is a History; expected an Edited"):
+        lstmx.effect(history, history)
+    with pytest.raises(TypeError, match="history is a ndarray"):
+        lstmx.effect(xs, edited)
+    with pytest.raises(TypeError, match="loss is a ndarray; expected a function of the outputs"):
+        lstmx.effect(history, edited, xs)
+    with pytest.raises(ValueError, match=r"loss returned \(\); expected the loss of each step, .* = \(6, 2\)"):
+        lstmx.effect(history, edited, lambda outputs: outputs.mean())
+
+
+# -------------------------------------------------------------------------------------------------------- figures
+
+
+def drawn(length=30, batch=(), name="NP", loss=None, edit=None):
+    cell, params, xs, state = passed(name, length=length, batch=batch)
+    edited = lstmx.record(cell, params, xs, state, edit=edit or lstmx.clamp(forget_gate=1.0, steps=0))
+    return lstmx.effect(lstmx.record(cell, params, xs, state), edited, loss)
+
+
+@pytest.mark.usefixtures("_pyplot_is_left_alone")
+def test_the_figure_shows_the_change_the_loss_and_what_was_edited():
+    edits = [lstmx.clamp(forget_gate=1.0, units=0, steps=slice(5, 9)), lstmx.ablate("cell_state", steps=20)]
+    effect = drawn(batch=(2,), edit=edits, loss=lambda outputs: (outputs**2).sum(-1))
+    figure = lstmx.plot.effect(effect, 1)
+    render(figure)
+    panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    assert [ax.get_title("left").split(":")[0] for ax in panels] == [
+        "change of the outputs",
+        "norm of the change",
+        "loss of each step",
+        "forget gate, before",
+        "forget gate, edited",
+        "cell state, before",
+        "cell state, edited",
+    ]
+    np.testing.assert_allclose(panels[1].lines[0].get_ydata(), effect.norm[:, 1])
+    for line, values in zip(panels[2].lines, (effect.loss_before, effect.loss_after), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), values[:, 1])
+    assert labels(panels[2]) == ["before", "edited"]
+    change = panels[0].images[0]
+    assert change.get_clim() == (-np.abs(effect.outputs[:, 1]).max(), np.abs(effect.outputs[:, 1]).max())
+    for ax, values in zip(panels[3:5], (effect.history.forget_gate, effect.edited.forget_gate), strict=True):
+        shown = np.asarray(ax.images[0].get_array())
+        np.testing.assert_allclose(shown[:: len(shown) // 4][:4, :: shown.shape[1] // 30][:, :30], values[:, 1].T)
+        assert ax.images[0].get_clim() == (0, 1)
+    assert panels[5].images[0].get_clim() == panels[6].images[0].get_clim()
+    bands = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in panels[1].patches]
+    assert bands == [(4.5, 8.5), (19.5, 20.5)]
+    assert figure.get_suptitle().startswith("effect over 30 steps, sequence 1\nclamp(forget_gate=1.0, units=[0]")
+
+
+@pytest.mark.usefixtures("_pyplot_is_left_alone")
+def test_a_figure_of_any_effect_can_be_drawn():
+    for effect in (
+        drawn(length=1),
+        drawn(length=2500, edit=lstmx.noise(0, hidden_state=0.1, steps=slice(0, None, 7))),
+        drawn(edit=lambda step, values: values),  # nothing changed
+        drawn(name="SimpleRNN", edit=lstmx.ablate(units=0)),
+    ):
+        render(lstmx.plot.effect(effect))
+    long = lstmx.plot.effect(drawn(length=2500, edit=lstmx.clamp(forget_gate=1.0, steps=slice(2400, None))))
+    assert [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in long.axes[1].patches] == [
+        (2399.5, 2499.5)
+    ]
+    cell, params, xs, _ = passed()
+    render(lstmx.plot.dynamics(lstmx.record(cell, params, xs, edit=lstmx.ablate("output_gate", steps=2))))
+
+
+def test_a_figure_says_what_it_cannot_draw():
+    effect = drawn(batch=(2,))
+    with pytest.raises(TypeError, match="effect is a History; expected an Effect"):
+        lstmx.plot.effect(effect.history)
+    with pytest.raises(IndexError, match=r"sequence index \(2,\) is outside the batch axes \(2,\)"):
+        lstmx.plot.effect(effect, 2)

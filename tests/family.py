@@ -30,6 +30,8 @@ def of_size(features, hidden):
     made["MinLSTM, tanh"] = lstmx.MinLSTM(features, hidden, candidate_activation="tanh")
     made["MinGRU"] = lstmx.MinGRU(features, hidden)
     made["MinGRU, identity"] = lstmx.MinGRU(features, hidden, candidate_activation="identity")
+    made["SLSTM"] = lstmx.SLSTM(features, hidden)
+    made["SLSTM, exponential"] = lstmx.SLSTM(features, hidden, forget_activation="exponential")
     made["SimpleRNN"] = lstmx.SimpleRNN(features, hidden)
     made["ReLU"] = lstmx.SimpleRNN(features, hidden, activation="relu")
     return made
@@ -47,10 +49,13 @@ def draw(cell, batch=(), dtype="float64", seed=0, length=None):
         *(None if shape is None else draws.normal(0, 0.7, shape).astype(dtype) for shape in shapes)
     )
     fields = (draws.normal(size=(*batch, cell.hidden_size)).astype(dtype) for _ in cell.state_type._fields)
+    state = cell.state_type(*fields)
+    if "normaliser" in state._fields:  # a sum of positive numbers
+        state = state._replace(normaliser=0.5 + np.abs(state.normaliser))
     steps = () if length is None else (length,)
     return (
         params,
-        cell.state_type(*fields),
+        state,
         draws.normal(size=(*steps, *batch, cell.input_size)).astype(dtype),
         draws,
     )
@@ -59,7 +64,7 @@ def draw(cell, batch=(), dtype="float64", seed=0, length=None):
 def equations(cell, params, state, x):
     """One step of one sequence: the state after, and the activations by name."""
     kind = {lstmx.LSTM: _lstm, lstmx.GRU: _gru, lstmx.MGU: _mgu, lstmx.JANET: _janet, lstmx.SimpleRNN: _simple}
-    kind |= {lstmx.MinLSTM: _min_lstm, lstmx.MinGRU: _min_gru}
+    kind |= {lstmx.MinLSTM: _min_lstm, lstmx.MinGRU: _min_gru, lstmx.SLSTM: _slstm}
     return kind[type(cell)](cell, params, state, x)
 
 
@@ -140,6 +145,17 @@ def _min_gru(cell, params, state, x):
     z, g = logistic(z), _positive(cell.candidate_activation, g)
     found = {"input_gate": z, "update_gate": 1 - z, "candidate": g}
     return cell.state_type((1 - z) * state.hidden + z * g), found
+
+
+def _slstm(cell, params, state, x):
+    a = _affine(cell, params, state.hidden, x, "ifzo")
+    z, o = np.tanh(a["z"]), logistic(a["o"])
+    old = state.stabiliser + (np.log(logistic(a["f"])) if cell.forget_activation == "sigmoid" else a["f"])
+    m = np.maximum(old, a["i"])
+    i, f = np.exp(a["i"] - m), np.exp(old - m)
+    c, n = f * state.cell + i * z, f * state.normaliser + i
+    found = {"input_gate": i / n, "forget_gate": f * state.normaliser / n, "candidate": z, "output_gate": o}
+    return cell.state_type(o * c / n, c, n, m), found
 
 
 def _simple(cell, params, state, x):

@@ -41,7 +41,7 @@ class Zoneout(Wrapped):
 
     Raises:
         TypeError: `cell` is no cell.
-        ValueError: a probability outside [0, 1].
+        ValueError: a probability outside [0, 1]; or an SLSTM, whose fields cannot be mixed one by one.
 
     References:
         Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden activations", ICLR 2017 (arXiv
@@ -59,6 +59,10 @@ class Zoneout(Wrapped):
     def __post_init__(self) -> None:
         if not isinstance(self.cell, Cell):
             raise TypeError(f"cell is a {type(self.cell).__name__}; expected a cell such as lstmx.LSTM(3, 8)")
+        if "stabiliser" in self.cell.state_type._fields:
+            raise ValueError(
+                f"cell is {self.cell}, whose c, n and m mean something only together; Zoneout mixes them apart"
+            )
         for name in ("hidden", "state"):
             rate = getattr(self, name)
             if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= float(rate) <= 1:

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="sequences a tenth as long")
     short = 10 if parser.parse_args().quick else 1
     print(f"{machine()}; JAX on {jax.devices()[0].device_kind}")
-    print("\nmilliseconds, medians of 5 in turn; first call in seconds; difference relative to the largest output")
+    print("\nmilliseconds, medians of 5 in turn; first calls in s; differences relative to the largest output")
     for length in (1_000, 10_000, 100_000):
         row(length // short)
 

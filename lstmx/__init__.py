@@ -9,6 +9,7 @@ from lstmx.cells import GRU as GRU
 from lstmx.cells import JANET as JANET
 from lstmx.cells import LSTM as LSTM
 from lstmx.cells import MGU as MGU
+from lstmx.cells import SLSTM as SLSTM
 from lstmx.cells import GateRecurrentState as GateRecurrentState
 from lstmx.cells import GRUParams as GRUParams
 from lstmx.cells import GRUState as GRUState
@@ -29,6 +30,8 @@ from lstmx.cells import ResetBeforeParams as ResetBeforeParams
 from lstmx.cells import SimpleRNN as SimpleRNN
 from lstmx.cells import SimpleRNNParams as SimpleRNNParams
 from lstmx.cells import SimpleRNNState as SimpleRNNState
+from lstmx.cells import SLSTMParams as SLSTMParams
+from lstmx.cells import SLSTMState as SLSTMState
 from lstmx.cells import Zoneout as Zoneout
 from lstmx.comparison import Comparison as Comparison
 from lstmx.comparison import compare as compare

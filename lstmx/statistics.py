@@ -55,7 +55,8 @@ class GateStatistics:
     """What the gates of a history do; `statistics["forget_gate"]` is one gate's `UnitStatistics`.
 
     Time scales are those of the gate f that multiplies the old state (an LSTM's forget gate, a GRU's update
-    gate), in steps, and say how long a unit would remember if nothing but that gate acted on its state.
+    gate), in steps, and say how long a unit would remember if nothing but that gate acted on its state. Steps from
+    an SLSTM's empty state, which has nothing to keep, do not count in them; NaN where there are no others.
 
     Attributes:
         gates: name of each sigmoid gate to its statistics.
@@ -114,6 +115,8 @@ class _Moments(NamedTuple):
     max: Array
     left: Array
     right: Array
+    retained: Array
+    """Steps with something to keep, not from an empty state: only these count in the next two."""
     log_retention: Array
     complement: Array
 
@@ -217,8 +220,9 @@ def _statistics(cell: Any, moments: _Moments) -> GateStatistics:
         moments.right / count,
     )
     gates = {name: UnitStatistics(*(field[k] for field in fields)) for k, name in enumerate(cell.gate_names)}
-    geometric = _reciprocal(-moments.log_retention / count)
-    arithmetic = _reciprocal(-xp.log1p(-moments.complement / count))
+    steps = xp.where(moments.retained == 0, xp.nan, moments.retained)
+    geometric = _reciprocal(-moments.log_retention / steps)
+    arithmetic = _reciprocal(-xp.log1p(-moments.complement / steps))
     return GateStatistics(gates, cell.retention_gate, geometric, arithmetic, math.log(2) * geometric)
 
 
@@ -278,6 +282,9 @@ def _moments(cell: Any, before: Any, a: Array) -> _Moments:
     count = xp.asarray(len(a), dtype=whole.dtype) if active is None else xp.sum(active.astype(whole.dtype))
     mean = whole / xp.maximum(count, xp.ones_like(count))
     accurate = gates.astype(mean.dtype)
+    log_retention = log_sigmoid(retention)
+    empty = xp.isneginf(log_retention)
+    nothing = xp.zeros_like(log_retention)
     return _Moments(
         count=count,
         mean=mean,
@@ -286,8 +293,9 @@ def _moments(cell: Any, before: Any, a: Array) -> _Moments:
         max=xp.max(counted(gates, -math.inf), axis=0),
         left=sum_over_time(counted((gates < 0.1).astype(gates.dtype))),
         right=sum_over_time(counted((gates > 0.9).astype(gates.dtype))),
-        log_retention=sum_over_time(counted(log_sigmoid(retention))),
-        complement=sum_over_time(counted(sigmoid_and_slope(xp, -retention)[0])),
+        retained=sum_over_time(counted((~empty).astype(gates.dtype))),
+        log_retention=sum_over_time(counted(xp.where(empty, nothing, log_retention))),
+        complement=sum_over_time(counted(xp.where(empty, nothing, sigmoid_and_slope(xp, -retention)[0]))),
     )
 
 

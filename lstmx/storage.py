@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.cells import GRU, JANET, LSTM, MGU, Cell, MinGRU, MinLSTM, SimpleRNN
+from lstmx.cells import GRU, JANET, LSTM, MGU, SLSTM, Cell, MinGRU, MinLSTM, SimpleRNN
 from lstmx.checks import parameters
 from lstmx.history import History
 
 _CELLS: dict[str, type[Cell]] = {
-    kind.__name__: kind for kind in (LSTM, GRU, SimpleRNN, JANET, MGU, MinLSTM, MinGRU)
+    kind.__name__: kind for kind in (LSTM, GRU, SimpleRNN, JANET, MGU, MinLSTM, MinGRU, SLSTM)
 }
 _EXTRAS = ("readout_kernel", "readout_bias", "vocabulary")
 

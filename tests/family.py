@@ -30,6 +30,8 @@ def of_size(features, hidden):
     made["MinLSTM, tanh"] = lstmx.MinLSTM(features, hidden, candidate_activation="tanh")
     made["MinGRU"] = lstmx.MinGRU(features, hidden)
     made["MinGRU, identity"] = lstmx.MinGRU(features, hidden, candidate_activation="identity")
+    made["SLSTM"] = lstmx.SLSTM(features, hidden)
+    made["SLSTM, exponential"] = lstmx.SLSTM(features, hidden, forget_activation="exponential")
     made["SimpleRNN"] = lstmx.SimpleRNN(features, hidden)
     made["ReLU"] = lstmx.SimpleRNN(features, hidden, activation="relu")
     return made
@@ -47,10 +49,13 @@ def draw(cell, batch=(), dtype="float64", seed=0, length=None):
         *(None if shape is None else draws.normal(0, 0.7, shape).astype(dtype) for shape in shapes)
     )
     fields = (draws.normal(size=(*batch, cell.hidden_size)).astype(dtype) for _ in cell.state_type._fields)
+    state = cell.state_type(*fields)
+    if "normaliser" in state._fields:  # a sum of positive numbers
+        state = state._replace(normaliser=0.5 + np.abs(state.normaliser))
     steps = () if length is None else (length,)
     return (
         params,
-        cell.state_type(*fields),
+        state,
         draws.normal(size=(*steps, *batch, cell.input_size)).astype(dtype),
         draws,
     )
@@ -67,7 +72,7 @@ def equations(cell, params, state, x, change=unchanged):
     from there on; a gate that is the rest of another one is the rest of the unchanged.
     """
     kind = {lstmx.LSTM: _lstm, lstmx.GRU: _gru, lstmx.MGU: _mgu, lstmx.JANET: _janet, lstmx.SimpleRNN: _simple}
-    kind |= {lstmx.MinLSTM: _min_lstm, lstmx.MinGRU: _min_gru}
+    kind |= {lstmx.MinLSTM: _min_lstm, lstmx.MinGRU: _min_gru, lstmx.SLSTM: _slstm}
     return kind[type(cell)](cell, params, state, x, change)
 
 
@@ -157,6 +162,20 @@ def _min_gru(cell, params, state, x, change):
     kept, z, g = change("update_gate", 1 - z), change("input_gate", z), change("candidate", g)
     h = change("hidden_state", kept * state.hidden + z * g)
     return cell.state_type(h), {"input_gate": z, "update_gate": kept, "candidate": g}
+
+
+def _slstm(cell, params, state, x, change):
+    a = _affine(cell, params, state.hidden, x, "ifzo")
+    old = state.stabiliser + (np.log(logistic(a["f"])) if cell.forget_activation == "sigmoid" else a["f"])
+    m = np.maximum(old, a["i"])
+    i, f = np.exp(a["i"] - m), np.exp(old - m)
+    n = f * state.normaliser + i
+    found = {"input_gate": i / n, "forget_gate": f * state.normaliser / n}
+    found |= {"candidate": np.tanh(a["z"]), "output_gate": logistic(a["o"])}
+    found = {name: change(name, value) for name, value in found.items()}
+    c = n * (found["forget_gate"] * state.cell / state.normaliser + found["input_gate"] * found["candidate"])
+    c, n, m = change("cell_state", c), change("normaliser_state", n), change("stabiliser_state", m)
+    return cell.state_type(change("hidden_state", found["output_gate"] * c / n), c, n, m), found
 
 
 def _simple(cell, params, state, x, change):

@@ -25,4 +25,7 @@ from lstmx.cells.minimal import MinLSTMState as MinLSTMState
 from lstmx.cells.simple import SimpleRNN as SimpleRNN
 from lstmx.cells.simple import SimpleRNNParams as SimpleRNNParams
 from lstmx.cells.simple import SimpleRNNState as SimpleRNNState
+from lstmx.cells.slstm import SLSTM as SLSTM
+from lstmx.cells.slstm import SLSTMParams as SLSTMParams
+from lstmx.cells.slstm import SLSTMState as SLSTMState
 from lstmx.cells.zoneout import Zoneout as Zoneout

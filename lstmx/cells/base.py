@@ -305,7 +305,7 @@ class Cell(ABC):
 
         def step(before: Any, x: Array, change: Change) -> tuple[Any, Any, Array]:
             a = preactivations(before, x)
-            gates = change(self.gates(a), self.gate_type._fields)
+            gates = change(self.readings(before, a), self.gate_type._fields)
             return change(self.settle(before, gates, a), self.state_type._fields), gates, a
 
         return step

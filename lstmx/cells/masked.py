@@ -58,10 +58,10 @@ class Masked(Wrapped):
         log = xp.where(controls[..., :1] == 1, xp.zeros_like(log), log)
         return xp.where(controls[..., 1:] == 1, -xp.inf, log)
 
-    def settle(self, before: Any, gates: Any, a: Array) -> Any:
+    def update(self, before: Any, a: Array) -> Any:
         own, controls = self.split(a)
         before = self.opened(before, controls)
-        return _choose(controls[..., :1], before, self.cell.settle(before, gates, own))
+        return _choose(controls[..., :1], before, self.cell.update(before, own))
 
     def push(self, params: Any, slopes: MaskedSlopes, tangent: Any, x_tangent: Array | None) -> Any:
         tangent = None if tangent is None else _without(tangent, slopes.reset)

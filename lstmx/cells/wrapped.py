@@ -96,6 +96,9 @@ class Wrapped(Cell):
         own, controls = self.split(a)
         return None if before is None else self.opened(before, controls), own
 
+    def settle(self, before: Any, gates: Any, a: Array) -> Any:
+        raise NotImplementedError(f"a step of {self!r} is not unfolded; `record` refuses to edit it")
+
     # What a wrapper does to the state before a step begins: nothing, unless it says so.
 
     def opened(self, state: Any, controls: Array) -> Any:

@@ -41,7 +41,7 @@ class Zoneout(Wrapped):
 
     Raises:
         TypeError: `cell` is no cell.
-        ValueError: a probability outside [0, 1].
+        ValueError: a probability outside [0, 1]; or an SLSTM, whose fields cannot be mixed one by one.
 
     References:
         Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden activations", ICLR 2017 (arXiv
@@ -59,6 +59,10 @@ class Zoneout(Wrapped):
     def __post_init__(self) -> None:
         if not isinstance(self.cell, Cell):
             raise TypeError(f"cell is a {type(self.cell).__name__}; expected a cell such as lstmx.LSTM(3, 8)")
+        if "stabiliser" in self.cell.state_type._fields:
+            raise ValueError(
+                f"cell is {self.cell}, whose c, n and m mean something only together; Zoneout mixes them apart"
+            )
         for name in ("hidden", "state"):
             rate = getattr(self, name)
             if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= float(rate) <= 1:
@@ -90,9 +94,9 @@ class Zoneout(Wrapped):
         kept = self._kept(controls, self.state_type(*(gate for _ in self.state_type._fields)))
         return log(_mixed(getattr(kept, "cell", kept.hidden), 1.0, exp(gate)))
 
-    def settle(self, before: Any, gates: Any, a: Array) -> Any:
+    def update(self, before: Any, a: Array) -> Any:
         own, controls = self.split(a)
-        return map_tree(_mixed, self._kept(controls, before), before, self.cell.settle(before, gates, own))
+        return map_tree(_mixed, self._kept(controls, before), before, self.cell.update(before, own))
 
     def linearise(self, params: Any, before: Any, a: Array, after: Any) -> ZoneoutSlopes:
         own, controls = self.split(a)

@@ -247,6 +247,7 @@ def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
         else np.zeros_like(a[..., : cell.hidden_size])
         for name in ("input_gate", cell.retention_gate, "output_gate")
     )
+    log_f[0] = 0  # multiplies the initial state alone, and is −inf where that is an SLSTM's empty one
     reach = np.cumsum(log_f, axis=0)
     kernel = np.zeros((len(chosen), length, *history.batch))
     for row, t in zip(kernel, chosen, strict=True):

@@ -229,9 +229,10 @@ def _segment(
     xp = namespace(*params, inputs)
     history = History(cell, params, initial, inputs, states, stored)
     pull = pull_by(cell, params)
+    straight = {field for _, field in cell.layout.from_before.values()}
 
     def hand_back(slopes: Any, cotangent: Scaled) -> Scaled:
-        return _shift_orders(pull(slopes, cotangent))
+        return _shift_orders(pull(slopes, cotangent), straight)
 
     def chunk(packed: Array, part: History, extras: None) -> tuple[Array, Any]:
         slopes = part.slopes
@@ -245,17 +246,19 @@ def _segment(
     return reverse_chunks(history, chunk, packed, steps=max(1, _CHUNK_ELEMENTS // packed.size))
 
 
-def _shift_orders(pulled: Scaled) -> Scaled:
+def _shift_orders(pulled: Scaled, straight: set[str]) -> Scaled:
     """What a step back does to orders: the part that arrives in c keeps its order, that in h gains one.
 
-    So does what arrives in gates, where they are part of the state. The last row is the remainder: it keeps both
-    parts of its own and gains the part in h of the row before.
+    As in c it is in all `straight` fields, an SLSTM's n and m; as in h it is in gates, where they are part of the
+    state. The last row is the remainder: it keeps both parts of its own and gains the part in h of the row before.
     """
-    cell, others = pulled.value.cell, {k: x for k, x in pulled.value._asdict().items() if k != "cell"}
-    xp = namespace(cell)
+    xp = namespace(*pulled.value)
+    fields = pulled.value._asdict()
+    nothing = {name: xp.zeros_like(x) for name, x in fields.items() if name in straight}
+    others = {name: x for name, x in fields.items() if name not in straight}
     kept = {name: xp.concat([xp.zeros_like(x[:-1]), x[-1:]]) for name, x in others.items()}
     shifted = {name: xp.concat([xp.zeros_like(x[:1]), x[:-1]]) for name, x in others.items()}
     own = pulled.value._replace(**kept)
-    gained = pulled.value._replace(cell=xp.zeros_like(cell), **shifted)
+    gained = pulled.value._replace(**nothing, **shifted)
     exponent = xp.concat([pulled.exponent[:1], pulled.exponent[:-1]])
     return add(scaled(own, pulled.exponent), scaled(gained, exponent))

@@ -195,7 +195,8 @@ def _walk_highway(cell: Any, slopes: Any, packed: Array, injected: Scaled | None
         return cotangent._replace(value=cell.straight(slopes, cotangent.value))
 
     before, arriving = walk_back(cell, hand_back, slopes, packed, injected)
-    return before, log_norm(arriving._replace(value=cell.total_cotangent(slopes, arriving.value)[-1]))
+    total = cell.total_cotangent(slopes, arriving.value)
+    return before, log_norm(arriving._replace(value=getattr(total, "cell", total.hidden)))
 
 
 def _norm_of_fields(total: Scaled) -> dict[str, Array]:

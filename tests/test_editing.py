@@ -242,7 +242,7 @@ def test_edits_are_shown_with_what_was_asked():
     }
     for words, edit in shown.items():
         assert repr(edit) == words
-    edited = lstmx.record(cell, params, xs, edit=[lstmx.ablate(), np.shape and (lambda step, values: values)])
+    edited = lstmx.record(cell, params, xs, edit=[lstmx.ablate(), lambda step, values: values])
     assert repr(edited).endswith("6 steps, float64, NumPy; ablate(); <lambda>)")
 
 

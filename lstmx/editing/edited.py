@@ -40,6 +40,11 @@ class Edited:
     edits: tuple[str, ...]
 
     @property
+    def features(self) -> Array:
+        """The inputs, under the name that they have in a history."""
+        return self.inputs
+
+    @property
     def hidden_state(self) -> Array:
         """h_t, [T, *batch, H]."""
         return self.states.hidden

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, overload
 
-from lstmx.arrays import Array, is_jax, jit, leaves, map_tree, namespace
+from lstmx.arrays import Array, is_jax, jit, map_tree, namespace
 from lstmx.cells.base import Cell
 from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import door, flag, one_of, positive
@@ -41,6 +41,7 @@ from lstmx.loops import (
     plain_outputs,
     started,
 )
+from lstmx.reuse import bury, memory_of
 
 _REBUILD_BELOW = 96  # D + H up to which a product that rebuilds pre-activations is cheaper than their storage
 _STORED_AT_MOST = 2**26  # elements of pre-activations that the derivative of `run` stores
@@ -299,17 +300,17 @@ def record(
     excerpt = _excerpt_options(cell, keep, every, fields, dtype)
     cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets, key)
     if excerpt is None:
-        memory = _memory(History, into, (cell, xs.shape, keep == "all"), (params, xs, state))
+        memory = memory_of(History, into, (cell, xs.shape, keep == "all"), (params, xs, state))
         start, (states, stored) = _record(cell, params, xs, state, memory, keep=keep)
         made = History(cell, params, start if state is None else state, xs, states, stored)
     else:
         every, fields, dtype = excerpt
-        memory = _memory(Excerpt, into, (cell, xs.shape, excerpt), (params, xs, state))
+        memory = memory_of(Excerpt, into, (cell, xs.shape, excerpt), (params, xs, state))
         start, final, stored = _record_excerpt(cell, params, xs, state, memory, *excerpt)
         start = start if state is None else state
         stored = {name: stored[name] for name in fields}  # in their order, which jit does not keep
         made = Excerpt(cell, every, xs.shape[0], str(params[0].dtype), start, final, stored)
-    _bury(into)
+    bury(into)
     return made
 
 
@@ -343,51 +344,6 @@ def _excerpt_options(
     if dtype is not None:
         one_of("dtype", dtype, STORAGE)
     return every, tuple(dict.fromkeys(fields or known)), dtype
-
-
-def _memory(kind: type, into: Any, form: tuple[Any, ...], others: Any) -> Any:
-    """The arrays of `into` that the new pass may take: None without `into`, and in NumPy.
-
-    Raises:
-        TypeError: `into` is no `kind`.
-        ValueError: `into` is of another form than the call, or shares an array with `others`.
-    """
-    if into is None:
-        return None
-    if not isinstance(into, kind):
-        raise TypeError(f"into is a {type(into).__name__}; this call makes a {kind.__name__}, and takes only such")
-    if isinstance(into, History):
-        arrays = (into.states, into.stored)
-        shape, found = into.inputs.shape, into.stored is not None
-    else:
-        arrays = into.stored
-        storage = {"float16": "float16", "uint16": "bfloat16"}.get(str(next(leaves(arrays)).dtype))
-        shape = (into.length, *next(leaves(arrays)).shape[1:-1], into.cell.input_size)
-        found = (into.every, tuple(arrays), storage)
-    theirs = (into.cell, tuple(shape), found)
-    if theirs != (form[0], tuple(form[1]), form[2]):
-        raise ValueError(
-            f"into is of {theirs}, this call of {form}: (cell, shape of xs, what is kept) should agree"
-        )
-    mine, given = list(leaves(arrays)), list(leaves(others))
-    if any(a is b for a in mine for b in given):
-        raise ValueError("into shares an array with params, xs or state, which the new pass would overwrite")
-    if {str(x.dtype) for x in leaves(into.initial)} != {str(given[0].dtype)}:
-        raise ValueError(f"into was recorded in another dtype than these parameters' {given[0].dtype}")
-    libraries = namespace(*mine), namespace(*given)
-    if libraries[0] is not libraries[1]:
-        raise ValueError("into is of the other library, NumPy or JAX, than this call")
-    if not is_jax(libraries[0]):
-        _bury(into)
-        return None
-    return arrays
-
-
-def _bury(into: Any) -> None:
-    """Take from what was overwritten the names of its arrays."""
-    for name in ("states", "stored"):
-        if into is not None and name in into.__dict__:
-            object.__delattr__(into, name)
 
 
 @jit(static=("cell", "differentiation", "chunk", "parallel"))

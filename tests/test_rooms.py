@@ -6,7 +6,19 @@ from pathlib import Path
 import lstmx
 
 ROOMS = [
-    *("arrays", "draws", "scaling", "chunks", "checks", "sharding", "cells", "schemes", "history", "excerpt"),
+    *(
+        "arrays",
+        "draws",
+        "scaling",
+        "chunks",
+        "checks",
+        "sharding",
+        "cells",
+        "schemes",
+        "history",
+        "excerpt",
+        "reuse",
+    ),
     "layers",
     *("adjoint", "loops", "linear", "editing", "unroll", "truncation", "statistics", "gradients"),
     *("dynamics", "memory", "tasks", "training", "comparison", "convert", "storage", "reading", "plot"),
@@ -60,7 +72,8 @@ def test_a_cell_imports_no_other_cell():
     parts = {part: {room(o)[1] for o in imports(tree) if room(o)[0] == "cells"} for part, tree in cell_files()}
     assert parts.pop("") <= set(parts) >= {"base", "lstm", "gru", "simple"}
     assert parts.pop("recurrence") == set()
-    assert parts.pop("base") == parts.pop("peepholes") == {"recurrence"}
+    assert parts.pop("faces") == parts.pop("peepholes") == {"recurrence"}
+    assert parts.pop("base") == {"faces", "recurrence"}
     assert parts.pop("wrapped") == {"base"}
     for part, others in parts.items():
         own = {"lstm": {"lstm_parts", "peepholes"}, "masked": {"wrapped"}, "zoneout": {"wrapped"}}.get(part, set())

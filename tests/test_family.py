@@ -231,6 +231,15 @@ def test_a_saved_cell_comes_back_with_its_options(name, tmp_path):
     assert_same(back, params)
 
 
+def test_blocks_of_a_jacobian_are_named_by_two_states():
+    cell = CELLS["FGR"]
+    params, state, xs, _ = family.draw(cell, length=3)
+    history = lstmx.record(cell, params, xs, state)
+    whole = lstmx.jacobians(history)
+    assert_same(lstmx.jacobians(history, "cell_input_gate"), whole[:, 4:8, 8:12])
+    assert_same(lstmx.jacobians(history, "output_gate_hidden"), whole[:, 16:20, :4])
+
+
 # ------------------------------------------------------------------------------------------------ closed forms
 
 

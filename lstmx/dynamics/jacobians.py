@@ -24,7 +24,7 @@ def jacobians(history: History, block: str | None = None) -> Array:
     Args:
         history: the recorded pass.
         block: None for the whole matrix; or "hidden_hidden", "hidden_cell", "cell_hidden" or "cell_cell" for one
-            block, named by the state that changes, then the state before that moves it.
+            block, named by the state that changes, then the state before that moves it; likewise with other states.
 
     Returns:
         [T, *batch, S, S] with S = 2H for an LSTM and H for a GRU or SimpleRNN; a block is [T, *batch, H, H]. Row
@@ -43,15 +43,16 @@ def jacobians(history: History, block: str | None = None) -> Array:
         ((5, 16, 16), (5, 8, 8))
     """
     recorded(history)
-    fields = history.cell.state_type._fields
+    fields = tuple(enumerate(history.cell.state_type._fields))
+    places = {f"{row}_{column}": (k, n) for k, row in fields for n, column in fields}
     if block is not None:
-        one_of("block", block, tuple(f"{row}_{column}" for row in fields for column in fields))
+        one_of("block", block, tuple(places))
     finite_history(history)
     whole = jacobians_of(history.cell, *history.data)
     if block is None:
         return whole
     h = history.cell.hidden_size
-    row, column = (fields.index(name) * h for name in block.split("_"))
+    row, column = (place * h for place in places[block])
     return whole[..., row : row + h, column : column + h]
 
 

@@ -24,7 +24,7 @@ def jacobians(history: History, block: str | None = None) -> Array:
     Args:
         history: the recorded pass.
         block: None for the whole matrix; or "hidden_hidden", "hidden_cell", "cell_hidden" or "cell_cell" for one
-            block, named by the state that changes, then the state before that moves it; likewise with other states.
+            block, named by the state that changes, then the state before that moves it; so with other states.
 
     Returns:
         [T, *batch, S, S] with S = 2H for an LSTM and H for a GRU or SimpleRNN; a block is [T, *batch, H, H]. Row

@@ -1,6 +1,7 @@
 """The family of cells, and their equations written down a second time, one step of one sequence at a time."""
 
 import numpy as np
+import pytest
 from reference import logistic
 
 import lstmx
@@ -38,6 +39,14 @@ def of_size(features, hidden):
 
 
 NAMES = tuple(of_size(1, 1))
+FORMS = ("V", "FGR", "linear, coupled", "GRU before", "JANET")
+
+
+def one_of_each_form(names):
+    """Cases of `parametrize`: a cell of each form of the recurrence, and the others where time is no matter."""
+    return [name if name in FORMS else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 NEW = tuple(name for name in NAMES if name not in ("NP", "GRU", "SimpleRNN", "ReLU"))
 
 

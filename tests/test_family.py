@@ -16,10 +16,7 @@ CELLS = family.of_size(3, 4)
 
 each = pytest.mark.parametrize("name", family.NAMES)
 each_new = pytest.mark.parametrize("name", family.NEW)
-FORMS = ("V", "FGR", "linear, coupled", "GRU before", "JANET")
-each_form = pytest.mark.parametrize(  # one of each form of the recurrence, and the others where time is no matter
-    "name", [name if name in FORMS else pytest.param(name, marks=pytest.mark.slow) for name in family.NEW]
-)
+each_form = pytest.mark.parametrize("name", family.one_of_each_form(family.NEW))
 
 
 @each

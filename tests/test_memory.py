@@ -169,6 +169,7 @@ def test_the_bias_that_is_allowed_sets_the_truncation_length():
 # ------------------------------------------------------------------------------------------------ faces and sizes
 
 
+@pytest.mark.slow
 def test_numpy_and_jax_agree(kind):
     numpy, jax = (report(kind, library) for library in ("numpy", "jax"))
     assert isinstance(jax.truncation_bias, np.ndarray)

@@ -118,6 +118,20 @@ def test_a_gradient_stays_in_log_scale_from_layer_to_layer():
     assert (flow.log_norm[0] < reach + 10).all()
 
 
+def test_a_direction_without_gradient_takes_no_scale_from_the_other():
+    pair = lstmx.Bidirectional(lstmx.SimpleRNN(2, 3))
+    params, xs, _ = drawn(pair, seed=11, batch=(), length=400)
+    forward = params.forward._replace(recurrent_kernel=0.1 * params.forward.recurrent_kernel)
+    params = params._replace(forward=forward)
+    weights = np.zeros((400, 6))
+    weights[-1, :3] = 1  # the forward direction reads the last output,
+    weights[:, 3:] = 1e30  # the other one all of its own, and loudly
+    flow = lstmx.gradient_flow(lstmx.record(pair, params, xs), weights)
+    alone = lstmx.gradient_flow(lstmx.record(pair.cell, params.forward, xs), weights[:, :3])
+    assert alone.log_norm[0] < -700
+    np.testing.assert_allclose(flow["forward"].log_norm, alone.log_norm, rtol=1e-12)
+
+
 def test_dropout_takes_a_key_and_keeps_its_mask(library):
     stack = lstmx.Stack([lstmx.GRU(3, 40), lstmx.GRU(40, 4)], dropout=0.25)
     params, xs, _ = drawn(stack, seed=6)

@@ -10,7 +10,7 @@ from lstmx.arrays import Array, map_tree, namespace, result
 from lstmx.gradients.walk import GradientFlow, flow_of, in_scale
 from lstmx.history import History
 from lstmx.layers import BidirectionalHistory, LayeredHistory, reordered
-from lstmx.scaling import Scaled, add, unscaled
+from lstmx.scaling import Scaled, add, normalised, unscaled
 
 
 @result(static=("names",))
@@ -100,7 +100,8 @@ def _through(
 ) -> tuple[list[GradientFlow], Any, Any, Scaled]:
     """Flows of the cells, bottom first; gradients of parameters and of initial states; and of the inputs."""
     if isinstance(history, History):
-        direct = direct._replace(value=history.within(direct.value))
+        # A part of a cotangent that is small, or nothing, beside the rest gets a scale of its own.
+        direct = normalised(direct._replace(value=history.within(direct.value)))
         flow, handed = flow_of(history, direct, outputs, progress, handed=True)
         return [flow], flow.parameters, flow.initial, handed  # type: ignore  # asked for
     if isinstance(history, BidirectionalHistory):

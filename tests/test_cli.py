@@ -71,6 +71,7 @@ def test_deep_dive_of_a_cell_without_gates_says_what_it_can(tmp_path, text_file)
     assert "final hidden state" in (tmp_path / "r" / "summary.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_foreign_folder_is_not_overwritten_unless_forced(tmp_path, text_file, capsys):
     folder = tmp_path / "mine"
     folder.mkdir()

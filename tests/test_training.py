@@ -152,6 +152,7 @@ def test_schemes_set_how_a_model_starts():
         MODEL.init(0, scheme="chrono")
 
 
+@pytest.mark.slow
 def test_a_stack_is_trained_like_a_cell():
     stack = lstmx.Stack([lstmx.GRU(2, 6), lstmx.Bidirectional(lstmx.LSTM(6, 4))])
     task = lstmx.adding_problem(length=8, batch=8)

@@ -10,7 +10,8 @@ from reference import assert_close, assert_same, to
 import lstmx
 
 CELLS = family.of_size(3, 4)
-each = pytest.mark.parametrize("name", ["NP", "V", "FGR", "GRU", "GRU before", "SimpleRNN"])
+NAMES = ("NP", "V", "FGR", "GRU", "GRU before", "SimpleRNN")
+each = pytest.mark.parametrize("name", family.one_of_each_form(NAMES))
 
 
 def drawn(name, seed=0, length=6):

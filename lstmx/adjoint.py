@@ -101,8 +101,7 @@ def _layered(history: Any, outputs_cotangent: Array, final_cotangent: Any) -> Gr
         inputs = forward.inputs + reordered(turned.inputs, history.order)
     else:
         made, inputs = [], outputs_cotangent
-        masks = (*reversed(history.masks or (None,) * (len(history.parts) - 1)), None)
-        for (name, part), mask in zip(reversed(history.parts.items()), masks, strict=True):
+        for name, part, mask in history.downward:
             made.insert(0, backward(part, inputs, ends[name]))
             inputs = made[0].inputs if mask is None else made[0].inputs * mask
     parameters, initial = (

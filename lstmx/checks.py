@@ -141,7 +141,11 @@ def door(cell: Any, params: Any, xs: Any, initial: Any) -> tuple[Any, Array, Any
     sequences(cell, params, xs)
     if initial is not None:
         state(cell, params, initial, tuple(xs.shape[1:-1]))
-    given = (params, xs, initial)
+    return in_one_library((params, xs, initial))
+
+
+def in_one_library(given: Any) -> Any:
+    """A tree of arrays in the library that they have in common: JAX wherever one of them is JAX."""
     xp = namespace(*leaves(given))
     return map_tree(lambda x: x if x.__array_namespace__() is xp else xp.asarray(x), given)
 

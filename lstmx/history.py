@@ -9,7 +9,7 @@ import numpy as np
 
 from lstmx.arrays import Array, is_jax, is_traced, log_sigmoid, map_tree, namespace, result, to_numpy
 from lstmx.cells.base import Cell
-from lstmx.cells.masked import HOLD, Masked
+from lstmx.cells.masked import HOLD, RESET, Masked, within
 from lstmx.checks import dead
 
 
@@ -140,12 +140,7 @@ class History:
 
     def within(self, x: Array, otherwise: float = 0.0) -> Array:
         """`x` [T, *batch, ...] at the steps of each sequence, and another number past its end."""
-        if not isinstance(self.cell, Masked):
-            return x
-        xp = namespace(x, self.inputs)
-        past = self.inputs[..., HOLD] == 1
-        past = xp.reshape(past, (*past.shape, *(1,) * (x.ndim - past.ndim)))
-        return xp.where(past, xp.full_like(x, otherwise), x)
+        return within(self.inputs, x, otherwise) if isinstance(self.cell, Masked) else x
 
     def pieces(self) -> list[History]:
         """Every sequence as a history of its own: row by row of the batch, cut at its length and its resets.
@@ -173,7 +168,7 @@ class History:
         assert isinstance(masked, Masked)
         cell = masked.cell
         zero = cell.initial_state(self.params, self.batch)
-        first = zero if bool(part.inputs[0, -1] == 1) else part.initial
+        first = zero if bool(part.inputs[0, RESET] == 1) else part.initial
         stored = None if part.stored is None else masked.split(part.stored)[0]
         return History(cell, self.params, first, masked.split(part.inputs)[0], part.states, stored)
 

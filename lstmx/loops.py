@@ -19,7 +19,7 @@ from lstmx.arrays import (
     scan,
 )
 from lstmx.cells.base import Cell
-from lstmx.cells.masked import HOLD, controlled
+from lstmx.cells.masked import controlled
 from lstmx.cells.recurrence import blocks
 from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import controls, door
@@ -51,12 +51,6 @@ def masked_door(
         return cell, params, xs, state
     masked, xs = controlled(cell, xs, *controls(xs, lengths, resets))
     return masked, params, xs, state
-
-
-def past_the_end(xs: Array, outputs: Array) -> Array:
-    """The outputs of a masked cell, 0 where the state stands still."""
-    xp = namespace(xs, outputs)
-    return xp.where(xs[..., HOLD, None] == 1, xp.zeros_like(outputs), outputs)
 
 
 def advance(

@@ -9,6 +9,7 @@ from typing import Any, overload
 
 from lstmx.arrays import Array, is_jax, jit, map_tree, namespace
 from lstmx.cells.base import Cell
+from lstmx.cells.masked import within
 from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import door, flag, one_of, positive
 from lstmx.chunks import chunk_length, scan_chunks
@@ -36,7 +37,6 @@ from lstmx.loops import (
     masked_door,
     narrow_history,
     outputs,
-    past_the_end,
     plain_history,
     plain_outputs,
     started,
@@ -125,7 +125,7 @@ def run(
     options = {"differentiation": differentiation, "chunk": chunk, "parallel": parallel}
     try:
         made, final = _run(cell, params, xs, state, **options)
-        return (made if lengths is None else past_the_end(xs, made)), final
+        return (made if lengths is None else within(xs, made)), final
     except TypeError as error:
         if "custom_vjp" not in str(error):
             raise

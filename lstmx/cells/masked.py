@@ -124,6 +124,14 @@ def controlled(cell: Cell, xs: Array, hold: Array, reset: Array) -> tuple[Masked
     return masked, masked.beside(xs, xp.broadcast_to(controls, (*xs.shape[:-1], 2)))
 
 
+def within(inputs: Array, x: Array, otherwise: float = 0.0) -> Array:
+    """`x` [T, *batch, ...] at the steps of each sequence of a masked cell's inputs, and another number past it."""
+    xp = namespace(x, inputs)
+    past = inputs[..., HOLD] == 1
+    past = xp.reshape(past, (*past.shape, *(1,) * (x.ndim - past.ndim)))
+    return xp.where(past, xp.full_like(x, otherwise), x)
+
+
 def _choose(control: Array, where_one: Any, where_zero: Any) -> Any:
     xp = namespace(control)
     return map_tree(lambda x, y: xp.where(control == 1, x, y), where_one, where_zero)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -122,13 +123,13 @@ class _Minimal(Cell):
         kernel = draws.glorot_uniform(self.input_size, self.hidden_size, self.preactivation_blocks, dtype)
         return self._parameters(kernel, draws.xp.zeros(self.preactivation_size, dtype=dtype))
 
+    @abstractmethod
     def _parameters(self, kernel: Any, bias: Any) -> Any:
         """The cell's parameters, or their shapes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _retention_logit(self, a: Array) -> Array:
         """The l, [*batch, H]."""
-        raise NotImplementedError
 
     def gate_logit(self, name: str, before: Any, a: Array) -> Array:
         del before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +24,9 @@ class Wrapped(Cell):
     cell: Cell
 
     @property
+    @abstractmethod
     def own_controls(self) -> int:
         """Columns of controls."""
-        raise NotImplementedError
 
     @property
     def controls(self) -> int:

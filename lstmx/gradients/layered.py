@@ -108,8 +108,7 @@ def _through(
         return _both_ways(history, direct, outputs, progress)
     flows: list[GradientFlow] = []
     parameters, initial = [], []
-    masks = history.masks or (None,) * (len(history.layers) - 1)
-    for layer, mask in zip(reversed(history.layers), (*reversed(masks), None), strict=True):
+    for _, layer, mask in history.downward:
         found, of_parameters, of_initial, direct = _through(layer, direct, outputs, progress)
         direct = direct if mask is None else direct._replace(value=direct.value * mask)
         flows, parameters, initial = found + flows, [of_parameters, *parameters], [of_initial, *initial]

@@ -113,10 +113,10 @@ class Passing:
         return self.one(*args)
 
 
-def pass_of(one: Any, layer: Layer, params: Any, xs: Array, state: Any, timing: Timing, masks: Any = None) -> Any:
-    """One pass of any layer."""
+def pass_of(one: Any, layer: Layer, params: Any, xs: Array, state: Any, timing: Timing) -> Any:
+    """One pass of a layer of a stack."""
     if isinstance(layer, Layers):
-        return layer.passed(one, params, xs, state, timing, masks)
+        return layer.passed(one, params, xs, state, timing, None)
     return one(layer, params, xs, state, timing)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,21 +39,21 @@ def outputs_passing(run: Callable[..., tuple[Array, Any]]) -> Passing:
     return Passing(one, stacked, joined)
 
 
-class LayeredHistory:
+class LayeredHistory(ABC):
     """What the histories of a stack and of two directions share."""
 
     cell: Any
     params: Any
 
     @property
+    @abstractmethod
     def parts(self) -> dict[str, Any]:
         """The histories inside, by the layers' names."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def outputs(self) -> Array:
         """What the top gives, [T, *batch, H]; 0 past a sequence's end."""
-        raise NotImplementedError
 
     @property
     def hidden_state(self) -> Array:
@@ -133,6 +134,12 @@ class StackHistory(LayeredHistory):
     @property
     def outputs(self) -> Array:
         return outputs_of(self.layers[-1])
+
+    @property
+    def downward(self) -> list[tuple[str, Any, Array | None]]:
+        """Name and history of each layer, top first, and the mask that its inputs came through, or None."""
+        masks = (None, *(self.masks or (None,) * (len(self.layers) - 1)))
+        return list(zip(self.cell.parts, self.layers, masks, strict=True))[::-1]
 
     __repr__ = LayeredHistory.__repr__
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lstmx.arrays import Array, leaves, map_tree, namespace
+from lstmx.arrays import Array, leaves, namespace
 from lstmx.cells.base import Cell
 from lstmx.cells.zoneout import Zoneout
-from lstmx.checks import one_of, parameters, sequences, state
+from lstmx.checks import in_one_library, one_of, parameters, sequences, state
 from lstmx.draws import draws_for
 from lstmx.layers.base import Directions, Layer, Layers, Timing, pass_of, reordered, reversal, turned_resets
 
@@ -164,10 +164,7 @@ def layered_door(layers: Layers, params: Any, xs: Array, initial: Any, key: Any)
     batch = tuple(xs.shape[1:-1])
     if initial is not None:
         layers.check("state", initial, lambda cell, value, name: state(cell, (first,), value, batch, name=name))
-    xp = namespace(*leaves((params, xs, initial)))
-    params, xs, initial = map_tree(
-        lambda x: x if x.__array_namespace__() is xp else xp.asarray(x), (params, xs, initial)
-    )
+    params, xs, initial = in_one_library((params, xs, initial))
     masks = None
     if key is not None:
         if not isinstance(layers, Stack):

@@ -14,6 +14,7 @@ from lstmx.plot import canvas, parts
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+    from matplotlib.image import AxesImage
 
 _DEEPEST = 12.0  # decades below the greatest norm that the colours of a map still tell apart
 _PER_DECADE = np.log(10)
@@ -82,20 +83,8 @@ def depth(
 
 def _rows(ax: Axes, values: np.ndarray, names: tuple[str, ...], limits: tuple[float, float]) -> None:
     """A map of values [rows, T] with named rows."""
-    size = canvas.block_size(values.shape[1])
-    image = canvas.block_means(values.T, size).T
-    right = image.shape[1] * size - 0.5
-    shown = ax.imshow(
-        image,
-        cmap=canvas.SEQUENTIAL,
-        vmin=limits[0],
-        vmax=limits[1],
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-        extent=(-0.5, right, -0.5, len(names) - 0.5),
-    )
-    canvas.index_axis(ax.xaxis, "step", values.shape[1], size, "means")
+    shown = _image(ax, values.T, limits, canvas.SEQUENTIAL)
+    canvas.index_axis(ax.xaxis, "step", values.shape[1], canvas.block_size(values.shape[1]), "means")
     ax.set_yticks(range(len(names)), names)
     ax.figure.colorbar(shown, ax=ax, label="decades", fraction=0.06, pad=0.02)
 
@@ -143,8 +132,8 @@ def variants(
         if gate is None:
             column[0].text(0.5, 0.5, "no such gate", ha="center", va="center", transform=column[0].transAxes)
         else:
-            _image(column[0], getattr(one, gate), (0.0, 1.0))
-        _image(column[1], states[name], (-most, most))
+            _image(column[0], getattr(one, gate), (0.0, 1.0), canvas.SEQUENTIAL)
+        _image(column[1], states[name], (-most, most), canvas.DIVERGING)
         canvas.title(column[0], name)
         if flows is not None:
             index = canvas.sequence_index(sequence, tuple(flows[name].log_norm.shape[1:]), "flow")
@@ -180,13 +169,13 @@ def _checked(histories: Mapping, flows: Mapping | None, sequence: int | tuple[in
     return {name: one.sequence(*picked[name]).to_numpy() for name, one in histories.items()}
 
 
-def _image(ax: Axes, values: np.ndarray, limits: tuple[float, float]) -> None:
-    """Values [T, H] as an image, step to the right and unit upwards."""
+def _image(ax: Axes, values: np.ndarray, limits: tuple[float, float], colours: str) -> AxesImage:
+    """Values [T, n] as an image, step to the right and column upwards."""
     size = canvas.block_size(len(values))
     image = canvas.block_means(values, size).T
-    ax.imshow(
+    return ax.imshow(
         image,
-        cmap=canvas.DIVERGING if limits[0] < 0 else canvas.SEQUENTIAL,
+        cmap=colours,
         vmin=limits[0],
         vmax=limits[1],
         origin="lower",

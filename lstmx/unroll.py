@@ -7,15 +7,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, overload
 
-from lstmx.arrays import Array, is_jax, jit, map_tree, namespace
+from lstmx.arrays import Array, is_jax, jit, namespace
 from lstmx.cells.base import Cell
 from lstmx.cells.masked import within
 from lstmx.cells.zoneout import Zoneout
-from lstmx.checks import door, flag, one_of, positive
+from lstmx.checks import flag, one_of, positive
 from lstmx.chunks import chunk_length, scan_chunks
-from lstmx.editing.binding import bind
 from lstmx.editing.edited import Edited
-from lstmx.editing.edits import described, library, listed
+from lstmx.editing.passing import edited_pass
 from lstmx.excerpt import STORAGE, Excerpt, fields_of, select
 from lstmx.history import History
 from lstmx.layers import (
@@ -33,7 +32,6 @@ from lstmx.linear import parallel_forward, parallel_outputs
 from lstmx.loops import (
     NARROW,
     advance,
-    edited_history,
     masked_door,
     narrow_history,
     outputs,
@@ -288,7 +286,7 @@ def record(
             raise ValueError(
                 "edit takes one cell over whole sequences: no layers, Zoneout, lengths, resets or key"
             )
-        return _edited(cell, params, xs, state, edit)
+        return edited_pass(cell, params, xs, state, edit)
     if isinstance(cell, Layers):
         if into is not None or every != 1 or fields is not None or dtype is not None:
             raise ValueError(
@@ -312,18 +310,6 @@ def record(
         made = Excerpt(cell, every, xs.shape[0], str(params[0].dtype), start, final, stored)
     bury(into)
     return made
-
-
-def _edited(cell: Cell, params: Any, xs: Array, state: Any, edit: Any) -> Edited:
-    edits = listed(edit)
-    params, xs, state = door(cell, params, xs, state)
-    xp = library(xs, edits)
-    params, xs, state = map_tree(xp.asarray, (params, xs, state))
-    shape = (*xs.shape[:-1], cell.hidden_size)
-    bound = tuple(bind(one, cell, xp, shape, xs.dtype) for one in edits)
-    start, made = _record_edited(cell, params, xs, state, bound)
-    words = tuple(described(one) for one in edits)
-    return Edited(cell, params, start if state is None else state, xs, *made, words)
 
 
 def _excerpt_options(
@@ -365,13 +351,6 @@ def _record(cell: Cell, params: Any, xs: Array, state: Any, memory: Any, keep: s
     if keep == "all" and is_jax(namespace(xs)) and narrow:
         return state, narrow_history(cell, params, xs, state, memory)
     return state, plain_history(cell, params, xs, state, keep)
-
-
-@jit(static=("cell",))
-def _record_edited(cell: Cell, params: Any, xs: Array, state: Any, edits: tuple[Any, ...]) -> tuple[Any, Any]:
-    """The initial state, and what the edited pass leaves."""
-    state = started(cell, params, xs, state)
-    return state, edited_history(cell, params, xs, state, edits)
 
 
 @jit(static=("cell", "every", "fields", "dtype"), donate=("memory",))

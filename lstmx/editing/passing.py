@@ -1,0 +1,33 @@
+"""`record(..., edit=)`: a pass of a cell with edits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lstmx.arrays import Array, jit, map_tree
+from lstmx.cells.base import Cell
+from lstmx.checks import door
+from lstmx.editing.binding import bind
+from lstmx.editing.edited import Edited
+from lstmx.editing.edits import described, library, listed
+from lstmx.loops import edited_history, started
+
+
+def edited_pass(cell: Cell, params: Any, xs: Array, state: Any, edit: Any) -> Edited:
+    """What `record` returns for an edit; its arguments are those of `record`."""
+    edits = listed(edit)
+    params, xs, state = door(cell, params, xs, state)
+    xp = library(xs, edits)
+    params, xs, state = map_tree(xp.asarray, (params, xs, state))
+    shape = (*xs.shape[:-1], cell.hidden_size)
+    bound = tuple(bind(one, cell, xp, shape, xs.dtype) for one in edits)
+    start, made = _record_edited(cell, params, xs, state, bound)
+    words = tuple(described(one) for one in edits)
+    return Edited(cell, params, start if state is None else state, xs, *made, words)
+
+
+@jit(static=("cell",))
+def _record_edited(cell: Cell, params: Any, xs: Array, state: Any, edits: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The initial state, and what the edited pass leaves."""
+    state = started(cell, params, xs, state)
+    return state, edited_history(cell, params, xs, state, edits)

@@ -7,8 +7,20 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from lstmx.arrays import Array, devices, jax, jit, leaves, map_tree, namespace, ready, require, result, scan
-from lstmx.cells.recurrence import blocks
+from lstmx.arrays import (
+    Array,
+    columns,
+    devices,
+    jax,
+    jit,
+    leaves,
+    map_tree,
+    namespace,
+    ready,
+    require,
+    result,
+    scan,
+)
 from lstmx.checks import recorded, shaped, state
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import History
@@ -70,7 +82,7 @@ def backward(history: Any, outputs_cotangent: Array, final_cotangent: Any = None
         return _layered(history, outputs_cotangent, final_cotangent)
     recorded(history)
     cell = history.cell
-    shape = (len(history), *history.batch, cell.hidden_size)
+    shape = (len(history), *history.batch, cell.output_size)
     shaped("outputs_cotangent", outputs_cotangent, shape, history.inputs.dtype, "[T, *batch, hidden_size]")
     if final_cotangent is None:
         final_cotangent = cell.initial_state(history.params, history.batch)
@@ -210,15 +222,15 @@ def walk_back(
         The cotangent of the state before the first step, packed; and those that arrive at the state after
         each step, the step's own `direct` included.
     """
-    kind, h = cell.state_type, cell.hidden_size
+    kind, sizes = cell.state_type, cell.field_sizes
 
     def step(packed: Array, x: Any) -> tuple[Array, Array]:
         slopes, direct = x
-        arriving = _inject(normalised(unpack(packed, kind, h)), direct)
+        arriving = _inject(normalised(unpack(packed, kind, sizes)), direct)
         return pack(hand_back(slopes, arriving)), pack(arriving)
 
     before, arriving = scan(step, packed, (slopes, direct), reverse=True)
-    return before, unpack(arriving, kind, h)
+    return before, unpack(arriving, kind, sizes)
 
 
 def _inject(cotangent: Scaled, direct: Scaled | None) -> Scaled:
@@ -315,16 +327,16 @@ def pull_chunk(
 def _pull_chunk(transposed: Any, carry: tuple[Any, Any], part: History, direct: Array) -> tuple[Any, Array]:
     cotangent, parameters = carry
     cell, slopes = part.cell, part.slopes
-    xp = namespace(*part.params, direct)
+    xp, sizes = namespace(*part.params, direct), cell.field_sizes
 
     def step(packed: Array, x: Any) -> tuple[Array, Array]:
         slopes, direct = x
-        hidden, *rest = blocks(packed, cell.hidden_size)
+        hidden, *rest = columns(packed, sizes)
         cotangent, d_a = cell.pull(transposed, slopes, cell.state_type(hidden + direct, *rest))
         return xp.concat(cotangent, axis=-1), d_a
 
     packed, d_a = scan(step, xp.concat(cotangent, axis=-1), (slopes, direct), reverse=True)
     here = _gradient_of_parts(part, slopes, d_a, len(parameters[0]))
     parameters = map_tree(lambda x, y: x + y, parameters, here)
-    cotangent = cell.state_type(*blocks(packed, cell.hidden_size))
+    cotangent = cell.state_type(*columns(packed, sizes))
     return (cotangent, parameters), cell.input_cotangent(part.params, d_a)

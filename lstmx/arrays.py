@@ -359,6 +359,15 @@ def log(x: Array) -> Array:
         return namespace(x).log(x)
 
 
+def columns(packed: Array, sizes: tuple[int, ...]) -> list[Array]:
+    """The arrays [..., size] of these sizes that a packed last axis holds one after another."""
+    found, at = [], 0
+    for size in sizes:
+        found.append(packed[..., at : at + size])
+        at += size
+    return found
+
+
 def solve(matrix: Array, right: Array) -> Array:
     """The solutions [*n, N] of linear systems [*n, N, N]; infinite or NaN where a matrix is singular."""
     xp = namespace(matrix, right)

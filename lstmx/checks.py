@@ -126,8 +126,9 @@ def state(cell: Any, params: Any, value: Any, batch: tuple[int, ...], name: str 
             f"{name} is a {type(value).__name__}; {cell} expects {cell.state_type.__name__}, "
             "as made by cell.initial_state(params, batch)"
         )
-    for field, part in zip(value._fields, value, strict=True):
-        shaped(f"{name}.{field}", part, (*batch, cell.hidden_size), params[0].dtype, "[*batch, hidden_size]")
+    for field, size, part in zip(value._fields, cell.field_sizes, value, strict=True):
+        form = "[*batch, hidden_size]" if size == cell.hidden_size else "[*batch, projection]"
+        shaped(f"{name}.{field}", part, (*batch, size), params[0].dtype, form)
 
 
 def door(cell: Any, params: Any, xs: Any, initial: Any) -> tuple[Any, Array, Any]:

@@ -72,9 +72,13 @@ class Draws:
         limit = (6 / (rows + columns)) ** 0.5
         return self.uniform((rows, blocks * columns), dtype, -limit, limit)
 
-    def orthogonal(self, size: int, blocks: int, dtype: Any) -> Array:
-        """[size, blocks·size] of independent Haar-distributed orthogonal blocks."""
-        return self.xp.concat([self._orthonormal(size, size, dtype) for _ in range(blocks)], axis=-1)
+    def orthogonal(self, size: int, blocks: int, dtype: Any, rows: int | None = None) -> Array:
+        """[size, blocks·size] of independent Haar-distributed orthogonal blocks; or of `rows` orthonormal rows."""
+        if rows is None or rows == size:
+            drawn = [self._orthonormal(size, size, dtype) for _ in range(blocks)]
+        else:
+            drawn = [self.orthogonal_rows(rows, size, dtype) for _ in range(blocks)]
+        return self.xp.concat(drawn, axis=-1)
 
     def orthogonal_rows(self, rows: int, columns: int, dtype: Any) -> Array:
         """[rows, columns] with orthonormal rows, for at most as many rows as columns."""

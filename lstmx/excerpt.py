@@ -76,6 +76,12 @@ def fields_of(cell: Cell) -> tuple[str, ...]:
     return (*(f"{name}_state" for name in cell.state_type._fields), *cell.gate_type._fields)
 
 
+def size_of(cell: Cell, name: str) -> int:
+    """Columns of one of `fields_of`."""
+    states = dict(zip(cell.state_type._fields, cell.field_sizes, strict=True))
+    return states[name.removesuffix("_state")] if name.endswith("_state") else cell.hidden_size
+
+
 def select(
     cell: Cell, fields: tuple[str, ...], dtype: str | None, before: Any, after: Any, a: Array
 ) -> dict[str, Array]:

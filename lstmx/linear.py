@@ -55,7 +55,7 @@ def _backward(cell: Cell, history: History, cotangents: Any) -> tuple[Any, Array
     total = cell.state_type(xp.flip(associative_scan(combine, turned)[1], axis=0))
     d_a = cell.preactivation_cotangent(None, slopes, total)
     gradient = cell.parameter_cotangent(slopes, before, history.inputs, history.states, d_a)
-    initial = map_tree(lambda x: x[0], cell.straight(slopes, total))
+    initial = map_tree(lambda x: x[0], cell.straight(None, slopes, total))
     return gradient, cell.input_cotangent(history.params, d_a), initial
 
 

@@ -12,6 +12,7 @@ from lstmx.adjoint import backward, no_gradient, pull_chunk, whole_gradient
 from lstmx.arrays import (
     Array,
     by_platform,
+    columns,
     custom_gradient,
     derivative_of,
     leaves,
@@ -105,7 +106,7 @@ def _outputs_forward(cell: Cell, steps: int | None, params: Any, xs: Array, stat
         final, outputs = advance(cell, params, state, xs, lambda before, after, a: after.hidden)
         return final, outputs, state
 
-    outputs = namespace(xs).zeros((*xs.shape[:-1], cell.hidden_size), dtype=xs.dtype)
+    outputs = namespace(xs).zeros((*xs.shape[:-1], cell.output_size), dtype=xs.dtype)
     final, outputs, initials = scan_chunks(chunk, state, xs, steps, into=outputs)
     return (outputs, final), (params, xs, outputs, initials)
 
@@ -199,22 +200,22 @@ def edited_history(cell: Cell, params: Any, xs: Array, state: Any, edits: tuple[
 
 def _packed(cell: Cell, params: Any, xs: Array, state: Any, memory: Any) -> tuple[Any, Array]:
     """State fields in one array in the loop, unpacked chunk by chunk and written into `memory`, or new arrays."""
-    kind, h, xp = cell.state_type, cell.hidden_size, namespace(xs)
+    kind, sizes, xp = cell.state_type, cell.field_sizes, namespace(xs)
     lead = xs.shape[:-1]
     if memory is None:
-        fields = kind(*(xp.zeros((*lead, h), dtype=xs.dtype) for _ in kind._fields))
-        memory = fields, xp.zeros((*lead, cell.preactivation_size), dtype=xs.dtype)
+        states = kind(*(xp.zeros((*lead, size), dtype=xs.dtype) for size in sizes))
+        memory = states, xp.zeros((*lead, cell.preactivation_size), dtype=xs.dtype)
     preactivations = cell.joined(params)
 
     def step(packed: Array, x: Array) -> tuple[Array, tuple[Array, Array]]:
-        before = kind(*blocks(packed, h))
+        before = kind(*columns(packed, sizes))
         a = preactivations(before, x)
         packed = xp.concat(cell.update(before, a), axis=-1)
         return packed, (packed, a)
 
     def chunk(packed: Array, xs: Array, own: None) -> tuple[Array, Any, None]:
         packed, (states, a) = scan(step, packed, xs)
-        return packed, (kind(*blocks(states, h)), a), None
+        return packed, (kind(*columns(states, sizes)), a), None
 
     size = chunk_length(xs.shape[0], sum(x[0].size for x in leaves(memory)), most=128)
     return scan_chunks(chunk, xp.concat(state, axis=-1), xs, size, into=memory)[1]

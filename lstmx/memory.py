@@ -179,7 +179,7 @@ def memory_report(
     lags = min(int(lags), len(history))
     spectrum = lyapunov_spectrum(history, 1, progress=progress)
     tail = history[len(history) - lags :]
-    exact = history.cell.hidden_size <= _PROBES
+    exact = history.cell.output_size <= _PROBES
     reach = influence(tail, len(tail) - 1, probes=None if exact else _PROBES)
     truncation = _truncation_bias(tail, direct, flow.parameters)
     capacity = _linear_capacity(history, lags)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, leaves, map_tree, namespace
+from lstmx.arrays import Array, columns, is_jax, leaves, map_tree, namespace
 
 NOTHING = -(2**30)
 """The exponent of an exact zero: below every other."""
@@ -53,7 +53,10 @@ def exponent_of(xp: ModuleType, magnitude: Array) -> Array:
 
 def magnitude(xp: ModuleType, value: Any) -> Array:
     """Greatest absolute value over the last axis and all arrays of a tree, [*lead]."""
-    return xp.max(functools.reduce(xp.maximum, map(xp.abs, leaves(value))), axis=-1)
+    sizes = [xp.abs(x) for x in leaves(value)]
+    if len({x.shape[-1] for x in sizes}) > 1:
+        return functools.reduce(xp.maximum, (xp.max(x, axis=-1) for x in sizes))
+    return xp.max(functools.reduce(xp.maximum, sizes), axis=-1)
 
 
 def times_power(xp: ModuleType, value: Any, exponent: Array) -> Any:
@@ -119,11 +122,10 @@ def pack(number: Scaled) -> Array:
     return xp.concat([*leaves(number.value), bits], axis=-1)
 
 
-def unpack(packed: Array, kind: type, size: int) -> Scaled:
-    """What `pack` packed: a tuple `kind` of arrays [*lead, size], and the exponent."""
+def unpack(packed: Array, kind: type, sizes: tuple[int, ...]) -> Scaled:
+    """What `pack` packed: a tuple `kind` of arrays [*lead, size] of these sizes, and the exponent."""
     bits = packed[..., -1:].view(_layout(packed.dtype)[0])[..., 0]
-    parts = (packed[..., k : k + size] for k in range(0, packed.shape[-1] - 1, size))
-    return Scaled(kind(*parts), bits.astype(np.int32))
+    return Scaled(kind(*columns(packed, sizes)), bits.astype(np.int32))
 
 
 def log_norm(number: Scaled) -> Array:

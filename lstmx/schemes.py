@@ -118,7 +118,8 @@ def identity(gain: float = 1.0) -> Scheme:
         The scheme.
 
     Raises:
-        ValueError: gain is not finite; when applied, the cell has no recurrent weights.
+        ValueError: gain is not finite; when applied, the cell has no recurrent weights, or a
+            projection.
 
     References:
         Le, Jaitly & Hinton, "A simple way to initialize recurrent networks of rectified linear units", arXiv
@@ -128,6 +129,8 @@ def identity(gain: float = 1.0) -> Scheme:
 
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
         kernel, xp = _recurrent(cell, params, "identity"), draws.xp
+        if len(kernel) != cell.hidden_size:
+            raise ValueError(f"identity makes square blocks; the recurrent kernel of {cell} is {kernel.shape}")
         unit = gain * xp.eye(cell.hidden_size, dtype=kernel.dtype)
         return params._replace(recurrent_kernel=xp.concat([unit] * (kernel.shape[1] // len(unit)), axis=-1))
 
@@ -157,7 +160,8 @@ def orthogonal(gain: float = 1.0) -> Scheme:
 
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
         kernel = _recurrent(cell, params, "orthogonal")
-        drawn = draws.orthogonal(cell.hidden_size, kernel.shape[1] // cell.hidden_size, kernel.dtype)
+        size = cell.hidden_size
+        drawn = draws.orthogonal(size, kernel.shape[1] // size, kernel.dtype, rows=len(kernel))
         return params._replace(recurrent_kernel=gain * drawn)
 
     return scheme
@@ -218,6 +222,8 @@ def _pytorch(cell: Any, params: Any, draws: Draws) -> Any:
     )
     if "candidate_bias" in params._fields:
         drawn = drawn._replace(candidate_bias=uniform((cell.hidden_size,)))
+    if getattr(params, "projection", None) is not None:
+        drawn = drawn._replace(projection=uniform(params.projection.shape))
     return drawn
 
 
@@ -237,7 +243,7 @@ def _flax(cell: Any, params: Any, draws: Draws) -> Any:
 
 
 def _haiku(cell: Any, params: Any, draws: Draws) -> Any:
-    d, h = cell.input_size, cell.hidden_size
+    d, h = cell.input_size, cell.output_size
     if "forget_gate" in cell.gate_blocks:  # one Linear layer reads [x, h]
         scales = [1 / math.sqrt(d + h)] * 2
     elif cell.gate_blocks:

@@ -64,7 +64,7 @@ def load_parameters(path: str | Path) -> tuple[Cell, Any]:
     if any(kernel.ndim != 2 for kernel in kernels):
         raise ValueError(f"{path}: kernels have {[k.ndim for k in kernels]} axes; expected 2")
     sizes: dict[str, int] = {}
-    if len(kernels) == 2:
+    if description is None and len(kernels) == 2:
         sizes = {"input_size": len(kernels[0]), "hidden_size": len(kernels[1])}
     cell: Any = _CELLS[name](**{"input_size": 1, "hidden_size": 1, **options, **sizes})
     shapes = cell.parameter_shapes()

@@ -69,7 +69,7 @@ class Model:
         """
         draws = Draws(key)
         dtype = float_dtype(draws.xp, dtype)
-        kernel = draws.glorot_uniform(self.cell.hidden_size, self.output_size, 1, dtype)
+        kernel = draws.glorot_uniform(self.cell.output_size, self.output_size, 1, dtype)
         bias = draws.xp.zeros(self.output_size, dtype=dtype)
         return ModelParams(self.cell.fresh(draws, dtype, scheme), ReadoutParams(kernel, bias))
 
@@ -80,7 +80,7 @@ class Model:
 
     def count(self) -> int:
         """Number of parameters."""
-        return (self.cell.hidden_size + 1) * self.output_size + self.cell.parameter_count
+        return (self.cell.output_size + 1) * self.output_size + self.cell.parameter_count
 
     def operations(self) -> int:
         """Floating-point operations of one step of one sequence, readout included: two for each multiply-add.
@@ -89,7 +89,7 @@ class Model:
         transcendental function counts as none.
         """
         require("jax", "counting operations")
-        return (2 * self.cell.hidden_size + 1) * self.output_size + _operations(self.cell)
+        return (2 * self.cell.output_size + 1) * self.output_size + _operations(self.cell)
 
 
 def _operations(cell: Any) -> int:
@@ -102,7 +102,7 @@ def _operations(cell: Any) -> int:
 
     shapes = cell.parameter_shapes()
     params = type(shapes)(*map(array, shapes))
-    state = cell.state_type(*(array((cell.hidden_size,)) for _ in cell.state_type._fields))
+    state = cell.state_type(*(array((size,)) for size in cell.field_sizes))
     counted = jax.jit(cell.step).lower(params, state, array((cell.input_size,))).cost_analysis()
     return round(counted["flops"])
 
@@ -240,7 +240,7 @@ def _check_params(model: Model, params: Any) -> None:
     if not isinstance(params, ModelParams):
         raise TypeError(f"params is a {type(params).__name__}; expected ModelParams, as from model.init(0)")
     parameters(model.cell, params.cell)
-    shape = (model.cell.hidden_size, model.output_size)
+    shape = (model.cell.output_size, model.output_size)
     array("params.readout.kernel", params.readout.kernel)
     if tuple(params.readout.kernel.shape) != shape:
         raise ValueError(

@@ -22,6 +22,20 @@ def of_size(features, hidden):
         candidate_activation="identity",
         output_activation="identity",
     )
+    made["projection"] = lstmx.LSTM(features, hidden, projection=max(1, hidden - 1))
+    made["projection, peepholes"] = lstmx.LSTM(features, hidden, projection=max(1, hidden - 1), peepholes=True)
+    made["projection, FGR"] = lstmx.LSTM(
+        features, hidden, projection=hidden, peepholes=True, full_gate_recurrence=True
+    )
+    made["layer norm"] = lstmx.LSTM(features, hidden, layer_norm=True)
+    made["layer norm, projection"] = lstmx.LSTM(
+        features,
+        hidden,
+        layer_norm=True,
+        projection=max(1, hidden - 1),
+        coupled=True,
+        output_activation="identity",
+    )
     made["GRU"] = lstmx.GRU(features, hidden)
     made["GRU before"] = lstmx.GRU(features, hidden, reset="before")
     made["MGU"] = lstmx.MGU(features, hidden)
@@ -39,7 +53,7 @@ def of_size(features, hidden):
 
 
 NAMES = tuple(of_size(1, 1))
-FORMS = ("V", "FGR", "linear, coupled", "GRU before", "JANET")
+FORMS = ("V", "FGR", "linear, coupled", "layer norm, projection", "GRU before", "JANET")
 
 
 def one_of_each_form(names):
@@ -57,7 +71,7 @@ def draw(cell, batch=(), dtype="float64", seed=0, length=None):
     params = type(shapes)(
         *(None if shape is None else draws.normal(0, 0.7, shape).astype(dtype) for shape in shapes)
     )
-    fields = (draws.normal(size=(*batch, cell.hidden_size)).astype(dtype) for _ in cell.state_type._fields)
+    fields = (draws.normal(size=(*batch, size)).astype(dtype) for size in cell.field_sizes)
     state = cell.state_type(*fields)
     if "normaliser" in state._fields:  # a sum of positive numbers
         state = state._replace(normaliser=0.5 + np.abs(state.normaliser))
@@ -92,10 +106,22 @@ def _affine(cell, params, h, x, names):
     return {name: x @ W[:, at] + h @ U[:, at] + b[at] for name, at in columns.items()}
 
 
+def _normal(z):
+    return (z - z.mean()) / np.sqrt(z.var() + 1e-5)
+
+
+def _normalised_affine(cell, params, h, x, names):
+    """LN(X W) ∘ gain + LN(h U) ∘ gain + b of each named block of columns."""
+    whole = _normal(x @ params.input_kernel) * params.input_gain
+    whole = whole + _normal(h @ params.recurrent_kernel) * params.recurrent_gain + params.bias
+    return dict(zip(names, np.split(whole, len(names)), strict=True))
+
+
 def _lstm(cell, params, state, x, change):
     H, h, c = cell.hidden_size, state.hidden, state.cell
     there = {"i": cell.input_gate, "f": cell.forget_gate and not cell.coupled, "g": True, "o": cell.output_gate}
-    a = _affine(cell, params, h, x, [name for name in "ifgo" if there[name]])
+    names = [name for name in "ifgo" if there[name]]
+    a = (_normalised_affine if cell.layer_norm else _affine)(cell, params, h, x, names)
     gates = [name for name in "ifo" if there[name]]
     p = dict.fromkeys("ifo", np.zeros(H))
     if cell.peepholes:
@@ -111,7 +137,9 @@ def _lstm(cell, params, state, x, change):
     g = change("candidate", np.tanh(a["g"]) if cell.candidate_activation == "tanh" else a["g"])
     c = change("cell_state", f * c + i * g)
     o = change("output_gate", logistic(a["o"] + p["o"] * c) if there["o"] else np.ones(H))
-    h = change("hidden_state", o * (np.tanh(c) if cell.output_activation == "tanh" else c))
+    seen = _normal(c) * params.cell_gain + params.cell_shift if cell.layer_norm else c
+    h = o * (np.tanh(seen) if cell.output_activation == "tanh" else seen)
+    h = change("hidden_state", h @ params.projection if cell.projection else h)
     found = {"input_gate": i, "forget_gate": f, "candidate": g, "output_gate": o}
     if cell.full_gate_recurrence:
         kept = {"input_gate_state": i, "forget_gate_state": f, "output_gate_state": o}

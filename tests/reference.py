@@ -49,8 +49,7 @@ def draw_params(cell, draws, dtype="float64", scale=0.7):
 
 def draw_state(cell, draws, batch=(), dtype="float64"):
     """A normal state in NumPy."""
-    fields = cell.state_type._fields
-    return cell.state_type(*(draws.normal(size=(*batch, cell.hidden_size)).astype(dtype) for _ in fields))
+    return cell.state_type(*(draws.normal(size=(*batch, size)).astype(dtype) for size in cell.field_sizes))
 
 
 def draw_pass(kind, length=7, batch=(), features=3, hidden=4, dtype="float64", seed=0):

@@ -252,7 +252,7 @@ def test_pull_is_the_straight_way_and_the_way_through_the_preactivations(kind):
     pulled, a_cotangent = cell.pull(cell.transposed(params), slopes, cotangent)
     again = cell.preactivation_cotangent(cell.transposed(params), slopes, cotangent)
     np.testing.assert_array_equal(again, a_cotangent)
-    straight = cell.straight(slopes, cotangent)
+    straight = cell.straight(cell.transposed(params), slopes, cotangent)
     ways = cell.ways(cell.transposed(params), slopes, a_cotangent)
     through = sum(way.hidden for way in ways.values())
     assert_close(pulled, straight._replace(hidden=straight.hidden + through), 1e-15)
@@ -264,7 +264,7 @@ def test_pull_is_the_straight_way_and_the_way_through_the_preactivations(kind):
 def test_the_total_cotangent_counts_the_readout_of_the_cell_state():
     cell, params, before, _, a, after, draws = draw_step(lstmx.LSTM, 7)
     cotangent = draw_state(cell, draws)
-    total = cell.total_cotangent(cell.linearise(params, before, a, after), cotangent)
+    total = cell.total_cotangent(cell.transposed(params), cell.linearise(params, before, a, after), cotangent)
     through = cotangent.hidden * cell.gates(a).output_gate * (1 - np.tanh(after.cell) ** 2)
     np.testing.assert_array_equal(total.hidden, cotangent.hidden)
     np.testing.assert_allclose(total.cell, cotangent.cell + through, atol=1e-15)
@@ -274,7 +274,10 @@ def test_the_total_cotangent_counts_the_readout_of_the_cell_state():
 def test_the_total_cotangent_of_one_field_is_itself(kind):
     cell, params, before, _, a, after, draws = draw_step(kind, 7)
     cotangent = draw_state(cell, draws)
-    assert_same(cell.total_cotangent(cell.linearise(params, before, a, after), cotangent), cotangent)
+    assert_same(
+        cell.total_cotangent(cell.transposed(params), cell.linearise(params, before, a, after), cotangent),
+        cotangent,
+    )
 
 
 @each_cell
@@ -306,8 +309,8 @@ def test_faces_need_nothing_beyond_the_array_standard(kind):
         pushed = cell.pushforward(params, before, a, after, v, u_x)
         return (
             (after, a, cell.gates(a), slopes, pulled, a_cotangent, pushed),
-            cell.total_cotangent(slopes, v),
-            cell.straight(slopes, v),
+            cell.total_cotangent(cell.transposed(params), slopes, v),
+            cell.straight(cell.transposed(params), slopes, v),
             cell.preactivation_cotangent(cell.transposed(params), slopes, v),
             cell.parameter_cotangent(slopes, before, x, after, a_cotangent),
             cell.input_cotangent(params, a_cotangent),

@@ -1,13 +1,11 @@
 """Every cell and option: equations, derivatives and analyses, against what shares no code with them."""
 
-import dataclasses
-
 import family
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import assert_close, assert_same, inner, to
+from reference import assert_close, assert_same, draw_state, inner, to
 
 import lstmx
 from lstmx.storage import load_parameters, save_parameters
@@ -36,7 +34,7 @@ def test_one_step_back_and_forward_is_the_one_of_autodiff(name):
     cell = CELLS[name]
     params, before, x, draws = family.draw(cell, (2,))
     after, a = cell.step(params, before, x)
-    v = cell.state_type(*(draws.normal(size=(2, 4)) for _ in before))
+    v = draw_state(cell, draws, (2,))
     u = draws.normal(size=x.shape)
 
     def step(*args):
@@ -62,12 +60,12 @@ def test_the_ways_back_and_the_straight_way_make_up_the_pull(name):
     params, before, x, draws = family.draw(cell, (3,), seed=1)
     after, a = cell.step(params, before, x)
     slopes, transposed = cell.linearise(params, before, a, after), cell.transposed(params)
-    v = cell.state_type(*(draws.normal(size=(3, 4)) for _ in before))
+    v = draw_state(cell, draws, (3,))
     pulled, d_a = cell.pull(transposed, slopes, v)
     assert_same(cell.preactivation_cotangent(transposed, slopes, v), d_a)
     ways = cell.ways(transposed, slopes, d_a)
     assert list(ways) == list(cell.way_names)
-    parts = [*ways.values(), cell.straight(slopes, v)]
+    parts = [*ways.values(), cell.straight(transposed, slopes, v)]
     assert_close(jax.tree.map(lambda *terms: sum(terms), *parts), pulled, 1e-14)
 
 
@@ -77,7 +75,7 @@ def test_jacobians_determinants_and_newton_steps_agree_with_each_other(name):
     params, before, x, draws = family.draw(cell, (2,), seed=2)
     after, a = cell.step(params, before, x)
     slopes = cell.linearise(params, before, a, after)
-    v = cell.state_type(*(draws.normal(size=(2, 4)) for _ in before))
+    v = draw_state(cell, draws, (2,))
     whole, of_input = cell.jacobian(params, slopes), cell.input_jacobian(params, slopes)
     u = draws.normal(size=x.shape)
     pushed = np.concatenate(cell.pushforward(params, before, a, after, v, u), axis=-1)
@@ -99,7 +97,7 @@ def _times(matrices, vectors):
 def test_gradients_of_a_run_are_those_of_autodiff_in_both_libraries(name):
     cell = CELLS[name]
     params, state, xs, draws = family.draw(cell, (2,), length=5, seed=3)
-    weights = draws.normal(size=(5, 2, 4))
+    weights = draws.normal(size=(5, 2, cell.output_size))
     given = to("jax", (params, xs, state))
 
     def gradient(**options):
@@ -121,7 +119,7 @@ def test_gradients_of_a_run_are_those_of_autodiff_in_both_libraries(name):
 def test_an_analysis_in_numpy_is_the_one_in_jax(name):
     cell = CELLS[name]
     params, state, xs, draws = family.draw(cell, (2,), length=6, seed=4)
-    loss = draws.normal(size=(6, 2, 4))
+    loss = draws.normal(size=(6, 2, cell.output_size))
     both = [lstmx.record(cell, *to(library, (params, xs, state))) for library in ("numpy", "jax")]
     assert_close(both[1].data, both[0].data, 1e-13)
     flows = [
@@ -140,7 +138,7 @@ def test_an_analysis_in_numpy_is_the_one_in_jax(name):
 def test_profile_and_alignment_are_those_of_each_step_s_own_gradient(name):
     cell = CELLS[name]
     params, state, xs, draws = family.draw(cell, length=5, seed=5)
-    loss = draws.normal(size=(5, 4))
+    loss = draws.normal(size=(5, cell.output_size))
     history = lstmx.record(cell, params, xs, state)
     flow = lstmx.gradient_flow(history, loss)
     kernel = "recurrent_kernel" if "recurrent_kernel" in params._fields else "input_kernel"
@@ -208,7 +206,7 @@ def test_vmap_over_sequences_is_the_batched_call(name):
 
 @each
 def test_one_unit_and_one_step_in_float32(name):
-    cell = dataclasses.replace(CELLS[name], input_size=1, hidden_size=1)
+    cell = family.of_size(1, 1)[name]
     params = cell.init(np.random.default_rng(0))
     history = lstmx.record(cell, params, np.ones((1, 1), "float32"))
     assert history.hidden_state.shape == (1, 1)

@@ -53,13 +53,13 @@ def test_a_sum_of_directions_is_the_sum_of_what_a_concatenation_holds(library):
     np.testing.assert_allclose(
         lstmx.run(summing, *to(library, (params, xs, state)))[0], both[..., :3] + both[..., 3:], atol=1e-14
     )
-    assert (PAIR.hidden_size, summing.hidden_size) == (6, 3)
+    assert (PAIR.output_size, summing.output_size) == (6, 3)
 
 
 @pytest.mark.parametrize("layers", [STACK, PAIR, lstmx.Bidirectional(lstmx.LSTM(3, 2), merge="sum")], ids=repr)
 def test_gradients_through_layers_are_those_of_autodiff(layers):
     params, xs, state = drawn(layers, seed=1)
-    weights = np.random.default_rng(2).normal(size=(6, 2, layers.hidden_size))
+    weights = np.random.default_rng(2).normal(size=(6, 2, layers.output_size))
     given = to("jax", (params, xs, state))
 
     def loss(params, xs, state):

@@ -1,5 +1,6 @@
 """The cells are PyTorch's: outputs, final states and the gradients of every argument."""
 
+import family
 import numpy as np
 import pytest
 from reference import CELLS, assert_close, draw_pass, draw_state, to
@@ -14,11 +15,14 @@ MODULES = {lstmx.LSTM: torch.nn.LSTM, lstmx.GRU: torch.nn.GRU, lstmx.SimpleRNN: 
 
 def module_of(cell, params):
     """The PyTorch layer with these weights: its rows are our columns, and it keeps two biases."""
-    layer = MODULES[type(cell)](cell.input_size, cell.hidden_size, dtype=torch.float64)
+    options = {"proj_size": cell.projection} if getattr(cell, "projection", None) else {}
+    layer = MODULES[type(cell)](cell.input_size, cell.hidden_size, dtype=torch.float64, **options)
     second = np.zeros_like(params.bias)
     if isinstance(cell, lstmx.GRU):
         second[-cell.hidden_size :] = params.candidate_bias
-    weights = (params.input_kernel.T, params.recurrent_kernel.T, params.bias, second)
+    weights = [params.input_kernel.T, params.recurrent_kernel.T, params.bias, second]
+    if options:
+        weights.append(params.projection.T)
     with torch.no_grad():
         for parameter, value in zip(layer.parameters(), weights, strict=True):
             parameter.copy_(torch.tensor(value))
@@ -31,15 +35,28 @@ def gradients_of(cell, layer):
     kernel, recurrent, bias, second = (getattr(layer, name).grad.numpy() for name in names)
     if isinstance(cell, lstmx.GRU):
         return lstmx.GRUParams(kernel.T, recurrent.T, bias, second[-cell.hidden_size :])
-    return type(cell.parameter_shapes())(kernel.T, recurrent.T, bias)
+    kind = type(cell.parameter_shapes())
+    if getattr(cell, "projection", None):
+        return kind(kernel.T, recurrent.T, bias, projection=layer.weight_hr_l0.grad.numpy().T)
+    return kind(kernel.T, recurrent.T, bias)
 
 
 @pytest.mark.parametrize("kind", CELLS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("batch", [(), (4,)], ids=["one", "batch"])
 def test_passes_and_gradients_are_those_of_pytorch(kind, library, batch):
-    cell, params, xs, state = draw_pass(kind, length=9, batch=batch, features=3, hidden=5)
-    draws = np.random.default_rng(1)
-    outputs_cotangent = draws.normal(size=(9, *batch, 5))
+    agrees(*draw_pass(kind, length=9, batch=batch, features=3, hidden=5), library)
+
+
+def test_an_lstm_with_a_projection_is_pytorch_s(library):
+    cell = lstmx.LSTM(3, 5, projection=2)
+    params, state, xs, _ = family.draw(cell, (4,), length=9)
+    agrees(cell, params, xs, state, library)
+
+
+def agrees(cell, params, xs, state, library):
+    """Raise unless a pass and all its gradients are those of PyTorch's layer."""
+    draws, batch = np.random.default_rng(1), xs.shape[1:-1]
+    outputs_cotangent = draws.normal(size=(9, *batch, cell.output_size))
     final_cotangent = draw_state(cell, draws, batch)
 
     layer = module_of(cell, params)

@@ -24,6 +24,12 @@ ROOMS = [
     *("dynamics", "memory", "tasks", "training", "comparison", "convert", "storage", "reading", "plot"),
     *("report", "cli", "__main__"),
 ]
+_OWN = {
+    "lstm": {"lstm_parts", "lstm_slopes", "readout"},
+    "lstm_parts": {"normalised", "peepholes", "readout"},
+    "masked": {"wrapped"},
+    "zoneout": {"wrapped"},
+}
 HOUSE = Path(lstmx.__file__).parent
 
 
@@ -72,11 +78,13 @@ def test_a_cell_imports_no_other_cell():
     parts = {part: {room(o)[1] for o in imports(tree) if room(o)[0] == "cells"} for part, tree in cell_files()}
     assert parts.pop("") <= set(parts) >= {"base", "lstm", "gru", "simple"}
     assert parts.pop("recurrence") == set()
-    assert parts.pop("faces") == parts.pop("peepholes") == {"recurrence"}
+    assert parts.pop("faces") == parts.pop("peepholes") == parts.pop("normalised") == {"recurrence"}
+    assert parts.pop("readout") == {"normalised", "recurrence"}
+    assert parts.pop("lstm_slopes") == {"lstm_parts", "normalised", "recurrence"}
     assert parts.pop("base") == {"faces", "recurrence"}
     assert parts.pop("wrapped") == {"base"}
     for part, others in parts.items():
-        own = {"lstm": {"lstm_parts", "peepholes"}, "masked": {"wrapped"}, "zoneout": {"wrapped"}}.get(part, set())
+        own = _OWN.get(part, set())
         shared = {"base", "recurrence"} | own
         assert "base" in others <= shared, f"cells.{part} must not import {others}"
 

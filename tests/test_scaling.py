@@ -246,7 +246,7 @@ def test_packing_keeps_every_bit_of_value_and_exponent(library, dtype):
     values = LSTMState(*(draw(dtype, seed, shape=(len(EXPONENTS), 2)) for seed in (7, 8)))
     number = Scaled(to(library, values), exponents(library, EXPONENTS))
     assert pack(number).shape == (len(EXPONENTS), 5)
-    made = unpack(pack(number), LSTMState, 2)
+    made = unpack(pack(number), LSTMState, (2, 2))
     assert isinstance(made.value, LSTMState)
     assert_same(made, Scaled(values, np.array(EXPONENTS, np.int32)))
 
@@ -254,7 +254,7 @@ def test_packing_keeps_every_bit_of_value_and_exponent(library, dtype):
 def test_packed_exponents_survive_a_compiled_loop(dtype):
     def loop(packed):
         def step(packed, _):
-            number = unpack(packed, GRUState, 2)
+            number = unpack(packed, GRUState, (2,))
             packed = pack(number._replace(exponent=number.exponent + np.int32(1)))
             return packed, packed
 
@@ -263,9 +263,9 @@ def test_packed_exponents_survive_a_compiled_loop(dtype):
     values = draw(dtype, 9, shape=(len(EXPONENTS), 2))
     number = Scaled(GRUState(jax.numpy.asarray(values)), exponents("jax", EXPONENTS))
     last, every = jax.jit(loop)(pack(number))
-    assert_same(unpack(last, GRUState, 2), Scaled(GRUState(values), np.array(EXPONENTS, np.int32) + 3))
+    assert_same(unpack(last, GRUState, (2,)), Scaled(GRUState(values), np.array(EXPONENTS, np.int32) + 3))
     assert_same(
-        unpack(every, GRUState, 2).exponent, np.array(EXPONENTS, np.int32) + np.array([[1], [2], [3]], np.int32)
+        unpack(every, GRUState, (2,)).exponent, np.array(EXPONENTS, np.int32) + np.array([[1], [2], [3]], np.int32)
     )
 
 

@@ -45,7 +45,11 @@ class Layout(NamedTuple):
     """Factors that are ∂(field after)/∂(field before) at fixed pre-activations: by name, the two fields."""
     from_after: dict[str, tuple[str, str]]
     """Factors that are ∂(field after)/∂(other field after), where one is computed from the other: by name, the
-    two fields, in the order of a walk back: those that lead from a field stand before those that lead to it."""
+    two fields, in the order of a walk back: those that lead from a field stand before those that lead to it.
+    Where the cell's own `led` says so, a factor is a linear map. A name that is no field of the state is of what
+    stands between two fields."""
+    shown: tuple[tuple[str, int], ...] = ()
+    """Fields, or what stands between two, that are a block of pre-activations themselves: field and block."""
 
 
 class Cell(Faces, ABC):
@@ -77,7 +81,7 @@ class Cell(Faces, ABC):
     @property
     @abstractmethod
     def state_type(self) -> type[Any]:
-        """NamedTuple of the state, `hidden` first; each field is [*batch, H]."""
+        """NamedTuple of the state, `hidden` first; each field is [*batch, H], or as `field_sizes` says."""
 
     @property
     @abstractmethod
@@ -188,7 +192,17 @@ class Cell(Faces, ABC):
     @property
     def state_size(self) -> int:
         """S, the numbers in the joint state of one sequence."""
-        return len(self.state_type._fields) * self.hidden_size
+        return sum(self.field_sizes)
+
+    @property
+    def field_sizes(self) -> tuple[int, ...]:
+        """Columns of each field of the state."""
+        return (self.hidden_size,) * len(self.state_type._fields)
+
+    @property
+    def output_size(self) -> int:
+        """Columns of the outputs h_t."""
+        return self.field_sizes[0]
 
     def init(self, key: Any, dtype: Any = "float32", scheme: Any = ()) -> Any:
         """Fresh parameters: Glorot-uniform input kernel per gate, orthogonal recurrent kernel per gate.
@@ -233,8 +247,8 @@ class Cell(Faces, ABC):
     def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> Any:
         """The zero state with the given batch axes, in the parameters' library and dtype."""
         xp = namespace(*params)
-        shape = (*batch, self.hidden_size)
-        return self.state_type(*(xp.zeros(shape, dtype=params[0].dtype) for _ in self.state_type._fields))
+        sizes, dtype = self.field_sizes, params[0].dtype
+        return self.state_type(*(xp.zeros((*batch, size), dtype=dtype) for size in sizes))
 
     def readings(self, before: Any, a: Array) -> Any:
         """Gate activations as `gate_type`, each [*batch, H].

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lstmx.arrays import Array, activations, log, namespace, sigmoid_and_slope, solve, tanh_slope
+from lstmx.arrays import Array, activations, columns, log, namespace, solve
 from lstmx.cells.base import Cell, Change, Layout
 from lstmx.cells.lstm_parts import (
     GateRecurrentState,
@@ -16,11 +16,15 @@ from lstmx.cells.lstm_parts import (
     LSTMSlopes,
     LSTMState,
     LSTMVariantParams,
+    check_options,
     layout_of,
+    own_blocks,
+    recurrence_of,
 )
-from lstmx.cells.peepholes import completed
-from lstmx.cells.recurrence import affine, blocks, plus
-from lstmx.checks import finite_number, flag, one_of
+from lstmx.cells.lstm_slopes import slopes_of
+from lstmx.cells.readout import layer_normalised
+from lstmx.cells.recurrence import blocks, plus
+from lstmx.checks import finite_number, one_of
 from lstmx.draws import Draws
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -63,6 +67,11 @@ class LSTM(Cell):
         output_activation: of c_t in h_t, "tanh" or "identity".
         full_gate_recurrence: a_i, a_f and a_o get (i, f, o)_{t-1} R as well; the gates are part of the state, and
             are 0 in the zero state. It takes all three gates.
+        projection: columns P of h_t = (o ∘ tanh(c_t)) P, at most H; None for no projection (Sak et al.). Outputs,
+            and what the recurrent kernel reads, are then [P].
+        layer_norm: a = LN(h U) ∘ α_h + LN(x W) ∘ α_x + b and h_t = o ∘ tanh(LN(c_t) ∘ α_c + β_c), each LN over all
+            units, that of a sum over its blocks together (Ba et al.; their three shifts of the pre-activations are
+            one, b). 10⁻⁵ is added to each variance. A history then holds h U, x W and the normalised c_t as well.
 
     Raises:
         ValueError: options that exclude each other, or another word or number than those above.
@@ -71,6 +80,9 @@ class LSTM(Cell):
         Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997.
         Gers, Schmidhuber & Cummins, "Learning to forget", Neural Computation 12(10), 2000.
         Gers & Schmidhuber, "Recurrent nets that time and count", IJCNN 2000, for peepholes.
+        Sak, Senior & Beaufays, "Long short-term memory based recurrent neural network architectures for large
+        vocabulary speech recognition", arXiv 1402.1128, 2014, for the projection.
+        Ba, Kiros & Hinton, "Layer normalization", arXiv 1607.06450, 2016, supplementary material, for layer_norm.
         Greff, Srivastava, Koutník, Steunebrink & Schmidhuber, "LSTM: a search space odyssey", IEEE Transactions on
         Neural Networks and Learning Systems 28(10), 2017 (arXiv 1503.04069), for the variants.
     """
@@ -86,6 +98,8 @@ class LSTM(Cell):
     candidate_activation: str = "tanh"
     output_activation: str = "tanh"
     full_gate_recurrence: bool = False
+    projection: int | None = None
+    layer_norm: bool = False
 
     gate_type: ClassVar[type] = LSTMGates
 
@@ -93,20 +107,9 @@ class LSTM(Cell):
         super().__post_init__()
         finite_number("forget_bias", self.forget_bias)
         object.__setattr__(self, "forget_bias", float(self.forget_bias))  # of NumPy's numbers, too
-        gates = ("input_gate", "forget_gate", "output_gate")
-        for name in ("peepholes", "coupled", *gates, "full_gate_recurrence"):
-            flag(name, getattr(self, name))
-        for name in ("candidate_activation", "output_activation"):
-            one_of(name, getattr(self, name), ("tanh", "identity"))
-        missing = [name for name in gates if not getattr(self, name)]
-        if self.coupled and set(missing) & {"input_gate", "forget_gate"}:
-            raise ValueError(
-                f"coupled=True ties the forget gate to the input gate; {missing[0]}=False takes one away"
-            )
-        if self.full_gate_recurrence and (missing or self.coupled):
-            option = "coupled=True" if self.coupled else f"{missing[0]}=False"
-            raise ValueError(f"full_gate_recurrence=True needs three gates of their own; {option} leaves fewer")
-        object.__setattr__(self, "_layout", layout_of(self))  # read at every step
+        check_options(self)
+        object.__setattr__(self, "_layout", layout_of(self))  # read at every step, and so the next
+        object.__setattr__(self, "_recurrence", recurrence_of(self))
 
     @staticmethod
     def variant(name: str, input_size: int, hidden_size: int, forget_bias: float = 1.0) -> LSTM:
@@ -163,55 +166,70 @@ class LSTM(Cell):
         return self.__dict__["_layout"]
 
     @property
+    def field_sizes(self) -> tuple[int, ...]:
+        sizes = (self.hidden_size,) * len(self.state_type._fields)
+        return (self.projection, *sizes[1:]) if self.projection else sizes
+
+    @property
+    def preactivation_size(self) -> int:
+        whole = super().preactivation_size
+        return whole - self.hidden_size + self.projection if self.projection else whole
+
+    @property
     def recurrence(self) -> Any:
-        if self.peepholes or self.full_gate_recurrence:
-            return completed(self.hidden_size, self.layout.blocks, self.peepholes, self.full_gate_recurrence)
-        return affine(self.hidden_size)
+        return self.__dict__["_recurrence"]
 
     @property
     def bounded(self) -> bool:
         return self.forget_gate and self.output_activation == "tanh" and not self.peepholes
 
     def parameter_shapes(self) -> Any:
-        d, h, count = self.input_size, self.hidden_size, len(self.layout.blocks)
-        affine = (d, count * h), (h, count * h), (count * h,)
-        if not (self.peepholes or self.full_gate_recurrence):
+        d, h, count = self.input_size, self.hidden_size, own_blocks(self)
+        affine = (d, count * h), (self.output_size, count * h), (count * h,)
+        if not (self.peepholes or self.full_gate_recurrence or self.projection or self.layer_norm):
             return LSTMParams(*affine)
+        norms = ((count * h,), (count * h,), (h,), (h,)) if self.layer_norm else ()
         return LSTMVariantParams(
             *affine,
             ((count - 1) * h,) if self.peepholes else None,
             (3 * h, 3 * h) if self.full_gate_recurrence else None,
+            (h, self.projection) if self.projection else None,
+            *norms,
         )
 
     def draw(self, draws: Draws, dtype: Any) -> Any:
         h, xp, shapes = self.hidden_size, draws.xp, self.parameter_shapes()
-        count, zeros = len(self.layout.blocks), xp.zeros(h, dtype=dtype)
+        count, zeros = own_blocks(self), xp.zeros(h, dtype=dtype)
         place, bias = self.layout.gates["forget_gate"], [zeros] * count
         if place is not None:
             bias[place[0]] = xp.full(h, place[1] * self.forget_bias, dtype=dtype)
         affine = (
             draws.glorot_uniform(self.input_size, h, count, dtype),
-            draws.orthogonal(h, count, dtype),
+            draws.orthogonal(h, count, dtype, rows=self.output_size),
             xp.concat(bias),
         )
         if isinstance(shapes, LSTMParams):
             return LSTMParams(*affine)
+        gains = (xp.ones(shape, dtype=dtype) for shape in shapes[-4:-1]) if self.layer_norm else ()
         return LSTMVariantParams(
             *affine,
             xp.zeros(shapes.peephole, dtype=dtype) if self.peepholes else None,
             draws.glorot_uniform(3 * h, h, 3, dtype) if self.full_gate_recurrence else None,
+            draws.glorot_uniform(h, self.projection, 1, dtype) if self.projection else None,
+            *gains,
+            *((zeros,) if self.layer_norm else ()),
         )
 
     # --------------------------------------------------------------------------------------- equations
 
     def driven(self, params: Any, before: Any, drive: Array) -> Array:
-        return self._with_output_peephole(params, before, self.recurrence.driven(params, before, drive))
+        return self._completed(params, before, self.recurrence.driven(params, before, drive))
 
     def joined(self, params: LSTMParams) -> Callable[[Any, Array], Array]:
         preactivations = self.recurrence.joined(params)
-        if not self.peepholes:
+        if not (self._output_sees or self._reads_out):
             return preactivations
-        return lambda before, x: self._with_output_peephole(params, before, preactivations(before, x))
+        return lambda before, x: self._completed(params, before, preactivations(before, x))
 
     def unfolded(self, params: Any) -> Callable[[Any, Array, Change], tuple[Any, Any, Array]]:
         preactivations = self.recurrence.joined(params)  # without p_o ∘ c_t: c_t may be changed before o sees it
@@ -219,13 +237,16 @@ class LSTM(Cell):
         def step(before: Any, x: Array, change: Change) -> tuple[Any, Any, Array]:
             a = preactivations(before, x)
             gates = change(self.gates(a), ("input_gate", "forget_gate", "candidate"))
-            c = change(self.settle(before, gates, a), ("cell",)).cell
+            c = self._cell_state(before, gates)
+            c = change(self._state_of(gates, c, self._last_blocks(params, gates, c)), ("cell",)).cell
             if self._output_sees:
                 a = self._seeing(params, a, c)
                 gates = gates._replace(output_gate=self.gates(a).output_gate)
             gates = change(gates, ("output_gate",))
-            after = self._shown(gates, c)
-            return change(after, tuple(name for name in after._fields if name != "cell")), gates, a
+            last = self._last_blocks(params, gates, c)
+            after = self._state_of(gates, c, last)
+            after = change(after, tuple(name for name in after._fields if name != "cell"))
+            return after, gates, namespace(a).concat([a, *last], axis=-1)
 
         return step
 
@@ -234,12 +255,40 @@ class LSTM(Cell):
         """Whether the output gate has a peephole."""
         return self.peepholes and self.output_gate
 
-    def _with_output_peephole(self, params: Any, before: Any, a: Array) -> Array:
-        """The pre-activations with p_o ∘ c_t, for which c_t is computed from the others."""
-        if not self._output_sees:
+    @property
+    def _reads_out(self) -> bool:
+        """Whether there is something between c_t and h_t that has blocks of its own."""
+        return self.layer_norm or self.projection is not None
+
+    def _completed(self, params: Any, before: Any, a: Array) -> Array:
+        """The pre-activations with what of them is computed from c_t: p_o ∘ c_t, and the last blocks."""
+        if not (self._output_sees or self._reads_out):
             return a
-        i, f, g, _ = self.gates(a)
-        return self._seeing(params, a, f * before.cell + i * g)
+        gates = self.gates(a)
+        c = self._cell_state(before, gates)
+        if self._output_sees:
+            a = self._seeing(params, a, c)
+        if not self._reads_out:
+            return a
+        gates = self.gates(a) if self._output_sees else gates
+        return namespace(a, c).concat([a, *self._last_blocks(params, gates, c)], axis=-1)
+
+    def _last_blocks(self, params: Any, gates: LSTMGates, c: Array) -> list[Array]:
+        """What stands between c_t and h_t: n_t with layer normalisation, h_t with a projection."""
+        last = [layer_normalised(params, c)] if self.layer_norm else []
+        if self.projection is not None:
+            last.append(self._shown(gates, c, last) @ params.projection)
+        return last
+
+    def _shown(self, gates: LSTMGates, c: Array, last: list[Array]) -> Array:
+        """The output gate times the output activation of n_t, the first of the last blocks, or of c_t."""
+        seen = last[0] if self.layer_norm else c
+        return gates.output_gate * (namespace(seen).tanh(seen) if self.output_activation == "tanh" else seen)
+
+    @staticmethod
+    def _cell_state(before: Any, gates: LSTMGates) -> Array:
+        """c_t."""
+        return gates.forget_gate * before.cell + gates.input_gate * gates.candidate
 
     def _seeing(self, params: Any, a: Array, c: Array) -> Array:
         """The pre-activations with p_o ∘ c in their last block."""
@@ -251,68 +300,46 @@ class LSTM(Cell):
         names, identity = self.layout.blocks, self.candidate_activation == "identity"
         at = names.index("candidate")
         kinds = {"linear" if identity else "tanh": (at,)}
-        found = activations(a, self.hidden_size, **kinds)
+        own = a[..., : own_blocks(self) * self.hidden_size] if self._reads_out else a
+        found = activations(own, self.hidden_size, **kinds)
         if len(found) == len(LSTMGates._fields):
             return LSTMGates(*found)
-        made = dict(zip(names, found, strict=True))
+        made = dict(zip(names, found, strict=False))  # names of the last blocks follow
         one = namespace(a).ones_like(made["candidate"])
         if self.coupled:
             made["forget_gate"] = 1 - made["input_gate"]
         return LSTMGates(*(made.get(name, one) for name in LSTMGates._fields))
 
     def settle(self, before: Any, gates: LSTMGates, a: Array) -> Any:
-        del a
-        i, f, g, _ = gates
-        return self._shown(gates, f * before.cell + i * g)
+        last = []
+        if self._reads_out:
+            sizes = (self.hidden_size,) * self.layer_norm + (self.output_size,) * (self.projection is not None)
+            last = columns(a[..., a.shape[-1] - sum(sizes) :], sizes)
+        return self._state_of(gates, self._cell_state(before, gates), last)
 
-    def _shown(self, gates: LSTMGates, c: Array) -> Any:
+    def _state_of(self, gates: LSTMGates, c: Array, last: list[Array]) -> Any:
         """The state whose c_t is `c`."""
-        i, f, _, o = gates
-        h = o * (namespace(o, c).tanh(c) if self.output_activation == "tanh" else c)
-        return GateRecurrentState(h, c, i, f, o) if self.full_gate_recurrence else LSTMState(h, c)
+        h = self._shown(gates, c, last) if self.projection is None else last[-1]
+        if not self.full_gate_recurrence:
+            return LSTMState(h, c)
+        return GateRecurrentState(h, c, gates.input_gate, gates.forget_gate, gates.output_gate)
 
     def linearise(self, params: Any, before: Any, a: Array, after: Any) -> LSTMSlopes:
-        xp = namespace(a, after.cell)
-        part = dict(zip(self.layout.blocks, blocks(a, self.hidden_size), strict=True))
-        one = xp.ones_like(after.cell)
-        logits = {name: part.get(name) for name in LSTMGates._fields}
-        (i, i_slope), (f, f_slope), (o, o_slope) = (
-            (one, None) if logits[name] is None else sigmoid_and_slope(xp, logits[name])
-            for name in ("input_gate", "forget_gate", "output_gate")
-        )
-        (g, g_slope), (out, out_slope) = (
-            (xp.tanh(x), tanh_slope(xp, x)) if kind == "tanh" else (x, one)
-            for x, kind in (
-                (part["candidate"], self.candidate_activation),
-                (after.cell, self.output_activation),
-            )
-        )
-        if self.coupled:
-            f = sigmoid_and_slope(xp, -part["input_gate"])[0]
-        into = g - before.cell if self.coupled else g
-        output = None if o_slope is None else out * o_slope
-        readout = o * out_slope
-        if self.peepholes and output is not None:
-            readout = readout + output * params.peephole[-self.hidden_size :]
-        made = LSTMSlopes(
-            input=None if i_slope is None else into * i_slope,
-            forget=None if f_slope is None else before.cell * f_slope,
-            candidate=i * g_slope,
-            output=output,
-            carry=f,
-            readout=readout,
-        )
-        if self.full_gate_recurrence:
-            made = made._replace(input_gate=i_slope, forget_gate=f_slope, output_gate=o_slope)
-            if self.peepholes:
-                made = made._replace(seen=o_slope * params.peephole[-self.hidden_size :])
-        return made
+        return slopes_of(self, params, before, a, after)
+
+    def led(self, name: str, params: Any, slopes: Any, tangent: Array) -> Array:
+        whole = name in ("projection", "normalisation")
+        return (self.recurrence if whole else super()).led(name, params, slopes, tangent)
+
+    def led_back(self, name: str, transposed: Any, slopes: Any, cotangent: Array) -> Array:
+        whole = name in ("projection", "normalisation")
+        return (self.recurrence if whole else super()).led_back(name, transposed, slopes, cotangent)
 
     # ------------------------------------------------------------------------------- closed forms
 
     def log_determinant(self, params: Any, slopes: LSTMSlopes) -> Array | None:
         # With c as the pivot, what is left for h is ∂h_t/∂h_{t-1} along the output gate alone.
-        if self.full_gate_recurrence:
+        if self.full_gate_recurrence or self._reads_out:
             return None
         xp = namespace(*slopes, *params)
         if slopes.output is None:
@@ -323,7 +350,8 @@ class LSTM(Cell):
 
     def newton_step(self, params: Any, slopes: LSTMSlopes, residual: Any) -> Any:
         # ∂c/∂c is diagonal: with c eliminated, a system of H unknowns is left.
-        if self.full_gate_recurrence or not self.forget_gate:  # without a forget gate 1 − ∂c/∂c may be 0
+        # Without a forget gate 1 − ∂c/∂c may be 0.
+        if self.full_gate_recurrence or self._reads_out or not self.forget_gate:
             return super().newton_step(params, slopes, residual)
         xp, h = namespace(*params, *slopes), self.hidden_size
         kernels = [xp.swapaxes(block, 0, 1) for block in blocks(params.recurrent_kernel, h)]
@@ -351,6 +379,8 @@ class LSTM(Cell):
         # At zero ∂(h, c) has the eigenvalues f + i o eig(U_g), and H zeros; peepholes see a state of 0.
         if self.full_gate_recurrence:
             raise ValueError("an LSTM with full gate recurrence has no closed form: its zero state is not at rest")
+        if self._reads_out:
+            raise ValueError(f"{self} has no closed form: a projection or a normalised zero state")
         into, out = (
             1 + math.exp(-biases[name]) if name in biases else 1.0 for name in ("input_gate", "output_gate")
         )

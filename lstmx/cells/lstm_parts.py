@@ -6,6 +6,11 @@ from typing import Any, NamedTuple
 
 from lstmx.arrays import Array
 from lstmx.cells.base import Layout
+from lstmx.cells.normalised import normalised
+from lstmx.cells.peepholes import completed
+from lstmx.cells.readout import readout
+from lstmx.cells.recurrence import affine
+from lstmx.checks import flag, one_of, positive
 
 
 class LSTMParams(NamedTuple):
@@ -20,25 +25,35 @@ class LSTMParams(NamedTuple):
 
 
 class LSTMVariantParams(NamedTuple):
-    """Parameters of an LSTM with peepholes or gate recurrence; blocks as in `LSTMParams`."""
+    """Parameters of an LSTM with options that add some; blocks as in `LSTMParams`, None for what is not there."""
 
     input_kernel: Array
     """W, [D, 4H]."""
     recurrent_kernel: Array
-    """U, [H, 4H]."""
+    """U, [H, 4H]; with a projection [P, 4H]."""
     bias: Array
     """b, [4H]."""
     peephole: Array | None = None
     """p, [3H]: blocks i, f, o, those there are; None without peepholes."""
     gate_kernel: Array | None = None
     """R, [3H, 3H]: from the gates i, f, o of the step before to these gates; None without gate recurrence."""
+    projection: Array | None = None
+    """P, [H, P]; None without a projection."""
+    recurrent_gain: Array | None = None
+    """α_h, [4H]: of the normalised h U; None without layer normalisation, and so the next three."""
+    input_gain: Array | None = None
+    """α_x, [4H]: of the normalised x W."""
+    cell_gain: Array | None = None
+    """α_c, [H]: of the normalised c."""
+    cell_shift: Array | None = None
+    """β_c, [H]: what is added to it."""
 
 
 class LSTMState(NamedTuple):
     """State (h, c)."""
 
     hidden: Array
-    """h_t, [*batch, H]."""
+    """h_t, [*batch, H]; with a projection [*batch, P]."""
     cell: Array
     """c_t, [*batch, H]."""
 
@@ -47,7 +62,7 @@ class GateRecurrentState(NamedTuple):
     """State (h, c, i, f, o) of an LSTM with full gate recurrence."""
 
     hidden: Array
-    """h_t, [*batch, H]."""
+    """h_t, [*batch, H]; with a projection [*batch, P]."""
     cell: Array
     """c_t, [*batch, H]."""
     input_gate: Array
@@ -77,17 +92,26 @@ class LSTMSlopes(NamedTuple):
     candidate: Array
     """∂c_t/∂a_g."""
     output: Array | None
-    """∂h_t/∂a_o."""
+    """∂h_t/∂a_o; with a projection that of m_t, what is projected, and so `readout`."""
     carry: Array
     """∂c_t/∂c_{t-1} at fixed pre-activations: the forget gate."""
     readout: Array
-    """∂h_t/∂c_t, the way through a peephole to the output gate included."""
+    """∂h_t/∂c_t, the way through a peephole to the output gate included; with layer normalisation ∂h_t/∂n_t."""
     input_gate: Array | None = None
     """∂i_t/∂a_i, where the gates are part of the state; so the next two."""
     forget_gate: Array | None = None
     output_gate: Array | None = None
     seen: Array | None = None
     """∂o_t/∂c_t through the peephole, where the gates are part of the state."""
+    shown: Array | None = None
+    """m_t, what is projected."""
+    recurrent_normal: Array | None = None
+    """What `normal` makes of h U, [*batch, 4H] and [*batch, 1]; then of x W, and of c_t [*batch, H]."""
+    recurrent_rate: Array | None = None
+    input_normal: Array | None = None
+    input_rate: Array | None = None
+    cell_normal: Array | None = None
+    cell_rate: Array | None = None
 
 
 def layout_of(cell: Any) -> Layout:
@@ -104,17 +128,71 @@ def layout_of(cell: Any) -> Layout:
         gates["forget_gate"] = (0, -1)
     elif not cell.forget_gate:
         gates["forget_gate"] = None
-    into = {name: "hidden" if name == "output_gate" else "cell" for name in own}
+    shown = "shown" if cell.projection else "hidden"
+    into = {name: shown if name == "output_gate" else "cell" for name in own}
     from_blocks = {name.removesuffix("_gate"): (into[name], k) for k, name in enumerate(own)}
     if cell.full_gate_recurrence:
         from_blocks |= {name: (name, k) for k, name in enumerate(own) if name != "candidate"}
     seen = {"seen": ("output_gate", "cell")} if cell.full_gate_recurrence and cell.peepholes else {}
+    after, names = _after_layout(cell, own, shown)
     order = ("input_gate", "forget_gate", "output_gate")
     return Layout(
-        blocks=own,
+        blocks=names,
         gates={name: gates[name] for name in order if name in gates},
         retention_gate="forget_gate",
         from_blocks=from_blocks,
         from_before={"carry": ("cell", "cell")},
-        from_after={"readout": ("hidden", "cell"), **seen},
+        from_after={**after, **seen},
+        shown=tuple((name, names.index(name)) for name in ("normal", "hidden") if name in names),
     )
+
+
+def _after_layout(cell: Any, own: tuple[str, ...], shown: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What leads from c_t to h_t, in the order of a walk back; and the names of all blocks."""
+    names = own
+    after: dict[str, Any] = {"projection": ("hidden", "shown")} if cell.projection else {}
+    if cell.layer_norm:
+        names = (*own, *(f"recurrent {name}" for name in own), *(f"input {name}" for name in own), "normal")
+        after |= {"readout": (shown, "normal"), "normalisation": ("normal", "cell")}
+    else:
+        after |= {"readout": (shown, "cell")}
+    return after, (*names, "hidden") if cell.projection else names
+
+
+def check_options(cell: Any) -> None:
+    """Raise unless the options of an LSTM are of their kinds and go together."""
+    gates = ("input_gate", "forget_gate", "output_gate")
+    for name in ("peepholes", "coupled", *gates, "full_gate_recurrence", "layer_norm"):
+        flag(name, getattr(cell, name))
+    for name in ("candidate_activation", "output_activation"):
+        one_of(name, getattr(cell, name), ("tanh", "identity"))
+    missing = [name for name in gates if not getattr(cell, name)]
+    if cell.coupled and set(missing) & {"input_gate", "forget_gate"}:
+        raise ValueError(f"coupled=True ties the forget gate to the input gate; {missing[0]}=False takes one away")
+    if cell.full_gate_recurrence and (missing or cell.coupled):
+        option = "coupled=True" if cell.coupled else f"{missing[0]}=False"
+        raise ValueError(f"full_gate_recurrence=True needs three gates of their own; {option} leaves fewer")
+    for name in ("peepholes", "full_gate_recurrence"):
+        if cell.layer_norm and getattr(cell, name):
+            raise ValueError(f"layer_norm=True normalises h U and x W alone; {name}=True adds a third sum")
+    if cell.projection is not None and positive("projection", cell.projection) > cell.hidden_size:
+        raise ValueError(f"projection is {cell.projection}; expected at most hidden_size={cell.hidden_size}")
+
+
+def own_blocks(cell: Any) -> int:
+    """Blocks of pre-activations that gates and candidate are made of."""
+    return sum(name in LSTMGates._fields for name in cell.layout.blocks)
+
+
+def recurrence_of(cell: Any) -> Any:
+    """How the pre-activations of an LSTM with its options read the state before and the input."""
+    h, names = cell.hidden_size, tuple(name for name in cell.layout.blocks if name in LSTMGates._fields)
+    if cell.layer_norm:
+        inner: Any = normalised(h)
+    elif cell.peepholes or cell.full_gate_recurrence:
+        inner = completed(h, names, cell.peepholes, cell.full_gate_recurrence)
+    else:
+        inner = affine(h)
+    if not (cell.layer_norm or cell.projection):
+        return inner
+    return readout(inner, h, cell.layer_norm, cell.projection or 0)

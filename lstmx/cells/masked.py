@@ -76,15 +76,15 @@ class Masked(Wrapped):
         inner = self.cell.linearise(params, self.opened(before, controls), own, after)
         return MaskedSlopes(inner, controls[..., :1], controls[..., 1:])
 
-    def total_cotangent(self, slopes: MaskedSlopes, cotangent: Any) -> Any:
-        return _choose(slopes.hold, cotangent, self.cell.total_cotangent(slopes.inner, cotangent))
+    def total_cotangent(self, transposed: Any, slopes: MaskedSlopes, cotangent: Any) -> Any:
+        return _choose(slopes.hold, cotangent, self.cell.total_cotangent(transposed, slopes.inner, cotangent))
 
     def pull(self, transposed: Any, slopes: MaskedSlopes, cotangent: Any) -> tuple[Any, Array]:
         moved, d_a = self.cell.pull(transposed, slopes.inner, _without(cotangent, slopes.hold))
         return _without(_choose(slopes.hold, cotangent, moved), slopes.reset), self.padded(d_a)
 
-    def straight(self, slopes: MaskedSlopes, cotangent: Any) -> Any:
-        moved = self.cell.straight(slopes.inner, _without(cotangent, slopes.hold))
+    def straight(self, transposed: Any, slopes: MaskedSlopes, cotangent: Any) -> Any:
+        moved = self.cell.straight(transposed, slopes.inner, _without(cotangent, slopes.hold))
         return _without(_choose(slopes.hold, cotangent, moved), slopes.reset)
 
     def preactivation_cotangent(self, transposed: Any, slopes: MaskedSlopes, cotangent: Any) -> Array:

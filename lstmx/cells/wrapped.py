@@ -49,6 +49,10 @@ class Wrapped(Cell):
         return self.cell.state_type
 
     @property
+    def field_sizes(self) -> tuple[int, ...]:
+        return self.cell.field_sizes
+
+    @property
     def layout(self) -> Layout:
         return self.cell.layout
 

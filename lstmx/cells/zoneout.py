@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
-from lstmx.arrays import Array, exp, log, map_tree, namespace
+from lstmx.arrays import Array, columns, exp, log, map_tree, namespace
 from lstmx.cells.base import Cell
-from lstmx.cells.recurrence import blocks
 from lstmx.cells.wrapped import Wrapped
 from lstmx.draws import Draws
 
@@ -74,16 +73,18 @@ class Zoneout(Wrapped):
 
     def masks(self, draws: Draws, lead: tuple[int, ...], dtype: Any) -> Array:
         """D_t of every field and step, [*lead, S]."""
-        xp, h = draws.xp, self.hidden_size
         rates = (self.hidden, *(self.state for _ in self.state_type._fields[1:]))
-        drawn = [(draws.uniform((*lead, h), dtype, 0.0, 1.0) < rate).astype(dtype) for rate in rates]
-        return xp.concat(drawn, axis=-1)
+        drawn = [
+            (draws.uniform((*lead, size), dtype, 0.0, 1.0) < rate).astype(dtype)
+            for size, rate in zip(self.field_sizes, rates, strict=True)
+        ]
+        return draws.xp.concat(drawn, axis=-1)
 
     def _kept(self, controls: Array, like: Any) -> Any:
         """D_t, a state."""
         kind = self.state_type
         if self.drawn:
-            return kind(*blocks(controls, self.hidden_size))
+            return kind(*columns(controls, self.field_sizes))
         xp = namespace(*like)
         return kind(*(xp.full_like(x, self.state if k else self.hidden) for k, x in enumerate(like)))
 
@@ -109,15 +110,15 @@ class Zoneout(Wrapped):
         still = map_tree(namespace(*moved).zeros_like, moved) if tangent is None else tangent
         return map_tree(_mixed, slopes.kept, still, moved)
 
-    def total_cotangent(self, slopes: ZoneoutSlopes, cotangent: Any) -> Any:
+    def total_cotangent(self, transposed: Any, slopes: ZoneoutSlopes, cotangent: Any) -> Any:
         return cotangent  # no field after is computed from another field after
 
     def pull(self, transposed: Any, slopes: ZoneoutSlopes, cotangent: Any) -> tuple[Any, Array]:
         moved, d_a = self.cell.pull(transposed, slopes.inner, _moving(slopes, cotangent))
         return map_tree(_plus_kept, slopes.kept, cotangent, moved), self.padded(d_a)
 
-    def straight(self, slopes: ZoneoutSlopes, cotangent: Any) -> Any:
-        moved = self.cell.straight(slopes.inner, _moving(slopes, cotangent))
+    def straight(self, transposed: Any, slopes: ZoneoutSlopes, cotangent: Any) -> Any:
+        moved = self.cell.straight(transposed, slopes.inner, _moving(slopes, cotangent))
         return map_tree(_plus_kept, slopes.kept, cotangent, moved)
 
     def preactivation_cotangent(self, transposed: Any, slopes: ZoneoutSlopes, cotangent: Any) -> Array:

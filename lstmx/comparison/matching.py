@@ -81,4 +81,7 @@ def _nearest(cell: Cell, aim: int, size: Callable[[Cell], int]) -> Cell:
 
 
 def _resized(cell: Any, hidden_size: int) -> Cell:
+    if getattr(cell, "projection", None):  # keeps its share of the units
+        share = cell.projection / cell.hidden_size
+        return dataclasses.replace(cell, hidden_size=hidden_size, projection=max(1, round(share * hidden_size)))
     return dataclasses.replace(cell, hidden_size=hidden_size)

@@ -9,7 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, is_traced, jax, jit, leaves, map_tree, namespace, require, scan, to_numpy
+from lstmx.arrays import (
+    Array,
+    columns,
+    is_jax,
+    is_traced,
+    jax,
+    jit,
+    leaves,
+    map_tree,
+    namespace,
+    require,
+    scan,
+    to_numpy,
+)
 from lstmx.checks import constant, positive
 from lstmx.checks import state as check_state
 from lstmx.dynamics.points import FixedPoints, Points, index_sum
@@ -344,14 +357,13 @@ def _adam(cell: Any, params: Any, x: Array, states: Any, iterations: int, rate: 
 def _levenberg_marquardt(cell: Any, params: Any, x: Array, states: Any, iterations: int) -> Any:
     """Each state at the foot of its q, by SciPy's `root`, one after the other."""
     root = require("scipy.optimize", "fixed_points in NumPy").root
-    h = cell.hidden_size
+
+    def unpacked(s: np.ndarray) -> Any:
+        return cell.state_type(*columns(s.astype(x.dtype), cell.field_sizes))
 
     def away(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        state = cell.state_type(*(s[None, k : k + h].astype(x.dtype) for k in range(0, len(s), h)))
-        after, jacobian = _step(cell, params, x, state, jacobian=True)
+        after, jacobian = _step(cell, params, x, unpacked(s[None]), jacobian=True)
         return np.concatenate(after, axis=-1)[0] - s, jacobian[0] - np.eye(len(s))
 
     starts, options = np.concatenate(states, axis=-1), {"maxiter": iterations}
-    made = np.stack([root(away, start, jac=True, method="lm", options=options).x for start in starts])
-    made = made.astype(x.dtype)
-    return cell.state_type(*(made[:, k : k + h] for k in range(0, made.shape[1], h)))
+    return unpacked(np.stack([root(away, start, jac=True, method="lm", options=options).x for start in starts]))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, jit, log, namespace, result
+from lstmx.arrays import Array, columns, is_traced, jit, log, namespace, result
 from lstmx.checks import finite_history, one_of, populated, recorded
 from lstmx.history import History
 
@@ -51,9 +51,9 @@ def jacobians(history: History, block: str | None = None) -> Array:
     whole = jacobians_of(history.cell, *history.data)
     if block is None:
         return whole
-    h = history.cell.hidden_size
-    row, column = (place * h for place in places[block])
-    return whole[..., row : row + h, column : column + h]
+    (row, column), sizes = places[block], history.cell.field_sizes
+    start = sum(sizes[:row])
+    return columns(whole, sizes)[column][..., start : start + sizes[row], :]
 
 
 def input_jacobians(history: History) -> Array:

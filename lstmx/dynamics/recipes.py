@@ -17,7 +17,7 @@ _ELEMENTS = 2**22  # of Jacobians at a time
 
 def published_recipes(spectrum: LyapunovSpectrum, history: History, seed: int) -> LyapunovSpectrum:
     """The spectrum with what published recipes give on the same steps, a QR decomposition at each of them."""
-    h, axes = history.cell.hidden_size, tuple(range(1, 1 + len(history.batch)))
+    h, axes = history.cell.output_size, tuple(range(1, 1 + len(history.batch)))
     xp = namespace(history.inputs)
 
     def whole(part: History) -> Array:

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, jit, leaves, map_tree, namespace, scan
-from lstmx.cells.recurrence import blocks
+from lstmx.arrays import Array, columns, jit, leaves, map_tree, namespace, scan
 from lstmx.chunks import scan_chunks
 from lstmx.history import History
 
@@ -51,7 +50,7 @@ def steps_of_history(cell: Any, params: Any, initial: Any, inputs: Array, states
         return map_tree(lambda x: x[..., None, :], part.slopes), part.final
 
     def push(slopes: Any, frame: Array) -> Array:
-        tangent = cell.state_type(*blocks(frame, cell.hidden_size))
+        tangent = cell.state_type(*columns(frame, cell.field_sizes))
         return namespace(frame).concat(cell.push(params, slopes, tangent, None), axis=-1)
 
     def flat(slopes: Any) -> Any:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from lstmx.arrays import Array, is_jax, namespace, result
+from lstmx.arrays import Array, is_jax, map_tree, namespace, result
 from lstmx.checks import one_of, same_dtype
 from lstmx.draws import counted_normal, jax_key
 from lstmx.editing.edits import Edit
 from lstmx.editing.selection import mask
-from lstmx.excerpt import fields_of, names_of
+from lstmx.excerpt import fields_of, names_of, size_of
 
 
 @result(static=("adds", "timed", "names"))
@@ -23,7 +23,7 @@ class Bound:
         timed: whether values have an axis of time.
         names: the gates and states, of which `values` has each.
         values: numbers, [H], or [T, *batch, H].
-        units: mask [H]; None for all.
+        units: masks [H], of each name; None for all.
         steps: mask [T]; None for all.
         key: of the noise.
     """
@@ -32,23 +32,23 @@ class Bound:
     timed: bool
     names: tuple[str, ...]
     values: dict[str, Array]
-    units: Array | None
+    units: dict[str, Array] | None
     steps: Array | None
     key: Any
 
     def __call__(self, step: Any, values: Any, fields: tuple[str, ...]) -> Any:
         """Gates or a state with those of `fields` changed that this edit is for."""
         known = names_of(values)
-        chosen = self.units
-        if self.steps is not None:
-            now = self.steps[step]
-            chosen = now if chosen is None else chosen & now
+        now = None if self.steps is None else self.steps[step]
         made = {}
         for part, name in enumerate(self.names):
             field = known.get(name)
             if field in fields:
                 old = getattr(values, field)
                 new = self._new(step, part, old)
+                chosen = now if self.units is None else self.units[name]
+                if now is not None and self.units is not None:
+                    chosen = chosen & now
                 made[field] = new if chosen is None else namespace(old).where(chosen, new, old)
         return values._replace(**made)
 
@@ -102,8 +102,8 @@ def _read_only(x: Array) -> Array:
     return shown
 
 
-def bind(edit: Any, cell: Any, xp: ModuleType, shape: tuple[int, ...], dtype: Any) -> Bound | Own:
-    """An edit tied to a pass of `cell` that runs in `xp`, whose states over time have this shape and dtype.
+def bind(edit: Any, cell: Any, xp: ModuleType, lead: tuple[int, ...], dtype: Any) -> Bound | Own:
+    """An edit tied to a pass of `cell` that runs in `xp`, with these axes [T, *batch] and this dtype.
 
     Raises:
         TypeError: a value of another dtype.
@@ -115,16 +115,16 @@ def bind(edit: Any, cell: Any, xp: ModuleType, shape: tuple[int, ...], dtype: An
     names = edit.names or tuple(name for name in known if name.endswith("_state"))
     for name in names:
         one_of(f"a name in {edit.kind}", name, known)
-    masks = (
-        mask("units", edit.units, shape[-1], f"this {type(cell).__name__}"),
-        mask("steps", edit.steps, shape[0], "this pass"),
-    )
+    whole = f"this {type(cell).__name__}"
+    units = {name: mask("units", edit.units, size_of(cell, name), whole) for name in names}
+    steps = mask("steps", edit.steps, lead[0], "this pass")
     return Bound(
         edit.kind == "noise",
         edit.kind == "patch",
         names,
-        {name: _prepared(edit, name, xp, shape, dtype) for name in names},
-        *(None if chosen is None else xp.asarray(chosen) for chosen in masks),
+        {name: _prepared(edit, name, xp, (*lead, size_of(cell, name)), dtype) for name in names},
+        None if edit.units is None else map_tree(xp.asarray, units),
+        None if steps is None else xp.asarray(steps),
         jax_key(edit.key) if is_jax(xp) and edit.key is not None else edit.key,
     )
 

@@ -129,15 +129,15 @@ def influence(
     reported = _steps("inputs", inputs, length, list(range(length)))
     if probes is not None:
         positive("probes", probes, 2)
-    elif cell.hidden_size > _EXACT_UNITS:
+    elif cell.output_size > _EXACT_UNITS:
         raise ValueError(
-            f"exact influence takes at most {_EXACT_UNITS} units; pass probes=32 for {cell.hidden_size}"
+            f"exact influence takes at most {_EXACT_UNITS} units; pass probes=32 for {cell.output_size}"
         )
     finite_history(history)
 
-    vectors = np.eye(cell.hidden_size)
+    vectors = np.eye(cell.output_size)
     if probes is not None:
-        vectors = np.random.default_rng(seed).choice([-1.0, 1.0], size=(probes, cell.hidden_size))
+        vectors = np.random.default_rng(seed).choice([-1.0, 1.0], size=(probes, cell.output_size))
     xp = namespace(history.inputs)
     vectors = xp.asarray(vectors, dtype=history.inputs.dtype)
     width = vectors.size * max(1, int(np.prod(history.batch)))
@@ -185,7 +185,7 @@ def _influence(
     zero = map_tree(lambda x: xp.zeros((*lead, x.shape[-1]), dtype=x.dtype), history.initial)
     middle = (1,) * len(history.batch)
     unit = xp.broadcast_to(
-        xp.reshape(vectors, (1, vectors.shape[0], *middle, cell.hidden_size)), zero.hidden.shape
+        xp.reshape(vectors, (1, vectors.shape[0], *middle, cell.output_size)), zero.hidden.shape
     )
     here = scaled(zero._replace(hidden=unit))
     pull, transposed = pull_by(cell, params), cell.transposed(params)
@@ -195,7 +195,7 @@ def _influence(
         hot = xp.reshape(hot, (-1, 1, *middle))
         exponent = xp.where(hot == 1, here.exponent, xp.full_like(here.exponent, NOTHING))
         injected = Scaled(map_tree(lambda x: x * hot[..., None], here.value), exponent)
-        cotangent = add(normalised(unpack(packed, cell.state_type, cell.hidden_size)), injected)
+        cotangent = add(normalised(unpack(packed, cell.state_type, cell.field_sizes)), injected)
         reached: Any = cotangent
         if of == "inputs":
             d_a = cell.preactivation_cotangent(transposed, slopes, cotangent.value)

@@ -219,7 +219,7 @@ def _walk_orders(history: History, seed: Scaled, norms: bool, progress: bool) ->
         return _segment(cell, *part.data, packed, norms=norms)
 
     packed, rows = by_segments(history, segment, pack(seed), None, progress)
-    return unpack(packed, cell.state_type, cell.hidden_size), rows
+    return unpack(packed, cell.state_type, cell.field_sizes), rows
 
 
 @jit(static=("cell", "norms"))

@@ -136,7 +136,7 @@ def _started(cell: Any, params: Any, x: Array, last: bool) -> Any:
 
 @jit(static=("cell",))
 def _unpacked(cell: Any, packed: Array) -> Any:
-    return unscaled(unpack(packed, cell.state_type, cell.hidden_size))
+    return unscaled(unpack(packed, cell.state_type, cell.field_sizes))
 
 
 @jit(static=("cell", "outputs", "handed"))
@@ -161,7 +161,7 @@ def _segment(
         (cotangent, straight), gradient = carry
         before, slopes = part.before, part.slopes
         cotangent, arriving = walk_back(cell, hand_back, slopes, cotangent, injected)
-        total = Scaled(cell.total_cotangent(slopes, arriving.value), arriving.exponent)
+        total = Scaled(cell.total_cotangent(transposed, slopes, arriving.value), arriving.exponent)
         d_a = cell.preactivation_cotangent(transposed, slopes, arriving.value)
         d_a_true = unscaled(Scaled(d_a, arriving.exponent))
         here = cell.parameter_cotangent(slopes, before, part.inputs, part.states, d_a_true)
@@ -174,7 +174,7 @@ def _segment(
             "profile": _log_norm_of_pairs(pairs, arriving.exponent),
         }
         if cell.retention_gate is not None:
-            straight, rows["highway"] = _walk_highway(cell, slopes, straight, injected)
+            straight, rows["highway"] = _walk_highway(cell, transposed, slopes, straight, injected)
         if handed:
             own = part.own_features(cell.input_cotangent(params, d_a))
             rows["handed"] = scaled(own, arriving.exponent)
@@ -188,14 +188,16 @@ def _segment(
     return reverse_chunks(history, alone(chunk), carry, injected)
 
 
-def _walk_highway(cell: Any, slopes: Any, packed: Array, injected: Scaled | None) -> tuple[Array, Array]:
+def _walk_highway(
+    cell: Any, transposed: Any, slopes: Any, packed: Array, injected: Scaled | None
+) -> tuple[Array, Array]:
     """As `walk_back`, along the retention gates alone: the cotangent, and the log norm at each step."""
 
     def hand_back(slopes: Any, cotangent: Scaled) -> Scaled:
-        return cotangent._replace(value=cell.straight(slopes, cotangent.value))
+        return cotangent._replace(value=cell.straight(transposed, slopes, cotangent.value))
 
     before, arriving = walk_back(cell, hand_back, slopes, packed, injected)
-    total = cell.total_cotangent(slopes, arriving.value)
+    total = cell.total_cotangent(transposed, slopes, arriving.value)
     return before, log_norm(arriving._replace(value=getattr(total, "cell", total.hidden)))
 
 
@@ -214,7 +216,7 @@ def _ways_back(
     """Log norm and share of each way from the state after to the state before, for all steps of a chunk."""
     xp = namespace(d_a)
     ways = cell.ways(transposed, slopes, d_a)
-    straight = cell.straight(slopes, arriving.value)
+    straight = cell.straight(transposed, slopes, arriving.value)
     if cell.retention_gate is not None:
         ways["straight"] = straight
     whole = map_tree(xp.zeros_like, straight)

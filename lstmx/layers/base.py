@@ -43,7 +43,7 @@ class Layers(ABC):
 
     @property
     @abstractmethod
-    def hidden_size(self) -> int:
+    def output_size(self) -> int:
         """Numbers in an output."""
 
     @property

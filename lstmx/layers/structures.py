@@ -19,7 +19,7 @@ class Stack(Layers):
     """Layers on one another: each reads the outputs of the one below.
 
     Attributes:
-        cells: cells or `Bidirectional`s, from the bottom; each layer's input size is the hidden size of the one
+        cells: cells or `Bidirectional`s, from the bottom; each layer's input size is the output size of the one
             below. A list is kept as a tuple.
         dropout: probability with which an output of a layer below another is set to 0 on its way up (the others
             are divided by 1 − dropout), where `run` or `record` gets a key; without one nothing is dropped.
@@ -38,10 +38,10 @@ class Stack(Layers):
             raise ValueError("cells is empty; expected at least one layer")
         for k, cell in enumerate(self.cells):
             _layer(f"layer {k}", cell)
-            if k and cell.input_size != self.cells[k - 1].hidden_size:
+            if k and cell.input_size != self.cells[k - 1].output_size:
                 raise ValueError(
                     f"layer {k} has input_size={cell.input_size}; the layer below it gives "
-                    f"{self.cells[k - 1].hidden_size} numbers"
+                    f"{self.cells[k - 1].output_size} numbers"
                 )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout!r}; expected a probability from 0 to below 1")
@@ -51,8 +51,8 @@ class Stack(Layers):
         return self.cells[0].input_size
 
     @property
-    def hidden_size(self) -> int:
-        return self.cells[-1].hidden_size
+    def output_size(self) -> int:
+        return self.cells[-1].output_size
 
     @property
     def parts(self) -> dict[str, Layer]:
@@ -72,7 +72,7 @@ class Stack(Layers):
             return None
         draws = draws_for(namespace(*leaves((params, xs))), key)
         lead, dtype, kept = tuple(xs.shape[:-1]), xs.dtype, 1 - self.dropout
-        drawn = (draws.uniform((*lead, cell.hidden_size), dtype, 0.0, 1.0) for cell in self.cells[:-1])
+        drawn = (draws.uniform((*lead, cell.output_size), dtype, 0.0, 1.0) for cell in self.cells[:-1])
         return tuple((u < kept).astype(dtype) / dtype.type(kept) for u in drawn)
 
     def passed(
@@ -117,8 +117,8 @@ class Bidirectional(Layers):
         return self.cell.input_size
 
     @property
-    def hidden_size(self) -> int:
-        return self.cell.hidden_size * (2 if self.merge == "concatenate" else 1)
+    def output_size(self) -> int:
+        return self.cell.output_size * (2 if self.merge == "concatenate" else 1)
 
     @property
     def parts(self) -> dict[str, Layer]:
@@ -135,7 +135,7 @@ class Bidirectional(Layers):
 
     def parted(self, outputs: Array) -> tuple[Array, Array]:
         """What `merged` does, backward: the cotangent of each direction's outputs."""
-        h = self.cell.hidden_size
+        h = self.cell.output_size
         return (outputs, outputs) if self.merge == "sum" else (outputs[..., :h], outputs[..., h:])
 
     def passed(

@@ -190,6 +190,15 @@ def unbroken(history: Any, analysis: str) -> None:
         )
 
 
+def unreset(history: Any, analysis: str) -> None:
+    """Raise where sequences start within the pass, or where that cannot be told."""
+    if (is_traced(history.inputs) and history.cell.masked) or history.resets:
+        raise ValueError(
+            f"{analysis} takes sequences that do not start anew within the pass; this history has resets, or is "
+            f"inside a JAX transformation. history.pieces() gives every sequence as a history of its own"
+        )
+
+
 def constant(
     cell: Any, params: Any, x: Any, state: Any, batch: tuple[int, ...], name: str = "state"
 ) -> tuple[Any, Array, Any]:

@@ -134,6 +134,11 @@ class History:
             return xp.full(self.batch, len(self))
         return xp.sum((self.inputs[..., HOLD] == 0).astype(int), axis=0)
 
+    @property
+    def resets(self) -> bool:
+        """Whether a sequence starts anew within the pass; not inside a JAX transformation."""
+        return isinstance(self.cell, Masked) and bool((self.inputs[1:, ..., RESET] == 1).any())
+
     def own_features(self, x: Array) -> Array:
         """Of numbers for each input column, those for the cell's own features."""
         return x[..., : self.cell.input_size - self.cell.controls] if self.cell.controls else x

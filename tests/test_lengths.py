@@ -227,13 +227,49 @@ def test_wrong_lengths_and_resets_are_refused(function, controls, words):
         function(*drawn("NP"), **controls)
 
 
-@pytest.mark.parametrize(
-    "analysis", [lstmx.lyapunov_spectrum, lstmx.path_spectrum, lstmx.memory_report, lstmx.gate_kernel]
-)
+@pytest.mark.parametrize("analysis", [lstmx.path_spectrum, lstmx.memory_report, lstmx.gate_kernel])
 def test_analyses_of_whole_sequences_point_to_the_pieces(analysis):
     history = lstmx.record(*drawn("NP"), lengths=LENGTHS)
     with pytest.raises(ValueError, match=rf"{analysis.__name__} takes sequences .* history.pieces\(\)"):
         analysis(history)
+
+
+def test_a_spectrum_counts_each_sequence_up_to_its_end(library):
+    cell = lstmx.LSTM(3, 4)
+    params, state, xs, _ = family.draw(cell, (3,), length=60)
+    lengths = np.array([60, 25, 41])
+    history = lstmx.record(cell, *to(library, (params, xs, state)), lengths=lengths)
+    options = {"count": "all", "transient": 5, "reorthonormalise": 2, "window": 10}
+    spectrum = lstmx.lyapunov_spectrum(history, **options)
+    options |= {"reorthonormalise": 1, "window": 1}
+    alone = [lstmx.lyapunov_spectrum(piece, **options).exponents for piece in history.pieces()]
+    found = -np.sort(-spectrum.per_sequence, axis=-1)
+    np.testing.assert_allclose(found, alone, atol=1e-11)
+    np.testing.assert_allclose(spectrum.exponents, spectrum.per_sequence.mean(axis=0), atol=1e-14)
+    assert spectrum.sum_rule.discrepancy < 1e-10
+    moving = [[5, 5, 5], [10, 10, 10], [10, 5, 10], [10, 0, 10], [10, 0, 1], [10, 0, 0]]
+    np.testing.assert_array_equal(spectrum.moving, moving)
+    np.testing.assert_array_equal(np.isnan(spectrum.local[..., 0]), spectrum.moving == 0)
+    assert np.isfinite(spectrum.over_sequences).all()
+    assert "of 3 sequences, each up to its end, after 5" in str(spectrum)
+    assert len(lstmx.plot.local_exponents(spectrum).lines) > 0
+
+
+def test_a_spectrum_refuses_sequences_it_cannot_follow():
+    params, state, xs, _ = family.draw(cell := lstmx.LSTM(3, 4), (2,), length=30)
+    padded = lstmx.record(cell, params, xs, state, lengths=np.array([30, 8]))
+    with pytest.raises(ValueError, match="transient is 8; expected less than the 8 steps of the shortest"):
+        lstmx.lyapunov_spectrum(padded, transient=8)
+    with pytest.raises(ValueError, match=r"audit takes whole sequences; .* history.pieces\(\)"):
+        lstmx.lyapunov_spectrum(padded, audit=True)
+    resets = np.zeros((30, 2), bool)
+    resets[7, 1] = True
+    anew = lstmx.record(cell, params, xs, state, resets=resets)
+    with pytest.raises(ValueError, match=r"this history has resets, .* history.pieces\(\)"):
+        lstmx.lyapunov_spectrum(anew)
+    resets[:] = False
+    resets[0] = True
+    lstmx.lyapunov_spectrum(lstmx.record(cell, params, xs, state, resets=resets))
 
 
 def test_figures_of_a_padded_batch_show_its_own_features():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, namespace
-from lstmx.checks import constant, finite, finite_history, populated, positive, unbroken
+from lstmx.checks import constant, finite, finite_history, populated, positive, recorded, unreset
 from lstmx.dynamics.passing import PROBED, Options, Walk
 from lstmx.dynamics.recipes import published_recipes
 from lstmx.dynamics.spectrum import LyapunovSpectrum
@@ -38,14 +38,14 @@ def lyapunov_spectrum(
     are the means of ln |R_ii|. For inputs that vary they are those of the driven system, given the inputs.
 
     Exponents of a batch are averaged over its sequences; Jacobians never are, since the product of averages is no
-    average of products. Under JAX the exponents can be differentiated with respect to parameters, inputs and
-    initial state, where the directions are distinct.
+    average of products. In a padded batch each sequence counts up to its end. Under JAX the exponents can be
+    differentiated with respect to parameters, inputs and initial state, where the directions are distinct.
 
     Args:
         history: the recorded pass; or Jacobians [T, *batch, S, S] of any map in the order of time.
         count: number of leading exponents, "all", or None for 8 (S where that is less).
-        transient: first steps that do not count, in which state and frame settle; None for about a tenth of T,
-            with what is left over from whole windows.
+        transient: first steps that do not count, in which state and frame settle; None for about a tenth of T (of
+            the shortest sequence), with what is left over from whole windows.
         reorthonormalise: steps from one QR decomposition to the next; None for as many as leave the least
             direction half of its digits, from 1 to 32, tried out on the first 64 steps; 1 inside a JAX
             transformation.
@@ -60,9 +60,10 @@ def lyapunov_spectrum(
 
     Raises:
         TypeError: history is neither a history nor an array, or a number is no integer.
-        ValueError: count is over S; transient is not below T; an interval or a window is longer than the steps
-            that count; check without all exponents; audit without a history; or NaN or infinity in what came, or
-            in the tangents before a QR decomposition.
+        ValueError: count is over S; transient is not below T, or not below a sequence's length; the history has
+            resets, or lengths inside a JAX transformation or with audit; an interval or a window is longer than
+            the steps that count; check without all exponents; audit without a history; or NaN or infinity in what
+            came, or in the tangents before a QR decomposition.
 
     Warns:
         RuntimeWarning: the interval between two QR decompositions is too long for the precision, with its number.
@@ -85,8 +86,11 @@ def lyapunov_spectrum(
     size, batch, like = _system(history)
     if audit and not isinstance(history, History):
         raise ValueError("audit reads the blocks of a cell's Jacobians: it needs a history, not matrices")
+    masked = isinstance(history, History) and history.cell.masked
+    if audit and masked:
+        raise ValueError("audit takes whole sequences; this history has lengths, and history.pieces()")
     options = Options(count, transient, reorthonormalise, window, check, seed)
-    walk = Walk(len(like), like[0], batch, size, options)
+    walk = Walk(len(like), like[0], batch, size, options, np.asarray(history.lengths) if masked else None)
     walk.prepare(history[:PROBED])
     most = -(-len(like) // _SEGMENTS) if progress else len(like)
     made = walk.spectrum(lambda start, stop: history[start:stop], most, progress)
@@ -161,7 +165,8 @@ def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:
             raise TypeError(
                 f"history is a {type(history).__name__}; expected a History or one array: numpy.stack(Jacobians)"
             )
-        unbroken(history, "lyapunov_spectrum")
+        recorded(history)
+        unreset(history, "lyapunov_spectrum")
         finite_history(history)
         populated(history)
         return history.cell.state_size, history.batch, history.states[0]

@@ -43,22 +43,33 @@ class Walk:
         batch: its batch axes.
         size: S, the dimension of the joint state.
         options: as the user gave them.
+        lengths: steps of each sequence, [*batch]; None where all are whole.
     """
 
     sizes: Sizes
     found: np.ndarray  # which directions single steps tell from those before them
 
-    def __init__(self, length: int, like: Array, batch: tuple[int, ...], size: int, options: Options):
-        self.length, self.size, self.batch, self.options = length, size, batch, options
+    def __init__(
+        self,
+        length: int,
+        like: Array,
+        batch: tuple[int, ...],
+        size: int,
+        options: Options,
+        lengths: np.ndarray | None = None,
+    ):
+        self.length, self.size, self.batch, self.options, self.lengths = length, size, batch, options, lengths
+        shortest = length if lengths is None else int(lengths.min())
         self.count = _count(options.count, size)
         if options.check and self.count < size:
             raise ValueError(f"check needs all {size} exponents, not {self.count}: pass count='all'")
         self.check = self.count == size if options.check is None else bool(options.check)
         given = options.transient
-        self.transient = length // 10 if given is None else positive("transient", given, 0)
+        self.transient = shortest // 10 if given is None else positive("transient", given, 0)
         counted = length - self.transient
-        if counted < 1:
-            raise ValueError(f"transient is {given}; expected less than the {length} steps of the pass")
+        if self.transient >= shortest:
+            which = "pass" if lengths is None else "shortest sequence"
+            raise ValueError(f"transient is {given}; expected less than the {shortest} steps of the {which}")
         for name in ("reorthonormalise", "window"):
             value = getattr(options, name)
             if value is not None and positive(name, value) > counted:
@@ -88,6 +99,11 @@ class Walk:
         self.sizes = Sizes(min(interval, window), min(chunk, window), window)
         if self.options.transient is None:
             self.transient = self.length - counted // window * window
+            if self.lengths is not None and self.transient >= self.lengths.min():
+                raise ValueError(
+                    f"a sequence has {self.lengths.min()} steps, and windows of {window} leave the first "
+                    f"{self.transient} of the pass uncounted; pass transient"
+                )
 
     def _probed(self, first: Any) -> tuple[int, np.ndarray]:
         """From single steps: the longest interval that leaves digits enough, and which directions are found."""
@@ -140,24 +156,30 @@ class Walk:
         xp = namespace(walked.logs)
         steps = self.length - self.transient
         head, whole = steps % self.sizes.window, steps // self.sizes.window
-        counts = [head] * (head > 0) + [self.sizes.window] * whole
-        intervals = sum(-(-count // self.sizes.interval) for count in counts)
-        lengths = xp.asarray(counts, dtype=walked.logs.dtype)
-        gone = xp.sum(walked.lost, axis=0) > _OFTEN * intervals
+        counts = np.array([head] * (head > 0) + [self.sizes.window] * whole)
+        moving = self._moving(counts)
+        intervals = (-(-moving // self.sizes.interval)).sum(axis=0)
+        weights = xp.asarray(moving, dtype=walked.logs.dtype)
+        own = xp.sum(weights, axis=0)  # steps of each sequence
+        gone = xp.sum(walked.lost, axis=0) > _OFTEN * intervals[..., None]
         if not self.traced:
-            self._judge(walked, np.asarray(gone), intervals)
-        local = xp.where(gone, -xp.inf, walked.logs / lengths.reshape(-1, *(1,) * (walked.logs.ndim - 1)))
+            self._judge(walked, np.asarray(gone), int(intervals.max()))
+        still = xp.where(weights == 0, xp.nan, weights)[..., None]
+        local = xp.where(gone & (weights[..., None] > 0), -xp.inf, walked.logs / still)
         sequences = tuple(range(gone.ndim - 1))
-        exponents = xp.mean(xp.where(gone, -xp.inf, xp.sum(walked.logs, axis=0) / steps), axis=sequences)
+        whole = xp.sum(walked.logs, axis=0) / own[..., None]
+        exponents = xp.mean(xp.where(gone, -xp.inf, whole), axis=sequences)
         order = xp.argsort(-exponents)
         rule = None
         if self.check:
             lu, closed = (
-                None if x is None else xp.mean(xp.sum(x, axis=0)) / steps
+                None if x is None else xp.mean(xp.sum(x, axis=0) / own)
                 for x in (walked.log_determinant, walked.closed)
             )
             rule = SumRule(xp.sum(exponents), lu, closed)
-        participation = xp.mean(walked.participation, axis=tuple(range(walked.participation.ndim - 1)))
+        seen = (weights > 0).astype(weights.dtype)[..., None]
+        every = tuple(range(walked.participation.ndim - 1))
+        participation = xp.sum(walked.participation * seen, axis=every) / xp.sum(seen, axis=every)
         return LyapunovSpectrum(
             exponents[order],
             local[..., order],
@@ -169,7 +191,15 @@ class Walk:
             self.transient,
             self.sizes.interval,
             self.sizes.window,
+            None if self.lengths is None else moving,
         )
+
+    def _moving(self, counts: np.ndarray) -> np.ndarray:
+        """Steps of each window of `counts` steps in which each sequence moves, [windows, *batch]."""
+        starts = self.transient + np.cumsum(counts) - counts
+        lengths = np.broadcast_to(self.length if self.lengths is None else self.lengths, self.batch)
+        over = (-1, *(1,) * len(self.batch))
+        return np.clip(lengths - starts.reshape(over), 0, counts.reshape(over))
 
     def _judge(self, walked: Walked, gone: np.ndarray, intervals: int) -> None:
         """Raise where tangents left the float range; warn where the interval was too long."""

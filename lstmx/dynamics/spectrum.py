@@ -89,6 +89,8 @@ class LyapunovSpectrum:
         transient: steps before them that do not.
         interval: steps from one QR decomposition to the next.
         window: steps of a window.
+        moving: steps of each window before a sequence's end, [windows, *batch]; None where all are whole.
+            `local` is NaN where there are none.
     """
 
     exponents: Array
@@ -101,11 +103,27 @@ class LyapunovSpectrum:
     transient: int
     interval: int
     window: int
+    moving: np.ndarray | None = None
 
     @property
     def per_sequence(self) -> np.ndarray:
         """Exponents of each sequence, [*batch, k]."""
-        return _mean(np.asarray(self.local, np.float64), self._lengths)
+        local = np.asarray(self.local, np.float64)
+        if self.moving is None:
+            return _mean(local, self._lengths)
+        moving = np.asarray(self.moving)[..., None]
+        return (np.where(moving > 0, local, 0.0) * moving).sum(axis=0) / moving.sum(axis=0)
+
+    @property
+    def over_sequences(self) -> np.ndarray:
+        """Means of `local` over the sequences that move in a window, [windows, k]; without windows of none."""
+        local = np.asarray(self.local, np.float64)
+        axes = tuple(range(1, local.ndim - 1))
+        if self.moving is None:
+            return local.mean(axis=axes)
+        moves = (np.asarray(self.moving) > 0)[..., None]
+        known = np.asarray(moves.any(axis=(*axes, moves.ndim - 1)))
+        return (np.where(moves, local, 0.0).sum(axis=axes) / np.maximum(moves.sum(axis=axes), 1))[known]
 
     @property
     def standard_errors(self) -> np.ndarray:
@@ -115,12 +133,13 @@ class LyapunovSpectrum:
         these, and the greatest error that results is taken. NaN for fewer than 8 windows and for an exponent of
         −inf.
         """
-        return _block_error(_over_sequences(self.local)[-(self.steps // self.window) :])
+        return _block_error(self.over_sequences[int(self.steps % self.window > 0) :])
 
     @property
     def quarters(self) -> np.ndarray:
         """Exponents over four successive quarters of the pass, [4, k]; NaN for fewer than 4 windows."""
-        local, lengths = _over_sequences(self.local), self._lengths
+        local = self.over_sequences
+        lengths = self._lengths[: len(local)]
         if len(local) < 4:
             return np.full((4, local.shape[-1]), np.nan)
         parts = zip(np.array_split(local, 4), np.array_split(lengths, 4), strict=True)
@@ -133,7 +152,7 @@ class LyapunovSpectrum:
         False where two quarters' values of an exponent differ by more than five of their standard errors, 1 % of
         the exponent and 10 / steps together; and for fewer than 32 windows, where that cannot be told.
         """
-        local = _over_sequences(self.local)
+        local = self.over_sequences
         if len(local) < 32:
             return False
         quarters = self.quarters
@@ -181,6 +200,7 @@ class LyapunovSpectrum:
         lines = [
             f"Lyapunov spectrum of a joint state of {self.size}: {len(exponents)} exponents from {self.steps:,} "
             + ("steps" if not batch else f"steps of {math.prod(batch)} sequences")
+            + ("" if self.moving is None else ", each up to its end,")
             + f" after {self.transient:,}, a QR decomposition every {self.interval}",
             f"  greatest, in nats per step: {shown}{', …' if len(exponents) > 4 else ''}",
             f"  time scale −1/λ₁: {self.timescale:.4g} steps",
@@ -236,12 +256,6 @@ def kaplan_yorke(exponents: Any, size: int | None = None) -> float:
     if above < len(ordered):
         return above + float(sums[above - 1] / abs(ordered[above]))
     return float(above) if size in (None, above) else math.nan
-
-
-def _over_sequences(local: Any) -> np.ndarray:
-    """Means over the batch, [windows, k]."""
-    local = np.asarray(local, np.float64)
-    return local.mean(axis=tuple(range(1, local.ndim - 1)))
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -94,8 +94,7 @@ def local_exponents(spectrum: LyapunovSpectrum, count: int = 4, *, ax: Axes | No
         raise ValueError(f"count is {count!r}; expected an integer of at least 1")
     ax = canvas.axes_for(ax, (8, 4))
 
-    local = np.asarray(spectrum.local, np.float64)
-    local = local.mean(axis=tuple(range(1, local.ndim - 1)))[:, :count]
+    local = spectrum.over_sequences[:, :count]
     head = spectrum.steps % spectrum.window
     ends = np.arange(len(local)) * spectrum.window + (head or spectrum.window) + spectrum.transient
     size = canvas.block_size(len(local), _LOCAL)

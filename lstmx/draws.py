@@ -46,6 +46,10 @@ class Draws:
         self._key, key = jax.random.split(self._key)
         return key
 
+    def part(self) -> Any:
+        """A key for draws elsewhere, of which none are drawn here."""
+        return self._next_key() if is_jax(self.xp) else self._generator
+
     def uniform(self, shape: tuple[int, ...], dtype: Any, low: float, high: float) -> Array:
         """Uniform draws from [low, high)."""
         if is_jax(self.xp):

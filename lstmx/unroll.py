@@ -23,7 +23,6 @@ from lstmx.layers import (
     Layers,
     Stack,
     StackHistory,
-    Timing,
     history_passing,
     layered_door,
     outputs_passing,
@@ -76,7 +75,7 @@ def run(
             past its end a sequence's state stands still, and its outputs are 0. What stands in `xs` there has no
             effect, as long as it is finite.
         resets: booleans [T, *batch]: where true, a new sequence starts with this step, from the zero state.
-        key: of a `Zoneout`, or of the dropout between the layers of a `Stack`: an int, a `numpy.random.Generator`
+        key: of `Zoneout`s, and of the dropout between the layers of a `Stack`: an int, a `numpy.random.Generator`
             or a JAX key; None for no chance.
         differentiation: "pullback" for the above, which has a reverse mode only; "autodiff" for JAX's own
             differentiation of the scan, for `jax.jvp` and `jax.jacfwd`.
@@ -113,11 +112,11 @@ def run(
         if parallel and value is not None:
             raise ValueError(f"{name} is given with parallel=True, which takes whole sequences; expected None")
     if isinstance(cell, Layers):
-        params, xs, state, masks = layered_door(cell, params, xs, state, key)
+        params, xs, state, timing, masks = layered_door(cell, params, xs, state, (lengths, resets), key)
         one = outputs_passing(
             functools.partial(run, differentiation=differentiation, chunk=chunk, parallel=parallel)
         )
-        return tuple(cell.passed(one, params, xs, state, Timing(lengths, resets), masks))  # type: ignore  # a pair
+        return tuple(cell.passed(one, params, xs, state, timing, masks))  # type: ignore  # a pair
     cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets, key)
     chunk = None if parallel else _residuals(cell, params, xs, differentiation, chunk)
     options = {"differentiation": differentiation, "chunk": chunk, "parallel": parallel}
@@ -292,9 +291,9 @@ def record(
             raise ValueError(
                 "every, fields, dtype and into are of one cell; record layers whole, or each on its own"
             )
-        params, xs, state, masks = layered_door(cell, params, xs, state, key)
+        params, xs, state, timing, masks = layered_door(cell, params, xs, state, (lengths, resets), key)
         one = history_passing(functools.partial(record, keep=keep))
-        return cell.passed(one, params, xs, state, Timing(lengths, resets), masks).history
+        return cell.passed(one, params, xs, state, timing, masks).history
     excerpt = _excerpt_options(cell, keep, every, fields, dtype)
     cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets, key)
     if excerpt is None:

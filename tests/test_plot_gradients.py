@@ -25,6 +25,7 @@ def flow_of(log_norm, **fields):
     log_norm = np.asarray(log_norm, "float64")
     nothing = dict.fromkeys((field.name for field in dataclasses.fields(GradientFlow)), None)
     given = {"log_norm": log_norm, "log_norm_hidden": log_norm, "log_parameter_profile": log_norm}
+    given["parameters"] = lstmx.SimpleRNNParams(np.zeros((1, 1)), np.zeros((1, 1)), np.zeros(1))
     return GradientFlow(**nothing | given | fields)
 
 
@@ -529,3 +530,10 @@ def test_axes_are_those_of_the_caller():
         with pytest.raises(TypeError, match="ax is a Figure; expected matplotlib Axes or None"):
             draw(result, ax=ax.figure)
         assert draw(result)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_without_recurrent_weights_the_profile_is_of_the_input_kernel():
+    cell = lstmx.MinGRU(2, 3)
+    history = lstmx.record(cell, cell.init(np.random.default_rng(0)), np.ones((9, 2), "float32"))
+    figure = lstmx.plot.gradient_flow(lstmx.gradient_flow(history))
+    assert figure.axes[1].get_title("left") == "part of each step in ∂L/∂W"

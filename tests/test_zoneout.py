@@ -167,6 +167,32 @@ def test_keys_that_do_not_fit_are_refused():
         lstmx.run(cell, params, xs, state, key=jax.random.key(0))
     with pytest.raises(TypeError, match="key is a str; expected an int"):
         lstmx.run(cell, params, xs, state, key="a")
-    stack = lstmx.Stack([cell])
-    with pytest.raises(ValueError, match="has a Zoneout inside, which takes no key"):
-        lstmx.run(stack, (params,), xs, key=1)
+
+
+def test_zoneouts_in_layers_draw_in_turn(library):
+    zoned = [lstmx.Zoneout(lstmx.LSTM(3, 4), 0.3, 0.4), lstmx.Zoneout(lstmx.GRU(4, 2), 0.5)]
+    stack = lstmx.Stack([zoned[0], lstmx.Bidirectional(zoned[1]), lstmx.GRU(4, 3)], dropout=0.2)
+    params = stack.init(np.random.default_rng(0), "float64")
+    xs = np.random.default_rng(1).normal(size=(6, 2, 3))
+    given = to(library, (params, xs))
+    history = lstmx.record(stack, *given, key=5, lengths=np.array([6, 4]))
+    assert_close(history.outputs, lstmx.run(stack, *given, key=5, lengths=np.array([6, 4]))[0], 1e-14)
+    assert not np.array_equal(history.outputs, lstmx.run(stack, *given, key=6, lengths=np.array([6, 4]))[0])
+    pair = history.layers[1]
+    masks = [
+        np.asarray(part.inputs[..., -4:-2]) for part in (pair.forward, pair.backward)
+    ]  # before two of lengths
+    assert set(np.unique(masks)) == {0.0, 1.0}
+    assert not np.array_equal(*masks)
+    # The gradient is that of the pass with what was drawn.
+    step = 1e-6 * np.random.default_rng(2).normal(size=xs.shape)
+    ends = [lstmx.run(stack, given[0], given[1] + sign * step, key=5)[0].sum() for sign in (1, -1)]
+    flow = lstmx.gradient_flow(lstmx.record(stack, *given, key=5), to(library, np.ones((6, 2, 3))))
+    np.testing.assert_allclose((flow.inputs * step).sum(), (ends[0] - ends[1]) / 2, rtol=1e-6)
+
+
+def test_a_pair_of_zoneouts_takes_a_key():
+    pair = lstmx.Bidirectional(lstmx.Zoneout(lstmx.GRU(3, 4), 0.5))
+    params = pair.init(np.random.default_rng(0))
+    xs = np.ones((5, 3), "float32")
+    assert not np.array_equal(lstmx.run(pair, params, xs, key=1)[0], lstmx.run(pair, params, xs)[0])

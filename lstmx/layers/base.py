@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lstmx.arrays import Array, namespace
 from lstmx.cells.base import Cell
+from lstmx.cells.zoneout import Zoneout
 from lstmx.draws import Draws, float_dtype
 
 Layer = Any
@@ -27,10 +28,16 @@ class Directions(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Where sequences end and start; None for no lengths, or no resets."""
+    """Where sequences end and start, and where chance comes from; None for no lengths, resets or chance."""
 
     lengths: Any
     resets: Any
+    draws: Draws | None
+
+    def options(self, cell: Cell) -> dict[str, Any]:
+        """What `run` and `record` of one cell are to know of these."""
+        key = self.draws.part() if self.draws is not None and isinstance(cell, Zoneout) else None
+        return {"lengths": self.lengths, "resets": self.resets, "key": key}
 
 
 class Layers(ABC):

@@ -25,7 +25,7 @@ def outputs_passing(run: Callable[..., tuple[Array, Any]]) -> Passing:
     """Passes of `run`."""
 
     def one(cell: Cell, params: Any, xs: Array, state: Any, timing: Timing) -> Outputs:
-        return Outputs(*run(cell, params, xs, state, lengths=timing.lengths, resets=timing.resets))
+        return Outputs(*run(cell, params, xs, state, **timing.options(cell)))
 
     def stacked(stack: Stack, params: Any, made: list[Outputs], masks: Any) -> Outputs:
         del params, masks
@@ -194,7 +194,7 @@ def history_passing(record: Callable[..., History]) -> Passing:
     """Passes of `record`."""
 
     def one(cell: Cell, params: Any, xs: Array, state: Any, timing: Timing) -> _Recorded:
-        history = record(cell, params, xs, state, lengths=timing.lengths, resets=timing.resets)
+        history = record(cell, params, xs, state, **timing.options(cell))
         return _Recorded(history, outputs_of(history))
 
     def stacked(stack: Stack, params: Any, made: list[_Recorded], masks: Any) -> _Recorded:

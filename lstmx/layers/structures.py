@@ -10,7 +10,7 @@ from lstmx.arrays import Array, leaves, namespace
 from lstmx.cells.base import Cell
 from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import in_one_library, one_of, parameters, sequences, state
-from lstmx.draws import draws_for
+from lstmx.draws import Draws, draws_for
 from lstmx.layers.base import Directions, Layer, Layers, Timing, pass_of, reordered, reversal, turned_resets
 
 
@@ -62,15 +62,10 @@ class Stack(Layers):
         """A tuple with a value for each layer, bottom first."""
         return tuple(values)
 
-    def masks(self, key: Any, params: Any, xs: Array) -> Any:
+    def masks(self, draws: Draws, xs: Array) -> Any:
         """What outputs between layers are multiplied by, [T, *batch, H] each; None where nothing is dropped."""
-        if key is None:
-            return None
-        if any(isinstance(one, Zoneout) for cell in self.cells for one in (cell, getattr(cell, "cell", None))):
-            raise ValueError(f"key is given; {self!r} has a Zoneout inside, which takes no key in a stack")
         if not self.dropout:
             return None
-        draws = draws_for(namespace(*leaves((params, xs))), key)
         lead, dtype, kept = tuple(xs.shape[:-1]), xs.dtype, 1 - self.dropout
         drawn = (draws.uniform((*lead, cell.output_size), dtype, 0.0, 1.0) for cell in self.cells[:-1])
         return tuple((u < kept).astype(dtype) / dtype.type(kept) for u in drawn)
@@ -156,8 +151,22 @@ def _layer(name: str, value: Any) -> None:
         raise TypeError(f"{name} is a {type(value).__name__}; expected a cell or a Bidirectional")
 
 
-def layered_door(layers: Layers, params: Any, xs: Array, initial: Any, key: Any) -> tuple[Any, Array, Any, Any]:
-    """Check the arguments of a pass through layers before any of them runs; and draw its dropout masks."""
+def layered_door(
+    layers: Layers, params: Any, xs: Array, initial: Any, timing: tuple[Any, Any], key: Any
+) -> tuple[Any, Array, Any, Timing, Any]:
+    """Check the arguments of a pass through layers before any of them runs; and draw its dropout masks.
+
+    Args:
+        layers: the layers.
+        params: their parameters.
+        xs: inputs.
+        initial: their states, or None.
+        timing: lengths and resets, or None.
+        key: of what is drawn; None for no chance.
+
+    Returns:
+        Parameters, inputs and states in one library, the timing with where draws come from, and the masks.
+    """
     parameters(layers, params)
     first = next(leaves(params))
     sequences(layers, (first,), xs)
@@ -165,9 +174,10 @@ def layered_door(layers: Layers, params: Any, xs: Array, initial: Any, key: Any)
     if initial is not None:
         layers.check("state", initial, lambda cell, value, name: state(cell, (first,), value, batch, name=name))
     params, xs, initial = in_one_library((params, xs, initial))
-    masks = None
-    if key is not None:
-        if not isinstance(layers, Stack):
-            raise ValueError(f"key is given; {layers!r} has nothing random")
-        masks = layers.masks(key, params, xs)
-    return params, xs, initial, masks
+    if key is None:
+        return params, xs, initial, Timing(*timing, None), None
+    if not isinstance(layers, Stack) and not isinstance(layers.cell, Zoneout):  # type: ignore  # a Bidirectional
+        raise ValueError(f"key is given; {layers!r} has nothing random")
+    draws = draws_for(namespace(*leaves((params, xs))), key)
+    masks = layers.masks(draws, xs) if isinstance(layers, Stack) else None
+    return params, xs, initial, Timing(*timing, draws), masks

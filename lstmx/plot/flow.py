@@ -30,8 +30,9 @@ def gradient_flow(
 
     The panels, over the same steps: the log norms of the cotangents of the joint state, of h and of c, and of
     what the retention gates alone would carry (a GRU and a SimpleRNN have one state, so h is left out; a
-    SimpleRNN has no retention gate); each step's part in ∂L/∂U; and, where the flow has it, the cosine of that
-    part with the whole. The title gives the flow's verdict, half-life and decay rate ± standard error.
+    SimpleRNN has no retention gate); each step's part in ∂L/∂U, or without U in ∂L/∂W; and, where the flow has it,
+    the cosine of that part with the whole. The title gives the flow's verdict, half-life and decay rate ± standard
+    error.
 
     At most 1000 points are drawn along an axis; beyond, block means within the blocks' range. An exact zero, −inf
     in log scale, leaves a gap of its block, and the legend or title says how many there are.
@@ -66,7 +67,8 @@ def gradient_flow(
 
     panels = figure.subplots(3 if aligned else 2, 1, sharex=True, height_ratios=(2, 1, 1) if aligned else (2, 1))
     _norms(panels[0], one)
-    _profile(panels[1], one.log_parameter_profile)
+    kernel = "U" if "recurrent_kernel" in flow.parameters._fields else "W"
+    _profile(panels[1], one.log_parameter_profile, kernel)
     if aligned:
         _alignment(panels[2], one.parameter_alignment)
     for ax in panels:
@@ -203,10 +205,10 @@ def _norms(ax: Axes, one: GradientFlow) -> None:
     canvas.title(ax, "norms of the cotangents" if len(drawn) > 1 else alone)
 
 
-def _profile(ax: Axes, profile: np.ndarray) -> None:
+def _profile(ax: Axes, profile: np.ndarray, kernel: str) -> None:
     canvas.lines(ax, parts.blank(profile[:, None]), ["profile"], canvas.COLOURS[4:])
     ax.set_ylabel("ln of L2 norm")
-    canvas.title(ax, parts.counted("part of each step in ∂L/∂U", profile))
+    canvas.title(ax, parts.counted(f"part of each step in ∂L/∂{kernel}", profile))
 
 
 def _alignment(ax: Axes, alignment: np.ndarray) -> None:

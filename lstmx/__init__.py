@@ -90,6 +90,8 @@ from lstmx.statistics import GateStatistics as GateStatistics
 from lstmx.statistics import UnitStatistics as UnitStatistics
 from lstmx.statistics import gate_statistics as gate_statistics
 from lstmx.statistics import summarise as summarise
+from lstmx.storage import load as load
+from lstmx.storage import save as save
 from lstmx.tasks import Batch as Batch
 from lstmx.tasks import Task as Task
 from lstmx.tasks import adding_problem as adding_problem

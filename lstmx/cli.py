@@ -12,7 +12,7 @@ import numpy as np
 from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
 from lstmx.comparison import compare
 from lstmx.report import claim_folder, write_report
-from lstmx.storage import load_array, load_parameters, save_parameters
+from lstmx.storage import load_array, load_parameters, save_with
 from lstmx.tasks import CharacterTask, next_character
 from lstmx.training import Model, adam
 from lstmx.unroll import record
@@ -88,9 +88,9 @@ def deep_dive(options: argparse.Namespace) -> None:
         print("interrupted: reporting on what was trained so far")
 
     cell, params = comparison.cells[0], comparison.trainings[0][0].params
-    readout = {f"readout_{name}": np.asarray(value) for name, value in params.readout._asdict().items()}
-    vocabulary = np.array(task.vocabulary.characters)
-    save_parameters(folder / "parameters.npz", cell, params.cell, **readout, vocabulary=vocabulary)
+    extras = {f"readout_{name}": value for name, value in params.readout._asdict().items()}
+    extras["vocabulary"] = np.array([ord(character) for character in task.vocabulary.characters], np.uint32)
+    save_with(folder / "parameters.safetensors", cell, params.cell, extras)
     passage = task.validation_text[:_PASSAGE]
     xs = task.vocabulary.one_hot(task.vocabulary.encode(passage))
     history = record(cell, params.cell, xs)

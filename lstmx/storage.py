@@ -1,51 +1,199 @@
-"""Parameters and histories as NumPy archives, read and written without pickle."""
+"""Cells with their parameters as safetensors, and what else is read from and written to files, without pickle."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import json
+import os
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lstmx.cells import GRU, JANET, LSTM, MGU, SLSTM, Cell, MinGRU, MinLSTM, SimpleRNN
-from lstmx.checks import parameters
+from lstmx.arrays import Array, has_jax, jnp, require
+from lstmx.checks import one_of, parameters
+from lstmx.description import CELLS, cell_of, described
+from lstmx.draws import float_dtype
 from lstmx.history import History
+from lstmx.layers import Layers
 
-_CELLS: dict[str, type[Cell]] = {
-    kind.__name__: kind for kind in (LSTM, GRU, SimpleRNN, JANET, MGU, MinLSTM, MinGRU, SLSTM)
-}
-_EXTRAS = ("readout_kernel", "readout_bias", "vocabulary")
+_FORMAT = 1
+_EXTRA = "extra."  # begins the names of arrays that are no parameters
 
 
-def save_parameters(path: str | Path, cell: Cell, params: Any, **extras: Any) -> None:
-    """Write a cell's options and parameters to an .npz archive.
+def save(path: str | Path, cell: Any, params: Any) -> None:
+    """Write a cell or layers with their parameters to a safetensors file.
+
+    The file holds the parameters under their names (`recurrent_kernel`; in layers `0.recurrent_kernel`,
+    `1.forward.bias`, ...), and in its metadata the options of every cell and a format version. It takes the place
+    of an older one only when it is whole.
 
     Args:
         path: the file, overwritten.
-        cell: the cell.
-        params: its parameters.
-        **extras: arrays to keep beside them: readout_kernel, readout_bias, vocabulary.
+        cell: the cell, or a `Stack` or `Bidirectional` of cells.
+        params: its parameters, of NumPy or JAX.
 
     Raises:
-        TypeError: an extra of another name.
+        TypeError: this is no cell of lstmx, or the parameters are not its own.
+        ValueError: a parameter has another shape than the cell expects.
+        ImportError: safetensors is not installed.
+
+    Example:
+        >>> import lstmx, numpy, tempfile
+        >>> cell = lstmx.LSTM(input_size=3, hidden_size=8, peepholes=True)
+        >>> path = tempfile.mkdtemp() + "/lstm.safetensors"
+        >>> lstmx.save(path, cell, cell.init(numpy.random.default_rng(0)))
+        >>> lstmx.load(path)[0] == cell
+        True
     """
+    save_with(path, cell, params, {})
+
+
+def save_with(path: str | Path, cell: Any, params: Any, extras: dict[str, Array]) -> None:
+    """As `save`, with further arrays beside the parameters, which `load` leaves out."""
     parameters(cell, params)
-    surplus = sorted(set(extras) - set(_EXTRAS))
-    if surplus:
-        raise TypeError(f"unknown extra arrays {', '.join(surplus)}; expected some of {', '.join(_EXTRAS)}")
-    description = json.dumps({"cell": type(cell).__name__, "options": dataclasses.asdict(cell)})  # type: ignore  # every cell is a dataclass
-    arrays = {name: np.asarray(array) for name, array in params._asdict().items() if array is not None}
-    np.savez(path, description=np.array(description), **arrays, **extras)
+    tensors = _flat(cell, params) | {f"{_EXTRA}{name}": array for name, array in extras.items()}
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    words = {"lstmx": str(_FORMAT), "cell": json.dumps(described(cell))}
+    whole = require("safetensors.numpy", "saving parameters", "safetensors").save(tensors, metadata=words)
+    with written_whole(path) as file:
+        file.write(whole)
 
 
-def load_parameters(path: str | Path) -> tuple[Cell, Any]:
-    """Read a cell and its parameters from an .npz archive, as NumPy arrays.
+def load(path: str | Path, library: str | None = None) -> tuple[Any, Any]:
+    """Read a cell or layers with their parameters from a file that `save` wrote.
 
-    The archive is one that `save_parameters` wrote, or any that holds a cell's arrays under their names:
-    input_kernel [D, 4H], recurrent_kernel [H, 4H] and bias [4H] for an LSTM; the same with 3H, and
+    Args:
+        path: the file.
+        library: "jax" or "numpy", of the parameters; None for JAX where it is installed, as an integer seed is.
+
+    Returns:
+        The cell, or the layers, and the parameters.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: another word; the file is cut short or no safetensors file, or one that `save` did not write or
+            a newer version wrote; an array is missing, surplus or of another shape; or float64 for JAX without x64
+            enabled.
+        TypeError: an array of another dtype than float32 or float64.
+        ImportError: safetensors, or JAX where it was asked for, is not installed.
+    """
+    library = ("jax" if has_jax else "numpy") if library is None else one_of("library", library, ("jax", "numpy"))
+    words, tensors = read_safetensors(path)
+    if "lstmx" not in words:
+        raise ValueError(
+            f"{path} holds no cell of lstmx, but {', '.join(tensors) or 'no arrays'}; weights of other frameworks "
+            "are read by lstmx.convert"
+        )
+    if words["lstmx"] != str(_FORMAT):
+        raise ValueError(f"{path} is of format {words['lstmx']}; this version of lstmx reads format {_FORMAT}")
+    try:
+        cell = cell_of(json.loads(words.get("cell", "null")))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    named = {name: array for name, array in tensors.items() if not name.startswith(_EXTRA)}
+    try:
+        params = _nested(cell, named)
+        parameters(cell, params)
+        if library == "numpy":
+            return cell, params
+        require("jax", 'library="jax"')
+        return cell, _nested(cell, {name: jnp.asarray(x, float_dtype(jnp, x.dtype)) for name, x in named.items()})
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The metadata and arrays of any safetensors file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is cut short, or none.
+        ImportError: safetensors is not installed.
+    """
+    safetensors = require("safetensors", "reading a .safetensors file")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is cut short, or no safetensors file: {error}") from error
+
+
+@contextlib.contextmanager
+def written_whole(path: str | Path) -> Iterator[Any]:
+    """A binary file that takes the place of `path` when all of it is written, or not at all."""
+    folder = Path(path).parent
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{Path(path).name}.", delete=False) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o666 & ~_umask())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def _umask() -> int:
+    """The process's own; it can be read by setting it alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _flat(cell: Any, params: Any) -> dict[str, Array]:
+    """The parameters of a cell or layers by name."""
+    if not isinstance(cell, Layers):
+        return {name: array for name, array in params._asdict().items() if array is not None}
+    return {
+        f"{key}.{name}": array
+        for key, part, own in zip(_keys(cell), cell.parts.values(), params, strict=True)
+        for name, array in _flat(part, own).items()
+    }
+
+
+def _nested(cell: Any, named: dict[str, Array], prefix: str = "") -> Any:
+    """What `_flat` took apart; `named` holds nothing else.
+
+    Raises:
+        ValueError: an array is missing or surplus.
+    """
+    if isinstance(cell, Layers):
+        keys = _keys(cell)
+        parts: dict[str, dict[str, Array]] = {key: {} for key in keys}
+        for name, array in named.items():
+            key, _, rest = name.partition(".")
+            if key not in parts:
+                raise ValueError(f"surplus {prefix}{name}; {cell} has {', '.join(f'{key}.…' for key in keys)}")
+            parts[key][rest] = array
+        own = zip(keys, cell.parts.values(), strict=True)
+        return cell.tree([_nested(part, parts[key], f"{prefix}{key}.") for key, part in own])
+    shapes = cell.parameter_shapes()
+    expected = [field for field, shape in shapes._asdict().items() if shape is not None]
+    missing, surplus = set(expected) - set(named), set(named) - set(expected)
+    if missing or surplus:
+        what = [f"lacks {', '.join(prefix + name for name in sorted(missing))}"] if missing else []
+        what += [f"has surplus {', '.join(prefix + name for name in sorted(surplus))}"] if surplus else []
+        raise ValueError(f"{' and '.join(what)}; {cell} has {', '.join(expected)}")
+    return type(shapes)(**named)
+
+
+def _keys(layers: Layers) -> list[str]:
+    """What the names of each part's arrays begin with."""
+    return [name.removeprefix("layer ") for name in layers.parts]
+
+
+# ------------------------------------------------------------------------------------------- NumPy's own files
+
+
+def load_parameters(path: str | Path) -> tuple[Any, Any]:
+    """A cell and its parameters from an .npz archive of arrays under their names, as NumPy arrays.
+
+    These are input_kernel [D, 4H], recurrent_kernel [H, 4H] and bias [4H] for an LSTM; the same with 3H, and
     candidate_bias [H], for a GRU; with H for a SimpleRNN.
 
     Raises:
@@ -53,29 +201,17 @@ def load_parameters(path: str | Path) -> tuple[Cell, Any]:
         ValueError: the file is no .npz archive, an array is missing, surplus or of another shape.
         TypeError: an array of another dtype than float32 or float64.
     """
-    arrays = _read(path)
-    description = arrays.pop("description", None)
-    named = {name: array for name, array in arrays.items() if name not in _EXTRAS}
-    name = json.loads(str(description))["cell"] if description is not None else _guess(path, named)
-    if name not in _CELLS:
-        raise ValueError(f"{path} holds a cell {name!r}; this version knows {', '.join(_CELLS)}")
-    options = json.loads(str(description))["options"] if description is not None else {}
+    named = _read(path)
+    kind = CELLS[_guess(path, named)]
     kernels = [named[field] for field in ("input_kernel", "recurrent_kernel") if field in named]
     if any(kernel.ndim != 2 for kernel in kernels):
         raise ValueError(f"{path}: kernels have {[k.ndim for k in kernels]} axes; expected 2")
-    sizes: dict[str, int] = {}
-    if description is None and len(kernels) == 2:
-        sizes = {"input_size": len(kernels[0]), "hidden_size": len(kernels[1])}
-    cell: Any = _CELLS[name](**{"input_size": 1, "hidden_size": 1, **options, **sizes})
-    shapes = cell.parameter_shapes()
-    expected = [field for field, shape in shapes._asdict().items() if shape is not None]
-    missing, surplus = set(expected) - set(named), set(named) - set(expected)
-    if missing or surplus:
-        what = [f"lacks {', '.join(sorted(missing))}"] if missing else []
-        what += [f"has surplus {', '.join(sorted(surplus))}"] if surplus else []
-        raise ValueError(f"{path} {' and '.join(what)}; a {name} has {', '.join(expected)}")
-    params = type(shapes)(**named)
-    parameters(cell, params)
+    cell = kind(*(max(1, len(kernel)) for kernel in kernels)) if len(kernels) == 2 else kind(1, 1)
+    try:
+        params = _nested(cell, named)
+        parameters(cell, params)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{path}: {error}") from error
     return cell, params
 
 

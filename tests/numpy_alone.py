@@ -11,7 +11,7 @@ import numpy as np
 
 import lstmx
 
-for absent in ("jax", "optax", "tqdm"):
+for absent in ("jax", "optax", "tqdm", "safetensors"):
     assert importlib.util.find_spec(absent) is None, f"{absent} is installed: this proves nothing here"
 
 xs = np.random.default_rng(0).standard_normal((50, 3)).astype("float32")
@@ -46,13 +46,15 @@ for name, call in {
     "train": lambda: lstmx.train(model, model.init(0), task.batch),
     "evaluate": lambda: lstmx.evaluate(model, model.init(0), task.validation),
     "compare": lambda: lstmx.compare([model.cell], task),
+    "save": lambda: lstmx.save(folder / "cell.safetensors", cell, params),
 }.items():
     message = ""
     try:
         call()
     except ImportError as error:
         message = str(error)
-    package, purpose = ("tqdm", "progress=True") if name == "progress" else ("jax", "training")
+    needs = {"progress": ("tqdm", "progress=True"), "save": ("safetensors", "saving parameters")}
+    package, purpose = needs.get(name, ("jax", "training"))
     expected = f"{purpose} needs the package {package}, which is not installed: pip install {package}"
     assert message == expected, f"{name}: {message!r}"
 print("NumPy alone: ok")

@@ -8,7 +8,6 @@ import pytest
 from reference import assert_close, assert_same, draw_state, inner, to
 
 import lstmx
-from lstmx.storage import load_parameters, save_parameters
 
 CELLS = family.of_size(3, 4)
 
@@ -220,8 +219,8 @@ def test_one_unit_and_one_step_in_float32(name):
 def test_a_saved_cell_comes_back_with_its_options(name, tmp_path):
     cell = CELLS[name]
     params, _, _, _ = family.draw(cell, seed=10)
-    save_parameters(tmp_path / "cell.npz", cell, params)
-    loaded, back = load_parameters(tmp_path / "cell.npz")
+    lstmx.save(tmp_path / "cell.safetensors", cell, params)
+    loaded, back = lstmx.load(tmp_path / "cell.safetensors", "numpy")
     assert loaded == cell
     assert_same(back, params)
 

@@ -77,7 +77,8 @@ def test_every_public_name_has_a_docstring_of_its_own(name):
 def test_a_function_explains_every_argument_and_what_it_returns(name):
     function = PUBLIC[name]
     assert entries(section(function.__doc__, "Args")) == arguments(function)
-    assert section(function.__doc__, "Returns")
+    if inspect.signature(function).return_annotation != "None":
+        assert section(function.__doc__, "Returns")
 
 
 @pytest.mark.parametrize("name", CLASSES)

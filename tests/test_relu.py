@@ -11,7 +11,6 @@ from reference import assert_close, draw_params, draw_state, to
 
 import lstmx
 import lstmx.plot
-from lstmx.storage import load_parameters, save_parameters
 
 CELL = lstmx.SimpleRNN(3, 4, activation="relu")
 
@@ -127,8 +126,8 @@ def test_every_report_takes_it():
 
 
 def test_its_option_is_saved_and_loaded(tmp_path):
-    save_parameters(tmp_path / "relu.npz", CELL, drawn()[0])
-    cell, params = load_parameters(tmp_path / "relu.npz")
+    lstmx.save(tmp_path / "relu.safetensors", CELL, drawn()[0])
+    cell, params = lstmx.load(tmp_path / "relu.safetensors", "numpy")
     assert cell == CELL
     assert_close(params, drawn()[0], 0)
 

@@ -19,7 +19,7 @@ ROOMS = [
         "excerpt",
         "reuse",
     ),
-    "layers",
+    *("layers", "description"),
     *("adjoint", "loops", "linear", "editing", "unroll", "truncation", "statistics", "gradients"),
     *("dynamics", "memory", "tasks", "training", "comparison", "convert", "storage", "reading", "plot"),
     *("report", "cli", "__main__"),

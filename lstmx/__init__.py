@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from lstmx import convert as convert
 from lstmx import plot as plot
 from lstmx.adjoint import Gradients as Gradients
 from lstmx.adjoint import backward as backward

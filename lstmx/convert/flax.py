@@ -1,0 +1,160 @@
+"""Flax: recurrent cells of linen, from their parameters, and of nnx, from their modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import Array, namespace, require
+from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
+from lstmx.checks import one_of
+from lstmx.convert.named import Named, gru, lstm, one_cell, plain, simple
+
+_GATES = {"LSTM": ("i", "f", "g", "o"), "GRU": ("r", "z", "n")}
+
+
+def from_flax(source: Any) -> tuple[Cell, Any]:
+    """A recurrent cell of Flax, linen or nnx.
+
+    Args:
+        source: the parameters of linen's `LSTMCell` or `OptimizedLSTMCell` ({"ii": {"kernel"}, "hi": {"kernel",
+            "bias"}, ...}), `GRUCell` or `SimpleCell`, or variables {"params": ...} that hold these; or an nnx
+            `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
+
+    Returns:
+        The cell and its parameters, of the library that the arrays are of. nnx's GRU has no bias inside the
+        product with the reset gate: its place is 0.
+
+    Raises:
+        TypeError: this is no such cell; or an array of another dtype than float32 or float64.
+        ValueError: an array is missing, surplus or of another shape; or a SimpleCell with a residual connection.
+    """
+    if hasattr(source, "items"):
+        params = source.get("params", source)
+        kinds = {"ii": "LSTM", "ir": "GRU", "i": "Simple"}
+        kind = next((kinds[name] for name in kinds if name in params), None)
+        if kind is None:
+            raise ValueError(f"source holds {', '.join(params) or 'nothing'}; expected a cell's ii, ir or i, ...")
+        what = f"the {kind}Cell"
+        named = Named(what, {f"{layer}.{name}": x for layer, inner in params.items() for name, x in inner.items()})
+        made = _simple(named, "i", "h") if kind == "Simple" else _gates(named, kind)
+    else:
+        made, named = _module(source)
+    named.nothing_left()
+    return made
+
+
+def _module(module: Any) -> tuple[tuple[Cell, Any], Named]:
+    kind = type(module).__name__
+    if kind not in ("LSTMCell", "OptimizedLSTMCell", "GRUCell", "SimpleCell") or not hasattr(
+        module, "hidden_features"
+    ):
+        raise TypeError(f"source is a {kind}; expected parameters of linen, or a recurrent cell of nnx")
+    if getattr(module, "residual", False):
+        raise ValueError("the SimpleCell has residual=True, h + W x + U h; lstmx has no such cell")
+    gates = [f"{side}{gate}" for side in "ih" for gate in "ifgo"]
+    names = gates if kind == "LSTMCell" else ["dense_i", "dense_h"]
+    layers = {name: getattr(module, "if_" if name == "if" else name) for name in names}
+    arrays = {
+        f"{name}.{leaf}": part[...] if hasattr(part, "get_value") else part.value
+        for name, layer in layers.items()
+        for leaf in ("kernel", "bias")
+        if (part := getattr(layer, leaf, None)) is not None
+    }
+    named = Named(f"the {kind}", arrays)
+    if kind == "LSTMCell":
+        return _gates(named, "LSTM"), named
+    if kind == "SimpleCell":
+        return _simple(named, "dense_i", "dense_h"), named
+    return _dense(named, kind), named
+
+
+def _gates(named: Named, kind: str) -> tuple[Cell, Any]:
+    """A cell with a layer for each gate."""
+    gates = _GATES[kind]
+    h = named.take(f"h{gates[0]}.kernel", (None, None)).shape[0]
+    kernels = [named.take(f"i{gate}.kernel", (None, h)) for gate in gates]
+    recurrent = [named.take(f"h{gate}.kernel", (h, h)) for gate in gates]
+    xp, like, biased = namespace(*kernels), kernels[0], "h" if kind == "LSTM" else "i"
+    biases = [named.take_or_zeros(f"{biased}{gate}.bias", (h,), like) for gate in gates]
+    kernel, packed, bias = (xp.concat(some, axis=-1) for some in (kernels, recurrent, biases))
+    if kind == "LSTM":
+        return lstm(kernel, packed, bias)
+    return gru(kernel, packed, bias, named.take_or_zeros("hn.bias", (h,), like))
+
+
+def _dense(named: Named, kind: str) -> tuple[Cell, Any]:
+    """A cell of nnx with one layer for all gates."""
+    recurrent = named.take("dense_h.kernel", (None, None))
+    h, count = recurrent.shape[0], 3 if kind == "GRUCell" else 4
+    named.take("dense_h.kernel", (h, count * h))
+    kernel = named.take("dense_i.kernel", (None, count * h))
+    if kind == "GRUCell":
+        zeros = namespace(kernel).zeros((h,), dtype=kernel.dtype)
+        return gru(kernel, recurrent, named.take_or_zeros("dense_i.bias", (3 * h,), kernel), zeros)
+    return lstm(kernel, recurrent, named.take_or_zeros("dense_h.bias", (4 * h,), kernel))
+
+
+def _simple(named: Named, i: str, h: str) -> tuple[Cell, Any]:
+    recurrent = named.take(f"{h}.kernel", (None, None))
+    size = recurrent.shape[0]
+    named.take(f"{h}.kernel", (size, size))
+    kernel = named.take(f"{i}.kernel", (None, size))
+    return simple(kernel, recurrent, named.take_or_zeros(f"{i}.bias", (size,), kernel))
+
+
+def to_flax(cell: Any, params: Any, kind: str = "linen") -> Any:
+    """What a recurrent cell of Flax computes the same with.
+
+    Args:
+        cell: an `LSTM`, `GRU` or `SimpleRNN` without options.
+        params: its parameters.
+        kind: "linen" for the parameters of linen's `LSTMCell` or `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`;
+            "nnx" for a module: an nnx `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
+
+    Returns:
+        The parameters by name, or the module; linen takes the former as {"params": ...}.
+
+    Raises:
+        TypeError: these are layers, or the parameters are not the cell's.
+        ValueError: another kind of cell, options, or another word; or a GRU for nnx, whose GRU has no bias inside
+            the product with the reset gate, where that bias is not 0.
+        ImportError: Flax is not installed, where a module is asked for.
+    """
+    one_of("kind", kind, ("linen", "nnx"))
+    one_cell("a cell of Flax", cell, params)
+    plain("Flax", cell, LSTM(1, 1), GRU(1, 1), SimpleRNN(1, 1))
+    if kind == "nnx":
+        return _nnx(cell, params)
+    if isinstance(cell, SimpleRNN):
+        return {
+            "i": {"kernel": params.input_kernel, "bias": params.bias},
+            "h": {"kernel": params.recurrent_kernel},
+        }
+    h, gates = cell.hidden_size, _GATES[type(cell).__name__]
+    made: dict[str, dict[str, Array]] = {}
+    for k, gate in enumerate(gates):
+        at = slice(k * h, (k + 1) * h)
+        made[f"i{gate}"] = {"kernel": params.input_kernel[:, at]}
+        made[f"h{gate}"] = {"kernel": params.recurrent_kernel[:, at]}
+        made[f"{'h' if isinstance(cell, LSTM) else 'i'}{gate}"]["bias"] = params.bias[at]
+    if isinstance(cell, GRU):
+        made["hn"]["bias"] = params.candidate_bias
+    return made
+
+
+def _nnx(cell: Any, params: Any) -> Any:
+    if isinstance(cell, GRU) and np.any(np.asarray(params.candidate_bias)):
+        raise ValueError(
+            "candidate_bias is not 0; nnx's GRUCell has no bias inside the product with the reset gate"
+        )
+    nnx = require("flax.nnx", "to_flax", "flax")
+    kind = {LSTM: nnx.OptimizedLSTMCell, GRU: nnx.GRUCell, SimpleRNN: nnx.SimpleCell}[type(cell)]
+    dtype = params.bias.dtype
+    module = kind(cell.input_size, cell.hidden_size, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0))
+    module.dense_i.kernel = nnx.Param(params.input_kernel)
+    module.dense_h.kernel = nnx.Param(params.recurrent_kernel)
+    biased = module.dense_h if isinstance(cell, LSTM) else module.dense_i
+    biased.bias = nnx.Param(params.bias)
+    return module

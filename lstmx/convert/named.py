@@ -1,0 +1,176 @@
+"""Arrays by name: checked against what a framework's layer has, and cut into blocks that change places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import Array, namespace
+from lstmx.cells import GRU, LSTM, Cell, GRUParams, LSTMParams, ResetBeforeParams, SimpleRNN, SimpleRNNParams
+from lstmx.checks import parameters
+from lstmx.layers import Bidirectional, Directions, Layers, Stack
+
+_FLOATS = (np.dtype("float32"), np.dtype("float64"))
+
+
+class Named:
+    """The arrays of one layer by name, taken one after another.
+
+    Args:
+        what: what they are of, for errors.
+        arrays: name to array; those that are neither NumPy's nor JAX's are copied to NumPy.
+    """
+
+    def __init__(self, what: str, arrays: dict[str, Any]):
+        self.what = what
+        self.arrays = {name: _array(f"{what}: {name}", value) for name, value in arrays.items()}
+        self.left = set(self.arrays)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
+
+    def take(self, name: str, shape: tuple[int | None, ...]) -> Array:
+        """The array of this name, whose shape has to be the one given; None stands for any number.
+
+        Raises:
+            ValueError: it is missing, or of another shape.
+        """
+        if name not in self.arrays:
+            raise ValueError(f"{self.what} lacks {name}; it has {', '.join(self.arrays) or 'no arrays'}")
+        found = tuple(self.arrays[name].shape)
+        if len(found) != len(shape) or any(b not in (None, a) for a, b in zip(found, shape, strict=True)):
+            expected = str(shape).replace("None", "any")
+            raise ValueError(f"{self.what}: {name} has shape {found}; expected {expected}")
+        self.left.discard(name)
+        return self.arrays[name]
+
+    def take_or_zeros(self, name: str, shape: tuple[int, ...], like: Array) -> Array:
+        """As `take`; zeros where there is no such array, as of a layer without biases."""
+        if name in self:
+            return self.take(name, shape)
+        return namespace(like).zeros(shape, dtype=like.dtype)
+
+    def nothing_left(self) -> None:
+        """Raise unless every array was taken.
+
+        Raises:
+            ValueError: one was not.
+        """
+        if self.left:
+            raise ValueError(f"{self.what} has surplus {', '.join(sorted(self.left))}")
+
+
+def _array(what: str, value: Any) -> Array:
+    """A NumPy or JAX array of float32 or float64."""
+    if hasattr(value, "detach"):  # PyTorch's
+        value = value.detach().cpu()
+        if "float32" not in str(value.dtype) and "float64" not in str(value.dtype):
+            raise TypeError(f"{what} is {value.dtype}; expected float32 or float64: convert module.float()")
+        value = value.numpy()
+    if not hasattr(value, "__array_namespace__"):
+        value = np.asarray(value)
+    if value.dtype not in _FLOATS:
+        raise TypeError(f"{what} is {value.dtype}; expected float32 or float64: cast it first")
+    return value
+
+
+def reordered(packed: Array, order: Iterable[int], count: int, negative: tuple[int, ...] = ()) -> Array:
+    """Blocks of columns in another order: the k-th is block `order[k]` of `count`, negated where k is listed."""
+    xp, size = namespace(packed), packed.shape[-1] // count
+    found = [packed[..., k * size : (k + 1) * size] for k in order]
+    return xp.concat([-block if k in negative else block for k, block in enumerate(found)], axis=-1)
+
+
+# --------------------------------------------------------------------------------------------- cells of parts
+
+
+def lstm(kernel: Array, recurrent: Array, bias: Array) -> tuple[Cell, Any]:
+    """An LSTM of kernels [D, 4H], [H, 4H] and bias [4H], in blocks i, f, g, o."""
+    return checked(LSTM(kernel.shape[0], recurrent.shape[0]), LSTMParams(kernel, recurrent, bias))
+
+
+def gru(kernel: Array, recurrent: Array, bias: Array, candidate_bias: Array) -> tuple[Cell, Any]:
+    """A GRU with reset after the product, in blocks r, z, n."""
+    cell = GRU(kernel.shape[0], recurrent.shape[0])
+    return checked(cell, GRUParams(kernel, recurrent, bias, candidate_bias))
+
+
+def gru_reset_before(kernel: Array, recurrent: Array, bias: Array) -> tuple[Cell, Any]:
+    """A GRU with reset before the product, in blocks r, z, n."""
+    cell = GRU(kernel.shape[0], recurrent.shape[0], reset="before")
+    return checked(cell, ResetBeforeParams(kernel, recurrent, bias))
+
+
+def simple(kernel: Array, recurrent: Array, bias: Array, activation: str = "tanh") -> tuple[Cell, Any]:
+    """A SimpleRNN."""
+    cell = SimpleRNN(kernel.shape[0], recurrent.shape[0], activation=activation)
+    return checked(cell, SimpleRNNParams(kernel, recurrent, bias))
+
+
+def checked(cell: Cell, params: Any) -> tuple[Cell, Any]:
+    """The pair, if the parameters are the cell's."""
+    parameters(cell, params)
+    return cell, params
+
+
+Layer = list[tuple[Cell, Any]]
+"""One direction, or two."""
+
+
+def assembled(layers: list[Layer], dropout: float = 0.0, merge: str = "concatenate") -> tuple[Any, Any]:
+    """A cell, a `Bidirectional` or a `Stack` of layers, and its parameters."""
+    made = [
+        one[0] if len(one) == 1 else (Bidirectional(one[0][0], merge), Directions(one[0][1], one[1][1]))
+        for one in layers
+    ]
+    if len(made) == 1:
+        return made[0]
+    return Stack([cell for cell, _ in made], dropout), tuple(params for _, params in made)
+
+
+def taken_apart(what: str, cell: Any, params: Any) -> list[Layer]:
+    """What `assembled` put together; layers of one form, as frameworks have them.
+
+    Raises:
+        TypeError: the parameters are not the cell's.
+        ValueError: layers differ in kind, size or directions, or two directions are not concatenated.
+    """
+    parameters(cell, params)
+    cells = cell.cells if isinstance(cell, Stack) else (cell,)
+    owned = params if isinstance(cell, Stack) else (params,)
+    layers: list[Layer] = []
+    for one, own in zip(cells, owned, strict=True):
+        if isinstance(one, Bidirectional) and one.merge != "concatenate":
+            raise ValueError(f"{what} concatenates the outputs of two directions; {one!r} adds them up")
+        layers.append([(one.cell, p) for p in own] if isinstance(one, Bidirectional) else [(one, own)])
+    forms = {(type(c), c.hidden_size, c.output_size, len(layer)) for layer in layers for c, _ in layer}
+    if len(forms) > 1:
+        raise ValueError(
+            f"{what} has layers of one kind and size, all in one direction or all in two; not {cell!r}"
+        )
+    return layers
+
+
+def one_cell(what: str, cell: Any, params: Any) -> None:
+    """Raise unless it is a single cell with its parameters."""
+    if isinstance(cell, Layers):
+        raise TypeError(f"{what} is one cell; convert the layers of {cell!r} one by one")
+    parameters(cell, params)
+
+
+def plain(what: str, cell: Any, *kinds: Cell) -> None:
+    """Raise unless the cell has the options of one of `kinds`, whose sizes do not matter.
+
+    Raises:
+        ValueError: it has others, which the framework cannot express.
+    """
+    known = [_options(kind) for kind in kinds]
+    if _options(cell) not in known:
+        raise ValueError(f"{what} cannot express {cell!r}; it has {' and '.join(map(repr, kinds))} of any size")
+
+
+def _options(cell: Any) -> tuple[Any, ...]:
+    free = ("input_size", "hidden_size", "forget_bias")
+    return type(cell), *((k, v) for k, v in vars(cell).items() if k not in free and not k.startswith("_"))

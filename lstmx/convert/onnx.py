@@ -1,0 +1,217 @@
+"""ONNX: the operators `LSTM`, `GRU` and `RNN`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import require, to_numpy
+from lstmx.cells import GRU, LSTM, Cell, LSTMVariantParams, SimpleRNN
+from lstmx.convert.named import (
+    Layer,
+    Named,
+    assembled,
+    checked,
+    gru,
+    gru_reset_before,
+    lstm,
+    plain,
+    reordered,
+    simple,
+    taken_apart,
+)
+
+_ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}  # of i o f c, z r h: what our blocks are there
+_ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+_ATTRIBUTES = ("hidden_size", "direction", "activations", "linear_before_reset", "input_forget", "layout")
+
+
+def from_onnx(source: Any, node: str | None = None) -> tuple[Any, Any]:
+    """An `LSTM`, `GRU` or `RNN` of an ONNX model, with peepholes and both kinds of reset.
+
+    Args:
+        source: a ModelProto, or the path of an .onnx file.
+        node: name of the operator (or of its first output, where it has no name) where the model has several.
+
+    Returns:
+        The cell, or a `Bidirectional`, and its parameters as NumPy arrays. The two biases of ONNX are added up,
+        but for those of a GRU's candidate where it resets after the product.
+
+    Raises:
+        ValueError: no such operator, or several of which none is named; weights that are computed and no
+            constants; an array of another shape; or an attribute that lstmx has not: clip, other activations,
+            input_forget, a direction that is backwards alone.
+        TypeError: an array of another dtype than float32 or float64.
+        ImportError: the package onnx is not installed.
+    """
+    onnx = require("onnx", "from_onnx")
+    if isinstance(source, (str, Path)):
+        source = onnx.load(str(source))
+    chosen = recurrent_node(source, node)
+    what = f"{chosen.op_type} {_name(chosen)!r}"
+    given = {one.name: onnx.helper.get_attribute_value(one) for one in chosen.attribute}
+    options = {name: _text(value) for name, value in given.items()}
+    directions = _checked_options(what, chosen.op_type, options)
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in source.graph.initializer}
+    names: dict[str, str] = dict(zip(("X", "W", "R", "B", "lengths", "h", "c", "P"), chosen.input, strict=False))
+    arrays = {}
+    for letter in "WRBP":
+        if name := names.get(letter):
+            if name not in constants:
+                raise ValueError(f"{what}: {letter} is {name!r}, which the model computes; expected a constant")
+            arrays[letter] = constants[name]
+    named, h = Named(what, arrays), options["hidden_size"]
+    count = len(_ORDER[chosen.op_type])
+    w = named.take("W", (directions, count * h, None))
+    r = named.take("R", (directions, count * h, h))
+    b = named.take_or_zeros("B", (directions, 2 * count * h), w)
+    p = named.take("P", (directions, 3 * h)) if "P" in named else [None] * directions
+    layer = [_direction(chosen.op_type, options, *parts) for parts in zip(w, r, b, p, strict=True)]
+    return assembled([layer])
+
+
+def recurrent_node(model: Any, node: str | None) -> Any:
+    """The operator of this name; the only one for None."""
+    found = {_name(one): one for one in model.graph.node if one.op_type in _ORDER}
+    listed = ", ".join(f"{name!r} ({one.op_type})" for name, one in found.items()) or "none"
+    if node is None and len(found) == 1:
+        return next(iter(found.values()))
+    if node not in found:
+        asked = "several recurrent operators" if node is None and found else f"no recurrent operator {node!r}"
+        raise ValueError(f"the model has {asked}; those are: {listed}")
+    return found[node]
+
+
+def _name(node: Any) -> str:
+    return node.name or next(iter(node.output), "")
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_text(one) for one in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _checked_options(what: str, kind: str, options: dict[str, Any]) -> int:
+    """The number of directions; raises for an attribute that lstmx has no equal of."""
+    surplus = sorted(set(options) - set(_ATTRIBUTES))
+    if surplus:
+        raise ValueError(f"{what} has {', '.join(surplus)}, which lstmx has no equal of")
+    direction = options.get("direction", "forward")
+    if direction == "reverse":
+        raise ValueError(
+            f"{what} reads backwards alone; give lstmx the reversed sequence, and direction='forward'"
+        )
+    directions = 2 if direction == "bidirectional" else 1
+    known = [list(_ACTIVATIONS[kind]) * directions]
+    known += [["Relu"] * directions] if kind == "RNN" else []
+    if options.get("activations", known[0]) not in known:
+        raise ValueError(f"{what} has activations {options['activations']}; lstmx has {known[0]}")
+    if options.get("input_forget", 0):
+        raise ValueError(
+            f"{what} has input_forget=1, which couples gates that both have weights; lstmx has coupled=True"
+        )
+    return directions
+
+
+def _direction(kind: str, options: dict[str, Any], w: Any, r: Any, b: Any, p: Any) -> tuple[Cell, Any]:
+    count, order = len(_ORDER[kind]), _ORDER[kind]
+    kernel, recurrent = (np.ascontiguousarray(reordered(part.T, order, count)) for part in (w, r))
+    first, second = (reordered(part, order, count) for part in np.split(b, 2))
+    h = recurrent.shape[0]
+    if kind == "RNN":
+        relu = "Relu" in options.get("activations", ())
+        return simple(kernel, recurrent, first + second, "relu" if relu else "tanh")
+    if kind == "GRU" and options.get("linear_before_reset", 0):
+        bias = np.concatenate([(first + second)[: 2 * h], first[2 * h :]])
+        return gru(kernel, recurrent, bias, second[2 * h :])
+    if kind == "GRU":
+        return gru_reset_before(kernel, recurrent, first + second)
+    if p is None or not np.any(p):
+        return lstm(kernel, recurrent, first + second)
+    peephole = reordered(p, (0, 2, 1), 3)  # of i o f
+    cell = LSTM(kernel.shape[0], h, peepholes=True)
+    return checked(cell, LSTMVariantParams(kernel, recurrent, first + second, peephole))
+
+
+def to_onnx(cell: Any, params: Any) -> Any:
+    """A model of ONNX with one recurrent operator that computes the same.
+
+    Args:
+        cell: an `LSTM` (with peepholes or without), `GRU` or `SimpleRNN`; or a `Bidirectional` of one. The layers
+            of a `Stack` are converted one by one.
+        params: its parameters.
+
+    Returns:
+        A ModelProto with the inputs X [T, B, D], h (and c) [directions, B, H], and the outputs Y [T, directions,
+        B, H], Y_h (and Y_c), as the operator has them.
+
+    Raises:
+        TypeError: the parameters are not the cell's.
+        ValueError: options that ONNX's operators lack, or several layers.
+        ImportError: the package onnx is not installed.
+    """
+    layers = taken_apart("ONNX", cell, params)
+    if len(layers) > 1:
+        raise ValueError(f"an operator of ONNX is one layer; convert those of {cell!r} one by one")
+    (layer,) = layers
+    first = layer[0][0]
+    kinds = (LSTM(1, 1), LSTM(1, 1, peepholes=True), GRU(1, 1), GRU(1, 1, reset="before"))
+    plain("ONNX", first, *kinds, SimpleRNN(1, 1), SimpleRNN(1, 1, activation="relu"))
+    onnx = require("onnx", "to_onnx")
+    helper, arrays = onnx.helper, _tensors(layer)
+    kind = {LSTM: "LSTM", GRU: "GRU", SimpleRNN: "RNN"}[type(first)]
+    states = ["h", "c"] if kind == "LSTM" else ["h"]
+    inputs = ["X", "W", "R", "B", "", *states, *(["P"] if "P" in arrays else [])]
+    outputs = ["Y", *(f"Y_{name}" for name in states)]
+    node = helper.make_node(kind, inputs, outputs, name=kind.lower(), **_attributes(first, len(layer)))
+    element = helper.np_dtype_to_tensor_dtype(arrays["W"].dtype)
+    n, h = len(layer), first.hidden_size
+    shapes = {"X": ["T", "B", first.input_size], "Y": ["T", n, "B", h]}
+    value = {
+        name: helper.make_tensor_value_info(name, element, shapes.get(name, [n, "B", h]))
+        for name in ("X", *states, *outputs)
+    }
+    graph = helper.make_graph(
+        [node],
+        "lstmx",
+        [value[name] for name in ("X", *states)],
+        [value[name] for name in outputs],
+        [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _attributes(cell: Any, directions: int) -> dict[str, Any]:
+    made: dict[str, Any] = {"hidden_size": cell.hidden_size}
+    if directions == 2:
+        made["direction"] = "bidirectional"
+    if isinstance(cell, GRU):
+        made["linear_before_reset"] = int(cell.reset == "after")
+    if isinstance(cell, SimpleRNN) and cell.activation == "relu":
+        made["activations"] = ["Relu"] * directions
+    return made
+
+
+def _tensors(layer: Layer) -> dict[str, np.ndarray]:
+    """W, R, B and P of ONNX, a row for each direction."""
+    rows = [_row(cell, to_numpy(own)) for cell, own in layer]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _row(cell: Cell, params: Any) -> dict[str, np.ndarray]:
+    kind = {LSTM: "LSTM", GRU: "GRU", SimpleRNN: "RNN"}[type(cell)]
+    count = len(_ORDER[kind])
+    back = tuple(np.argsort(_ORDER[kind]))
+    kernel, recurrent, bias = (reordered(part, back, count) for part in params[:3])
+    second = np.zeros_like(bias)
+    if hasattr(params, "candidate_bias"):
+        second[2 * cell.hidden_size :] = params.candidate_bias
+    made = {"W": kernel.T, "R": recurrent.T, "B": np.concatenate([bias, second])}
+    if getattr(cell, "peepholes", False):
+        made["P"] = reordered(params.peephole, (0, 2, 1), 3)
+    return made

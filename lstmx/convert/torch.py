@@ -1,0 +1,159 @@
+"""PyTorch: `nn.LSTM`, `nn.GRU`, `nn.RNN`, and the cells of these, from modules and from state dicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import Array, namespace, require, to_numpy
+from lstmx.cells import GRU, LSTM, Cell, LSTMVariantParams, SimpleRNN
+from lstmx.checks import one_of
+from lstmx.convert.named import Layer, Named, assembled, checked, gru, lstm, plain, simple, taken_apart
+from lstmx.layers import Stack
+
+_BLOCKS = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def from_torch(source: Any, prefix: str = "", nonlinearity: str = "tanh") -> tuple[Any, Any]:
+    """An LSTM, GRU or simple RNN of PyTorch: all of its layers, directions and projections.
+
+    Args:
+        source: an `nn.LSTM`, `nn.GRU`, `nn.RNN`, `nn.LSTMCell`, `nn.GRUCell` or `nn.RNNCell`; or a state dict (or
+            any dict of arrays) with the names of one: weight_ih_l0 [4H, D], weight_hh_l0 [4H, H], bias_ih_l0,
+            bias_hh_l0 [4H], weight_hr_l0 [P, H]. Which of them it is shows in the shapes.
+        prefix: what the names of this module begin with in the dict of a larger one, such as "encoder.rnn."; other
+            names are left out then.
+        nonlinearity: of an RNN in a dict, which does not say it: "tanh" or "relu". A module says its own.
+
+    Returns:
+        The cell, or a `Stack` or `Bidirectional`, and its parameters as NumPy arrays. The two biases of PyTorch
+        are added up, but for those of a GRU's candidate. Dropout between layers becomes the stack's.
+
+    Raises:
+        TypeError: an array of another dtype than float32 or float64; or this is no module of these kinds.
+        ValueError: an array is missing, surplus or of another shape; or another word.
+    """
+    one_of("nonlinearity", nonlinearity, ("tanh", "relu"))
+    dropout = 0.0
+    if hasattr(source, "state_dict"):
+        kind = type(source).__name__.removesuffix("Cell")
+        if kind not in _BLOCKS:
+            raise TypeError(
+                f"source is a {type(source).__name__}; expected an LSTM, GRU or RNN of PyTorch, or a dict"
+            )
+        nonlinearity = getattr(source, "nonlinearity", nonlinearity)
+        dropout = float(getattr(source, "dropout", 0.0)) if getattr(source, "num_layers", 1) > 1 else 0.0
+        source = source.state_dict()
+    arrays = {name.removeprefix(prefix): x for name, x in source.items() if name.startswith(prefix)}
+    named = Named(f"the state dict under {prefix!r}" if prefix else "the state dict", arrays)
+    suffix = "" if "weight_ih" in named else "_l0"
+    layers = [_layer(named, suffix, nonlinearity)]
+    while suffix and f"weight_ih_l{len(layers)}" in named:
+        layers.append(_layer(named, f"_l{len(layers)}", nonlinearity))
+    named.nothing_left()
+    return assembled(layers, dropout)
+
+
+def _layer(named: Named, suffix: str, nonlinearity: str) -> Layer:
+    back = f"{suffix}_reverse"
+    both = (suffix, back) if f"weight_ih{back}" in named else (suffix,)
+    return [_direction(named, one, nonlinearity) for one in both]
+
+
+def _direction(named: Named, suffix: str, nonlinearity: str) -> tuple[Cell, Any]:
+    recurrent = named.take(f"weight_hh{suffix}", (None, None)).T
+    rows, projection = recurrent.shape[1], None
+    h = recurrent.shape[0]
+    if f"weight_hr{suffix}" in named:
+        projection = named.take(f"weight_hr{suffix}", (h, None)).T
+        h = projection.shape[0]
+    count = next((k for k in _BLOCKS.values() if rows == k * h), 0)
+    if not count:
+        raise ValueError(
+            f"{named.what}: weight_hh{suffix} has shape {(rows, h)}; expected 4, 3 or 1 times H rows and H columns"
+        )
+    kernel = named.take(f"weight_ih{suffix}", (rows, None)).T
+    first, second = (named.take_or_zeros(f"bias_{side}{suffix}", (rows,), kernel) for side in ("ih", "hh"))
+    if projection is not None:
+        cell = LSTM(kernel.shape[0], h, projection=projection.shape[1])
+        return checked(cell, LSTMVariantParams(kernel, recurrent, first + second, projection=projection))
+    if count == 3:
+        bias = np.concatenate([(first + second)[: 2 * h], first[2 * h :]])
+        return gru(kernel, recurrent, bias, second[2 * h :])
+    bias = first + second
+    return lstm(kernel, recurrent, bias) if count == 4 else simple(kernel, recurrent, bias, nonlinearity)
+
+
+def to_torch(cell: Any, params: Any) -> Any:
+    """The module of PyTorch that computes the same: an `nn.LSTM`, `nn.GRU` or `nn.RNN` with its weights.
+
+    Args:
+        cell: an `LSTM` (with a projection or without), `GRU` or `SimpleRNN`; or a `Bidirectional` or `Stack` of
+            one kind and size.
+        params: its parameters.
+
+    Returns:
+        The module, time first, in the parameters' dtype. The biases are all in bias_ih, but for that of a GRU's
+        candidate inside the product with the reset gate.
+
+    Raises:
+        TypeError: the parameters are not the cell's.
+        ValueError: the cell has options that PyTorch's lack, or the layers differ.
+        ImportError: PyTorch is not installed.
+    """
+    layers = taken_apart("PyTorch", cell, params)
+    first: Any = layers[0][0][0]
+    size = first.hidden_size
+    projection = getattr(first, "projection", None)
+    plain(
+        "PyTorch",
+        first,
+        LSTM(1, size, projection=projection) if projection else LSTM(1, 1),
+        GRU(1, 1),
+        SimpleRNN(1, 1),
+        SimpleRNN(1, 1, activation="relu"),
+    )
+    torch = require("torch", "to_torch")
+    kind = {LSTM: "LSTM", GRU: "GRU", SimpleRNN: "RNN"}[type(first)]
+    options: dict[str, Any] = {"proj_size": projection} if projection else {}
+    if kind == "RNN":
+        options["nonlinearity"] = first.activation
+    module = getattr(torch.nn, kind)(
+        first.input_size,
+        size,
+        num_layers=len(layers),
+        bidirectional=len(layers[0]) == 2,
+        dropout=cell.dropout if isinstance(cell, Stack) else 0.0,
+        dtype=getattr(torch, str(params_dtype(layers))),
+        **options,
+    )
+    arrays = {
+        f"{name}_l{k}{'_reverse' if back else ''}": array
+        for k, layer in enumerate(layers)
+        for back, (one, own) in enumerate(layer)
+        for name, array in _rows(one, to_numpy(own)).items()
+    }
+    module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+    return module
+
+
+def params_dtype(layers: list[Layer]) -> np.dtype:
+    """The dtype of the parameters of layers."""
+    return np.dtype(layers[0][0][1].input_kernel.dtype)
+
+
+def _rows(cell: Cell, params: Any) -> dict[str, Array]:
+    """The arrays of one layer and direction in PyTorch's layout."""
+    second = namespace(params.bias).zeros_like(params.bias)
+    if isinstance(cell, GRU):
+        second[2 * cell.hidden_size :] = params.candidate_bias
+    made = {
+        "weight_ih": params.input_kernel.T,
+        "weight_hh": params.recurrent_kernel.T,
+        "bias_ih": params.bias,
+        "bias_hh": second,
+    }
+    if getattr(cell, "projection", None):
+        made["weight_hr"] = params.projection.T
+    return made

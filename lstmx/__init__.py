@@ -36,6 +36,9 @@ from lstmx.cells import SLSTMState as SLSTMState
 from lstmx.cells import Zoneout as Zoneout
 from lstmx.comparison import Comparison as Comparison
 from lstmx.comparison import compare as compare
+from lstmx.convert import record_flax as record_flax
+from lstmx.convert import record_keras as record_keras
+from lstmx.convert import record_torch as record_torch
 from lstmx.dynamics import FixedPoints as FixedPoints
 from lstmx.dynamics import Isometry as Isometry
 from lstmx.dynamics import LongJacobian as LongJacobian

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, has_jax, is_jax, jax, jnp
+from lstmx.arrays import Array, has_jax, is_jax, jax, jnp, map_tree, require
 
 
 class Draws:
@@ -129,6 +129,22 @@ def jax_key(key: Any) -> Any:
     """A JAX key from an integer, which may be traced; a key as it is."""
     whole = isinstance(key, int) or (key.ndim == 0 and jnp.issubdtype(key.dtype, jnp.integer))
     return jax.random.key(key) if whole else key
+
+
+def in_library(tree: Any, library: str | None) -> Any:
+    """A tree of NumPy arrays in "jax" or "numpy"; for None in JAX where it is installed, as an integer seeds it.
+
+    Raises:
+        ValueError: another word; or float64 for JAX without x64 enabled.
+        ImportError: JAX is asked for and not installed.
+    """
+    known = ("jax", "numpy")
+    if library not in (None, *known):
+        raise ValueError(f"library is {library!r}; expected one of {', '.join(map(repr, known))}")
+    if library == "numpy" or (library is None and not has_jax):
+        return tree
+    require("jax", 'library="jax"')
+    return map_tree(lambda x: jnp.asarray(x, float_dtype(jnp, x.dtype)), tree)
 
 
 def float_dtype(xp: ModuleType, dtype: Any) -> np.dtype:

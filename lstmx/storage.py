@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, has_jax, jnp, require
-from lstmx.checks import one_of, parameters
+from lstmx.arrays import Array, require
+from lstmx.checks import parameters
 from lstmx.description import CELLS, cell_of, described
-from lstmx.draws import float_dtype
+from lstmx.draws import in_library
 from lstmx.history import History
 from lstmx.layers import Layers
 
@@ -81,7 +81,6 @@ def load(path: str | Path, library: str | None = None) -> tuple[Any, Any]:
         TypeError: an array of another dtype than float32 or float64.
         ImportError: safetensors, or JAX where it was asked for, is not installed.
     """
-    library = ("jax" if has_jax else "numpy") if library is None else one_of("library", library, ("jax", "numpy"))
     words, tensors = read_safetensors(path)
     if "lstmx" not in words:
         raise ValueError(
@@ -98,10 +97,7 @@ def load(path: str | Path, library: str | None = None) -> tuple[Any, Any]:
     try:
         params = _nested(cell, named)
         parameters(cell, params)
-        if library == "numpy":
-            return cell, params
-        require("jax", 'library="jax"')
-        return cell, _nested(cell, {name: jnp.asarray(x, float_dtype(jnp, x.dtype)) for name, x in named.items()})
+        return cell, in_library(params, library)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{path}: {error}") from error
 

@@ -14,6 +14,9 @@ from lstmx.convert.haiku import from_haiku as from_haiku
 from lstmx.convert.haiku import to_haiku as to_haiku
 from lstmx.convert.keras import from_keras as from_keras
 from lstmx.convert.keras import to_keras as to_keras
+from lstmx.convert.live import record_flax as record_flax
+from lstmx.convert.live import record_keras as record_keras
+from lstmx.convert.live import record_torch as record_torch
 from lstmx.convert.onnx import from_onnx as from_onnx
 from lstmx.convert.onnx import to_onnx as to_onnx
 from lstmx.convert.torch import from_torch as from_torch

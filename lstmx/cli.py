@@ -11,14 +11,17 @@ import numpy as np
 
 from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
 from lstmx.comparison import compare
+from lstmx.draws import in_library
 from lstmx.report import claim_folder, write_report
-from lstmx.storage import load_array, load_parameters, save_with
+from lstmx.storage import load_array, save_with
 from lstmx.tasks import CharacterTask, next_character
 from lstmx.training import Model, adam
 from lstmx.unroll import record
+from lstmx.weights import features_of_text, parts_of, read_weights, vocabulary_of
 
 _CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "simple-rnn": SimpleRNN}
 _PASSAGE = 2000
+_COMPILED = 30_000  # steps from which compiling for JAX takes less time than it saves
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,8 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         "analyze", formatter_class=shown, help="record and report on your own parameters and inputs"
     )
     analyze_.set_defaults(command=analyze)
-    analyze_.add_argument("--inputs", type=Path, required=True, help=".npy of inputs, [T, D]")
-    analyze_.add_argument("--parameters", type=Path, required=True, help=".npz of a cell's parameters")
+    analyze_.add_argument(
+        "--inputs", type=Path, required=True, help=".npy of inputs, [T, D]; or a text that a character model reads"
+    )
+    kinds = "what lstmx.save or PyTorch wrote (.safetensors, .pt), a model of Keras (.keras, .h5), .onnx, or .npz"
+    analyze_.add_argument("--weights", "--parameters", type=Path, required=True, metavar="WEIGHTS", help=kinds)
+    analyze_.add_argument("--layer", help="which recurrent layer of the model, where it has several")
     for command in (dive, analyze_):
         command.add_argument("--output", type=Path, default=Path("lstmx-report"), help="folder of the report")
         command.add_argument("--force", action="store_true", help="write into a folder that no report wrote")
@@ -117,15 +124,37 @@ def _head(source: str, task: CharacterTask, table: str, cell: Cell, length: int)
 
 def analyze(options: argparse.Namespace) -> None:
     """Record a user's own cell on a user's own inputs, and report."""
-    cell, params = load_parameters(options.parameters)
-    xs = load_array(options.inputs)
-    if xs.ndim != 2:
-        raise ValueError(f"{options.inputs} has shape {xs.shape}; expected one sequence [T, {cell.input_size}]")
+    cell, params, name = read_weights(options.weights, options.layer)
+    xs, text, read = _inputs(options.inputs, cell.input_size, vocabulary_of(options.weights))
+    inside = parts_of(cell)
+    part = (options.layer or "").partition(": ")[2]
+    if inside and part not in inside:
+        listed = ", ".join(repr(f"{name}: {one}") for one in inside)
+        raise ValueError(f"{options.weights} has several layers: choose one with --layer; those are {listed}")
+    if len(xs) >= _COMPILED:
+        params = in_library(params, None)
     history = record(cell, params, xs)
+    if inside:
+        history = history.cells()[part][0]
+        text = text[::-1] if text is not None and part.endswith("backward") else text  # in the order of reading
     folder = claim_folder(options.output, options.force)
-    head = [f"{cell} from {options.parameters} on {len(xs):,} steps from {options.inputs}."]
-    print(write_report(folder, history, head))
+    which = f"{name}: {part}" if inside else name
+    source = f"{options.weights}, {which}," if which else str(options.weights)
+    head = [f"{history.cell} from {source} on {len(xs):,} steps from {options.inputs}{read}."]
+    print(write_report(folder, history, head, text, progress=True))
     print(f"Figures, summary and history are in {folder}/")
+
+
+def _inputs(path: Path, size: int, vocabulary: str | None) -> tuple[np.ndarray, str | None, str]:
+    """Inputs [T, D], the text that they are where they are one, and in words how it was read."""
+    if path.suffix.lower() == ".npy":
+        xs = load_array(path)
+        if xs.ndim != 2:
+            raise ValueError(f"{path} has shape {xs.shape}; expected one sequence [T, {size}]")
+        return xs, None, ""
+    text, _ = _text(path)
+    xs, read = features_of_text(text, size, vocabulary)
+    return xs, text if len(xs) == len(text) else None, f", {read}"
 
 
 def help_topics() -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lstmx import plot
+from lstmx.arrays import require
 from lstmx.comparison import Comparison
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, PathSpectrum, gradient_flow, path_spectrum
@@ -46,17 +48,6 @@ def claim_folder(path: str | Path, force: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARK).write_text("Written by lstmx; a later report may overwrite this folder.\n")
     return folder
-
-
-def write_figures(folder: Path, history: History, statistics: GateStatistics | None, flow: GradientFlow) -> None:
-    """Figures of one pass; saturation and time scales of a gated cell only."""
-    part = history[: min(len(history), _DASHBOARD_STEPS)]
-    _save(plot.dynamics(part), folder / "dynamics.png")
-    _save(plot.gradient_flow(flow), folder / "gradient_flow.png")
-    _save(plot.gates_ledger(flow).figure, folder / "gates_ledger.png")
-    if statistics is not None:
-        _save(plot.saturation(statistics).figure, folder / "saturation.png")
-        _save(plot.timescales(statistics).figure, folder / "timescales.png")
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -100,11 +91,6 @@ def reading_sentences(history: History, text: str) -> list[str]:
     return lines
 
 
-def statistics_or_none(history: History) -> GateStatistics | None:
-    """The gate statistics of a gated cell, None of another."""
-    return gate_statistics(history) if history.cell.retention_gate is not None else None
-
-
 def flow_sentences(flows: dict[str, GradientFlow]) -> list[str]:
     """How fast the gradient of the last output vanishes in each of several passes."""
     lines = []
@@ -145,6 +131,7 @@ def write_report(
     text: str | None = None,
     comparison: Comparison | None = None,
     others: dict[str, History] | None = None,
+    progress: bool = False,
 ) -> str:
     """Write figures, history.npz and summary.txt of a pass without batch axes.
 
@@ -155,35 +142,82 @@ def write_report(
         text: the characters read, for a character model.
         comparison: curves of the models trained, for comparison.png.
         others: passes over the same inputs whose gradients to compare with this one's, by name.
+        progress: show a bar over the analyses, with the time left.
 
     Returns:
         The summary.
     """
-    statistics = gate_statistics(history) if history.cell.retention_gate is not None else None
+    stages = _stages(folder, history, text, comparison, others or {})
+    bar = require("tqdm.auto", "progress=True").tqdm(total=len(stages), unit="analysis", disable=not progress)
+    lines = [*head, "", history.summary()]
+    with bar:
+        for name, stage in stages.items():
+            bar.set_description(name)
+            lines += stage()
+            bar.update()
+    summary = "\n".join(lines) + "\n"
+    (folder / "summary.txt").write_text(summary, encoding="utf-8")
+    return summary
+
+
+def _stages(
+    folder: Path, history: History, text: str | None, comparison: Comparison | None, others: dict[str, History]
+) -> dict[str, Callable[[], list[str]]]:
+    """What a report is made of, by name and in order; each gives its lines and saves its figures."""
+    gated = history.cell.retention_gate is not None
+    made = {"gates": lambda: _of_gates(folder, history, text) if gated else []}
+    if text is not None and not gated:
+        made["text"] = lambda: ["", *reading_sentences(history, text)]
+    made["gradients"] = lambda: _of_gradients(folder, history, others)
+    if "cell" in history.cell.state_type._fields:
+        made["paths"] = lambda: _of_paths(folder, history)
+    made["spectrum"] = lambda: _of_spectrum(folder, history)
+    made["memory"] = lambda: _of_memory(folder, history)
+    made["files"] = lambda: _files(folder, history, text, comparison)
+    return made
+
+
+def _of_gates(folder: Path, history: History, text: str | None) -> list[str]:
+    statistics = gate_statistics(history)
+    _save(plot.saturation(statistics).figure, folder / "saturation.png")
+    _save(plot.timescales(statistics).figure, folder / "timescales.png")
+    lines = ["", str(statistics), "", *memory_sentences(statistics)]
+    return lines if text is None else [*lines, "", *reading_sentences(history, text)]
+
+
+def _of_gradients(folder: Path, history: History, others: dict[str, History]) -> list[str]:
     flow = gradient_flow(history, "last")
     flows = {type(history.cell).__name__: flow}
-    flows |= {name: gradient_flow(other, "last", outputs="norms") for name, other in (others or {}).items()}
-    lines = [*head, "", history.summary()]
-    if statistics is not None:
-        lines += ["", str(statistics), "", *memory_sentences(statistics)]
-    if text is not None:
-        lines += ["", *reading_sentences(history, text)]
-    lines += ["", "From the last step back, the " + str(flow), "", *flow_sentences(flows)]
-    write_figures(folder, history, statistics, flow)
+    flows |= {name: gradient_flow(other, "last", outputs="norms") for name, other in others.items()}
+    _save(plot.gradient_flow(flow), folder / "gradient_flow.png")
+    _save(plot.gates_ledger(flow).figure, folder / "gates_ledger.png")
     if len(flows) > 1:
         _save(plot.compare_flows(flows).figure, folder / "gradients.png")
-    if "cell" in history.cell.state_type._fields:
-        paths = path_spectrum(history)
-        lines += path_sentences(paths, min(_LAG, len(history) - 1))
-        _save(plot.path_spectrum(paths), folder / "path_spectrum.png")
-    spectrum, memory = lyapunov_spectrum(history), memory_report(history)
-    lines += ["", spectrum_sentence(spectrum), str(spectrum), "", str(memory)]
+    return ["", "From the last step back, the " + str(flow), "", *flow_sentences(flows)]
+
+
+def _of_paths(folder: Path, history: History) -> list[str]:
+    paths = path_spectrum(history)
+    _save(plot.path_spectrum(paths), folder / "path_spectrum.png")
+    return path_sentences(paths, min(_LAG, len(history) - 1))
+
+
+def _of_spectrum(folder: Path, history: History) -> list[str]:
+    spectrum = lyapunov_spectrum(history)
     _save(plot.spectrum(spectrum).figure, folder / "spectrum.png")
+    return ["", spectrum_sentence(spectrum), str(spectrum)]
+
+
+def _of_memory(folder: Path, history: History) -> list[str]:
+    memory = memory_report(history)
     _save(plot.memory(memory), folder / "memory.png")
+    return ["", str(memory)]
+
+
+def _files(folder: Path, history: History, text: str | None, comparison: Comparison | None) -> list[str]:
+    _save(plot.dynamics(history[: min(len(history), _DASHBOARD_STEPS)]), folder / "dynamics.png")
     if comparison is not None:
         _save(plot.comparison(comparison), folder / "comparison.png")
     extras: dict[str, Any] = {} if text is None else {"text": np.array(text)}
     save_history(folder / "history.npz", history, **extras)
-    summary = "\n".join(lines) + "\n"
-    (folder / "summary.txt").write_text(summary, encoding="utf-8")
-    return summary
+    return []

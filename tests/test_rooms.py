@@ -21,7 +21,7 @@ ROOMS = [
     ),
     *("layers", "description"),
     *("adjoint", "loops", "linear", "editing", "unroll", "truncation", "statistics", "gradients"),
-    *("dynamics", "memory", "tasks", "training", "comparison", "convert", "storage", "reading", "plot"),
+    *("dynamics", "memory", "tasks", "training", "comparison", "convert", "storage", "weights", "reading", "plot"),
     *("report", "cli", "__main__"),
 ]
 _OWN = {

@@ -49,7 +49,7 @@ def from_onnx(source: Any, node: str | None = None) -> tuple[Any, Any]:
     onnx = require("onnx", "from_onnx")
     if isinstance(source, (str, Path)):
         source = onnx.load(str(source))
-    chosen = recurrent_node(source, node)
+    chosen = _chosen(source, node)
     what = f"{chosen.op_type} {_name(chosen)!r}"
     given = {one.name: onnx.helper.get_attribute_value(one) for one in chosen.attribute}
     options = {name: _text(value) for name, value in given.items()}
@@ -72,9 +72,14 @@ def from_onnx(source: Any, node: str | None = None) -> tuple[Any, Any]:
     return assembled([layer])
 
 
-def recurrent_node(model: Any, node: str | None) -> Any:
+def recurrent_nodes(model: Any) -> dict[str, Any]:
+    """The recurrent operators of a model by name, or by their first output where they have none."""
+    return {_name(one): one for one in model.graph.node if one.op_type in _ORDER}
+
+
+def _chosen(model: Any, node: str | None) -> Any:
     """The operator of this name; the only one for None."""
-    found = {_name(one): one for one in model.graph.node if one.op_type in _ORDER}
+    found = recurrent_nodes(model)
     listed = ", ".join(f"{name!r} ({one.op_type})" for name, one in found.items()) or "none"
     if node is None and len(found) == 1:
         return next(iter(found.values()))

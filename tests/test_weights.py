@@ -1,0 +1,154 @@
+"""`lstmx analyze --weights`: files of every kind, their layers, and what it says where they do not fit."""
+
+import os
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import lstmx
+from lstmx.cli import main
+from lstmx.storage import save_with
+from lstmx.weights import features_of_text, parts_of, read_weights, vocabulary_of
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+XS = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+slow = pytest.mark.slow
+frameworks = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def state_dict(d=3, h=4, layers=1, prefix=""):
+    """Of a GRU of PyTorch."""
+    draws = np.random.default_rng(0)
+    made = {}
+    for k in range(layers):
+        shapes = {"weight_ih": (3 * h, h if k else d), "weight_hh": (3 * h, h)}
+        shapes |= {"bias_ih": (3 * h,), "bias_hh": (3 * h,)}
+        made |= {f"{prefix}{n}_l{k}": draws.normal(size=s).astype("float32") for n, s in shapes.items()}
+    return made
+
+
+def analyze(tmp_path, weights, *options, inputs=XS):
+    """Exit status of the command on this file."""
+    path = tmp_path / "xs.npy"
+    if isinstance(inputs, str):
+        path = tmp_path / "text.txt"
+        path.write_text(inputs, encoding="utf-8")
+    else:
+        np.save(path, inputs)
+    return main(
+        ["analyze", "--weights", str(weights), "--inputs", str(path), "--output", str(tmp_path / "out"), *options]
+    )
+
+
+def summary(tmp_path):
+    return (tmp_path / "out" / "summary.txt").read_text(encoding="utf-8")
+
+
+@slow  # every analysis of 210 steps; the test of layers is the quick one
+def test_a_model_of_lstmx_reads_text_with_its_vocabulary(tmp_path, capsys):
+    text = "the quick brown fox. " * 10
+    characters = "".join(sorted(set(text)))
+    cell = lstmx.LSTM(len(characters), 6)
+    codes = np.array([ord(character) for character in characters], np.uint32)
+    save_with(tmp_path / "m.safetensors", cell, cell.init(0), {"vocabulary": codes})
+    assert vocabulary_of(tmp_path / "m.safetensors") == characters
+    assert analyze(tmp_path, tmp_path / "m.safetensors", inputs=text) == 0
+    printed = capsys.readouterr()
+    assert "characters of the model's vocabulary" in summary(tmp_path)
+    assert "The forget gate depends on what is read" in printed.out
+    assert "memory: " in printed.err or "files: " in printed.err  # the bar names the analysis
+    with np.load(tmp_path / "out" / "history.npz") as saved:
+        np.testing.assert_array_equal(saved["inputs"].argmax(axis=1), [characters.index(c) for c in text])
+    assert analyze(tmp_path, tmp_path / "m.safetensors", inputs="Zebra") == 2
+    assert "the text has 'Z', which the model's" in capsys.readouterr().err
+
+
+def test_layers_are_listed_and_chosen(tmp_path, capsys):
+    weights = tmp_path / "torch.safetensors"
+    save_file(state_dict(prefix="encoder.rnn.", layers=2) | state_dict(prefix="decoder."), weights)
+    assert analyze(tmp_path, weights) == 2
+    assert "several recurrent layers: choose one with --layer; its" in (error := capsys.readouterr().err)
+    assert "recurrent layers are 'decoder', 'encoder.rnn'" in error
+    assert analyze(tmp_path, weights, "--layer", "encoder.rnn") == 2
+    assert "those are 'encoder.rnn: layer 0', 'encoder.rnn: layer 1'" in capsys.readouterr().err
+    assert analyze(tmp_path, weights, "--layer", "encoder") == 2
+    assert "has no 'encoder'; its recurrent layers are" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert analyze(tmp_path, weights, "--layer", "encoder.rnn: layer 1") == 0
+    assert "torch.safetensors, encoder.rnn: layer 1, on 60 steps" in summary(tmp_path)
+    cell, params, _ = read_weights(weights, "encoder.rnn")
+    with np.load(tmp_path / "out" / "history.npz") as saved:
+        np.testing.assert_allclose(saved["hidden_state"], lstmx.run(cell, params, XS)[0], atol=1e-6)
+
+
+def test_files_that_are_none_are_named(tmp_path, capsys):
+    (tmp_path / "model.bin").write_bytes(b"")
+    assert analyze(tmp_path, tmp_path / "model.bin") == 2
+    assert "model.bin ends in .bin; expected one of .safetensors, .pt" in capsys.readouterr().err
+    assert analyze(tmp_path, tmp_path / "absent.pt") == 2
+    assert "there is no file" in capsys.readouterr().err
+    save_file({"linear.weight": np.zeros(3, "float32")}, tmp_path / "other.safetensors")
+    assert analyze(tmp_path, tmp_path / "other.safetensors") == 2
+    assert "holds no recurrent layer that lstmx knows" in capsys.readouterr().err
+
+
+def test_text_whose_features_are_not_known_is_refused():
+    codes, words = features_of_text("né", 256, None)
+    assert (codes.argmax(axis=1).tolist(), words) == (list("né".encode()), "bytes of the text")
+    codes, words = features_of_text("abca", 3, None)
+    assert (codes.argmax(axis=1).tolist(), words) == ([0, 1, 2, 0], "the text's own characters in order")
+    with pytest.raises(ValueError, match="the layer reads 4 features, and the text has 3 different characters"):
+        features_of_text("abca", 4, None)
+
+
+def test_cells_inside_layers_have_names():
+    stack = lstmx.Stack([lstmx.GRU(3, 2), lstmx.Bidirectional(lstmx.GRU(2, 2))])
+    assert parts_of(stack) == ["layer 0", "layer 1, forward", "layer 1, backward"]
+    assert parts_of(stack.cells[0]) == []
+
+
+@slow
+@frameworks
+def test_a_file_of_pytorch(tmp_path, capsys):
+    torch = pytest.importorskip("torch", reason="it reads a file of PyTorch")
+    module = torch.nn.Sequential(torch.nn.LSTM(3, 5, bidirectional=True))
+    torch.save({"epoch": 3, "model": module.state_dict()}, tmp_path / "model.pt")
+    assert analyze(tmp_path, tmp_path / "model.pt", "--layer", "model.0: backward") == 0
+    with np.load(tmp_path / "out" / "history.npz") as saved:
+        outputs = module[0](torch.tensor(XS))[0].detach().numpy()
+        np.testing.assert_allclose(saved["hidden_state"][::-1], outputs[:, 5:], atol=1e-6)
+    torch.save(module, tmp_path / "whole.pt")
+    assert analyze(tmp_path, tmp_path / "whole.pt") == 2
+    assert "save model.state_dict() and not the model" in capsys.readouterr().err
+    (tmp_path / "short.pt").write_bytes((tmp_path / "model.pt").read_bytes()[:500])
+    assert analyze(tmp_path, tmp_path / "short.pt") == 2
+
+
+@slow
+@frameworks
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_a_model_of_keras(tmp_path, suffix):
+    keras = pytest.importorskip("keras", reason="it reads a model of Keras")
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.GRU(5, return_sequences=True, name="rnn")])
+    model.save(tmp_path / f"model.{suffix}")
+    assert analyze(tmp_path, tmp_path / f"model.{suffix}") == 0
+    with np.load(tmp_path / "out" / "history.npz") as saved:
+        np.testing.assert_allclose(saved["hidden_state"], np.asarray(model(XS[None]))[0], atol=1e-5)
+
+
+@slow
+@frameworks
+def test_a_model_of_onnx_and_files_cut_short(tmp_path, capsys):
+    pytest.importorskip("onnx", reason="it reads a model of ONNX")
+    cell = lstmx.GRU(3, 4)
+    params = cell.init(np.random.default_rng(0))
+    whole = lstmx.convert.to_onnx(cell, params).SerializeToString()
+    (tmp_path / "model.onnx").write_bytes(whole)
+    assert analyze(tmp_path, tmp_path / "model.onnx", "--layer", "gru") == 0
+    assert "model.onnx, gru, on 60 steps" in summary(tmp_path)
+    for name in ("short.onnx", "short.keras", "short.h5"):
+        (tmp_path / name).write_bytes(whole[:100])
+        assert analyze(tmp_path, tmp_path / name) == 2
+        assert name in capsys.readouterr().err

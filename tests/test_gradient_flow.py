@@ -330,7 +330,7 @@ def test_the_check_net_has_the_known_parameter_and_initial_gradients(library):
 # ------------------------------------------------------------------------------------- equal to autodiff
 
 
-@pytest.mark.parametrize("batch", [(), (2, 3)])
+@pytest.mark.parametrize("batch", [pytest.param((), marks=pytest.mark.slow), (2, 3)])
 def test_total_cotangents_are_those_of_perturbed_states(kind, library, batch):
     made, loss, expected = example(kind, batch)
     flow = flow_of(made, library, loss)

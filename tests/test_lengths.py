@@ -234,6 +234,7 @@ def test_analyses_of_whole_sequences_point_to_the_pieces(analysis):
         analysis(history)
 
 
+@pytest.mark.parametrize("library", ["numpy", pytest.param("jax", marks=pytest.mark.slow)])
 def test_a_spectrum_counts_each_sequence_up_to_its_end(library):
     cell = lstmx.LSTM(3, 4)
     params, state, xs, _ = family.draw(cell, (3,), length=60)

@@ -126,6 +126,7 @@ def test_fixed_points_of_a_projected_cell_stand_still():
     assert points.states.hidden.shape[1:] == (3,)
 
 
+@pytest.mark.slow  # many shapes to compile
 def test_layers_read_what_is_projected():
     cell = CELLS["layer norm, projection"]
     p = cell.output_size
@@ -143,6 +144,7 @@ def test_layers_read_what_is_projected():
     assert lstmx.gradient_flow(history).log_norm.shape == (4, 5, 2)
 
 
+@pytest.mark.slow  # compiles training and every analysis of memory
 def test_a_model_learns_and_its_memory_is_reported():
     cell = CELLS["layer norm, projection"]
     model = lstmx.Model(cell, 3, "mean_squared_error")

@@ -169,6 +169,7 @@ def test_keys_that_do_not_fit_are_refused():
         lstmx.run(cell, params, xs, state, key="a")
 
 
+@pytest.mark.parametrize("library", ["numpy", pytest.param("jax", marks=pytest.mark.slow)])
 def test_zoneouts_in_layers_draw_in_turn(library):
     zoned = [lstmx.Zoneout(lstmx.LSTM(3, 4), 0.3, 0.4), lstmx.Zoneout(lstmx.GRU(4, 2), 0.5)]
     stack = lstmx.Stack([zoned[0], lstmx.Bidirectional(zoned[1]), lstmx.GRU(4, 3)], dropout=0.2)

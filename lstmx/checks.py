@@ -105,7 +105,6 @@ def parameters(cell: Any, params: Any, name: str = "params") -> None:
 
 def sequences(cell: Any, params: Any, xs: Any) -> None:
     """Raise unless `xs` is [T, *batch, input_size] with T ≥ 1, of the parameters' dtype."""
-    array("xs", xs)
     form = f"xs should be [T, *batch, {cell.input_size}], got {tuple(xs.shape)}"
     if xs.ndim < 2:
         raise ValueError(f"xs has {xs.ndim} axes; expected at least 2, time first. {form}")
@@ -139,7 +138,7 @@ def door(cell: Any, params: Any, xs: Any, initial: Any) -> tuple[Any, Array, Any
         is compiled.
     """
     parameters(cell, params)
-    sequences(cell, params, xs)
+    sequences(cell, params, array("xs", xs))
     if initial is not None:
         state(cell, params, initial, tuple(xs.shape[1:-1]))
     return in_one_library((params, xs, initial))

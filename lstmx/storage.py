@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.cells import GRU, JANET, LSTM, MGU, SLSTM, Cell, MinGRU, MinLSTM, SimpleRNN
+from lstmx.cells import Cell
 from lstmx.checks import parameters
+from lstmx.description import PLAIN
 from lstmx.history import History
 
-_CELLS: dict[str, type[Cell]] = {
-    kind.__name__: kind for kind in (LSTM, GRU, SimpleRNN, JANET, MGU, MinLSTM, MinGRU, SLSTM)
-}
 _EXTRAS = ("readout_kernel", "readout_bias", "vocabulary")
 
 
@@ -57,8 +55,8 @@ def load_parameters(path: str | Path) -> tuple[Cell, Any]:
     description = arrays.pop("description", None)
     named = {name: array for name, array in arrays.items() if name not in _EXTRAS}
     name = json.loads(str(description))["cell"] if description is not None else _guess(path, named)
-    if name not in _CELLS:
-        raise ValueError(f"{path} holds a cell {name!r}; this version knows {', '.join(_CELLS)}")
+    if name not in PLAIN:
+        raise ValueError(f"{path} holds a cell {name!r}; this version knows {', '.join(PLAIN)}")
     options = json.loads(str(description))["options"] if description is not None else {}
     kernels = [named[field] for field in ("input_kernel", "recurrent_kernel") if field in named]
     if any(kernel.ndim != 2 for kernel in kernels):
@@ -66,7 +64,7 @@ def load_parameters(path: str | Path) -> tuple[Cell, Any]:
     sizes: dict[str, int] = {}
     if description is None and len(kernels) == 2:
         sizes = {"input_size": len(kernels[0]), "hidden_size": len(kernels[1])}
-    cell: Any = _CELLS[name](**{"input_size": 1, "hidden_size": 1, **options, **sizes})
+    cell: Any = PLAIN[name](**{"input_size": 1, "hidden_size": 1, **options, **sizes})
     shapes = cell.parameter_shapes()
     expected = [field for field, shape in shapes._asdict().items() if shape is not None]
     missing, surplus = set(expected) - set(named), set(named) - set(expected)

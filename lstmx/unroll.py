@@ -302,7 +302,7 @@ def record(
     one_of("keep", keep, ("all", "states"))
     flag("progress", progress)
     if isinstance(into, (str, Path)):
-        if (lengths, resets, key, every, fields, dtype, edit) != (None, None, None, 1, None, None, None):
+        if every != 1 or any(option is not None for option in (lengths, resets, key, fields, dtype, edit)):
             raise ValueError(
                 "into is a path, to which whole histories are written: lengths, resets, key, every, fields, dtype "
                 "and edit are for passes in memory"

@@ -227,8 +227,6 @@ def test_slices_of_a_history_on_disk_are_stretches(tmp_path):
 
 
 def test_a_missing_zarr_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "zarr", None)
-    with pytest.raises(
-        ImportError, match=r'a history on disk needs the package zarr.*pip install "lstmx\[disk\]"'
-    ):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(ImportError, match=r'disk needs the package zarr.*pip install "lstmx\[disk\]"'):
         random_history(lstmx.LSTM, "numpy", "all").save(tmp_path / "pass")

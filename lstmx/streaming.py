@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import is_traced, leaves, require
+from lstmx.arrays import is_traced, leaves
 from lstmx.cells.base import Cell
 from lstmx.checks import array, door, sequences
+from lstmx.chunks import counting
 from lstmx.history import History, StoredHistory
 from lstmx.history.schema import attributes_of, constants_of
 from lstmx.history.store import Store, building, create
@@ -54,7 +54,7 @@ def streamed(
     store = Store(path, "r+")
     _check_same_run(store, cell, params, state, keep, xs)
     store.tidy()
-    with _bar(store, progress) as advance:
+    with counting(length, "recording", progress, store.finished) as advance:
         state = opened(store).final if store.finished else state
         while store.finished < length:
             part = one(cell, params, _rows(xs, store.finished, store.finished + store.chunk), state)
@@ -124,14 +124,3 @@ def _check_same_run(store: Store, cell: Cell, params: Any, state: Any, keep: str
 
 def _bytes(xs: Any, start: int, stop: int) -> bytes:
     return np.asarray(xs[start:stop]).tobytes()
-
-
-@contextlib.contextmanager
-def _bar(store: Store, progress: bool) -> Iterator[Callable[[int], Any]]:
-    """A function that counts steps on a bar, or nothing."""
-    if not progress:
-        yield lambda steps: None
-        return
-    tqdm = require("tqdm.auto", "progress=True").tqdm
-    with tqdm(total=store.length, initial=store.finished, unit="step", unit_scale=True, desc="recording") as bar:
-        yield bar.update

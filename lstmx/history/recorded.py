@@ -241,6 +241,40 @@ class History:
             raise TypeError("this history is inside a JAX transformation, and has no numbers to save")
         save(self, path)
 
+    def to_xarray(self) -> Any:
+        """This history as an `xarray.Dataset` with named axes, copied to NumPy.
+
+        Axes are time, the batch axes (`batch`, or `batch_0`, `batch_1`, …), `unit` and `feature`. Variables are
+        `inputs`, each state (`hidden_state`, `cell_state`), each gate under its name, where they are stored the
+        `preactivations` (by `block` and unit, or in one row where blocks differ in width), and parameters and
+        initial state as `parameter_…` and `initial_…`. Each has a long name and units; attributes say which cell
+        ran.
+
+        Raises:
+            TypeError: the history is inside a JAX transformation, or its cell is not of the library.
+            ImportError: xarray is not installed.
+        """
+        from lstmx.history.dataset import dataset_of
+
+        return dataset_of(self)
+
+    @staticmethod
+    def from_xarray(dataset: Any) -> History:
+        """The history that `to_xarray` made this `xarray.Dataset` of, or that `xarray.open_zarr` opens.
+
+        Gates are not read: they follow from pre-activations. Arrays are of the library that recorded them, NumPy
+        where JAX is not installed.
+
+        Raises:
+            TypeError: this is no `xarray.Dataset`.
+            ValueError: it is of no history or of another format; a variable is missing or has other axes or
+                another shape; it has a part of the steps only; or it is float64 in JAX without float64.
+            ImportError: xarray is not installed.
+        """
+        from lstmx.history.dataset import history_from
+
+        return history_from(dataset)
+
     def to_numpy(self) -> History:
         """This history with every array copied to NumPy, so that what follows runs in NumPy."""
         return History(self.cell, *to_numpy(self.data))

@@ -75,6 +75,8 @@ from lstmx.gradients import highway as highway
 from lstmx.gradients import influence as influence
 from lstmx.gradients import path_spectrum as path_spectrum
 from lstmx.history import History as History
+from lstmx.history import StoredHistory as StoredHistory
+from lstmx.history import load_history as load_history
 from lstmx.layers import Bidirectional as Bidirectional
 from lstmx.layers import BidirectionalHistory as BidirectionalHistory
 from lstmx.layers import Directions as Directions

@@ -17,13 +17,12 @@ from lstmx.arrays import (
     map_tree,
     namespace,
     ready,
-    require,
     result,
     scan,
 )
 from lstmx.checks import recorded, shaped, state
-from lstmx.chunks import chunk_length, scan_chunks
-from lstmx.history import History
+from lstmx.chunks import chunk_length, counting, scan_chunks
+from lstmx.history import History, StoredHistory
 from lstmx.layers import BidirectionalHistory, LayeredHistory, reordered
 from lstmx.scaling import Scaled, add, normalised, pack, unpack
 
@@ -166,36 +165,38 @@ def reverse_chunks(
 
 
 def by_segments(
-    history: History,
+    history: History | StoredHistory,
     segment: Callable[[Any, History, Any], tuple[Any, Any]],
     carry: Any,
     extras: Any,
     progress: bool,
 ) -> tuple[Any, Any]:
-    """Run a compiled reverse pass in one call, or with `progress` in up to 32 with a bar that counts steps.
+    """Run a compiled reverse pass in one call, or in segments: with `progress`, and over a history on disk.
 
     Args:
-        history: the recorded pass.
+        history: the recorded pass; of one on disk, a segment at a time is read.
         segment: `(carry, part, extras of the part) -> (carry, rows)`.
         carry: handed from segment to segment, from the last to the first.
         extras: a tree of arrays [T, ...] cut like the history.
-        progress: show the bar.
+        progress: show a bar that counts steps, in about 32 segments or more.
 
     Raises:
         ImportError: `progress` without tqdm.
     """
-    if not progress:
+    if isinstance(history, History) and not progress:
         return segment(carry, history, extras)
-    size = -(-len(history) // _SEGMENTS)
+    length = len(history)
+    size = -(-length // _SEGMENTS) if progress else length
+    if isinstance(history, StoredHistory):
+        size = min(size, history.at_once)
     rows = []
-    tqdm = require("tqdm.auto", "progress=True").tqdm
-    with tqdm(total=len(history), unit="step", unit_scale=True, desc="backwards") as bar:
-        for stop in range(len(history), 0, -size):
-            start = max(0, stop - size)
+    with counting(length, "backwards", progress) as advance:
+        for start in range((length - 1) // size * size, -1, -size):
+            stop = min(start + size, length)
             cut = map_tree(lambda x, a=start, b=stop: x[a:b], extras)
             carry, made = ready(segment(carry, history[start:stop], cut))
             rows.append(made)
-            bar.update(stop - start)
+            advance(stop - start)
     return carry, map_tree(lambda *parts: namespace(*parts).concat(parts), *reversed(rows))
 
 

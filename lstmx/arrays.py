@@ -31,14 +31,22 @@ T = TypeVar("T")
 has_jax = jax is not None
 
 
-def require(package: str, purpose: str, name: str | None = None) -> ModuleType:
-    """Import an optional package, or say what needs it and what to install: `name` if it is called otherwise."""
+def require(package: str, purpose: str, name: str | None = None, extra: str | None = None) -> ModuleType:
+    """Import an optional package, or say what needs it and what to install.
+
+    Args:
+        package: the module's dotted name.
+        purpose: what needs it.
+        name: the package's name, if it is another.
+        extra: the extra of lstmx that brings it, if there is one.
+    """
     try:
         return importlib.import_module(package)
     except ImportError as error:
         name = name or package.partition(".")[0]
+        install = f'"lstmx[{extra}]"' if extra else name
         raise ImportError(
-            f"{purpose} needs the package {name}, which is not installed: pip install {name}"
+            f"{purpose} needs the package {name}, which is not installed: pip install {install}"
         ) from error
 
 
@@ -65,6 +73,11 @@ def namespace(*arrays: Array) -> ModuleType:
 def is_jax(xp: ModuleType) -> bool:
     """Whether an array namespace is JAX's."""
     return xp is jnp and has_jax
+
+
+def library(jax: bool) -> ModuleType:
+    """The array namespace of JAX where it is asked for and installed, else NumPy's."""
+    return jnp if jax and has_jax else np
 
 
 def is_traced(*trees: Tree) -> bool:

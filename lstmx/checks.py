@@ -105,7 +105,6 @@ def parameters(cell: Any, params: Any, name: str = "params") -> None:
 
 def sequences(cell: Any, params: Any, xs: Any) -> None:
     """Raise unless `xs` is [T, *batch, input_size] with T ≥ 1, of the parameters' dtype."""
-    array("xs", xs)
     form = f"xs should be [T, *batch, {cell.input_size}], got {tuple(xs.shape)}"
     if xs.ndim < 2:
         raise ValueError(f"xs has {xs.ndim} axes; expected at least 2, time first. {form}")
@@ -139,7 +138,7 @@ def door(cell: Any, params: Any, xs: Any, initial: Any) -> tuple[Any, Array, Any
         is compiled.
     """
     parameters(cell, params)
-    sequences(cell, params, xs)
+    sequences(cell, params, array("xs", xs))
     if initial is not None:
         state(cell, params, initial, tuple(xs.shape[1:-1]))
     return in_one_library((params, xs, initial))
@@ -192,7 +191,7 @@ def unbroken(history: Any, analysis: str) -> None:
 
 def unreset(history: Any, analysis: str) -> None:
     """Raise where sequences start within the pass, or where that cannot be told."""
-    if (is_traced(history.inputs) and history.cell.masked) or history.resets:
+    if history.cell.masked and (is_traced(getattr(history, "inputs", None)) or history.resets):
         raise ValueError(
             f"{analysis} takes sequences that do not start anew within the pass; this history has resets, or is "
             f"inside a JAX transformation. history.pieces() gives every sequence as a history of its own"
@@ -240,16 +239,21 @@ def recorded(history: Any) -> None:
             "history is an Edited, whose steps do not follow the equations of its cell, so that an analysis would "
             "be wrong; expected a History, as made by record without edit. lstmx.effect compares the two"
         )
+    if hasattr(history, "stretches"):
+        raise TypeError(
+            "history is on disk; this analysis takes one in memory: history.read(), or a stretch, "
+            "history[start:stop]"
+        )
     if not hasattr(history, "states"):
         raise TypeError(
             f"history is a {type(history).__name__}; expected a History, as made by record(cell, params, xs)"
         )
 
 
-def finite(name: str, values: Array, unit: str = "unit") -> None:
+def finite(name: str, values: Array, unit: str = "unit", start: int = 0) -> None:
     """Raise at the first step and unit of `values` [T, *batch, N] that is NaN or infinite.
 
-    Under a JAX transformation the numbers cannot be read and nothing is checked.
+    Steps count from `start`. Under a JAX transformation the numbers cannot be read and nothing is checked.
 
     Raises:
         ValueError: naming the step, the sequence in the batch and the unit.
@@ -261,6 +265,7 @@ def finite(name: str, values: Array, unit: str = "unit") -> None:
         return
     where = np.argwhere(~np.isfinite(np.asarray(values)))[0]
     step, *batch, index = (int(i) for i in where)
+    step += start
     sequence = f", sequence {tuple(batch)}" if batch else ""
     value = np.asarray(values)[tuple(where)]
     raise ValueError(f"{name} is {value} first at step {step}{sequence}, {unit} {index}; expected finite numbers")
@@ -273,13 +278,21 @@ def finite_parameters(params: Any) -> None:
             raise ValueError(f"params.{field} holds NaN or infinity; expected finite numbers")
 
 
-def finite_history(history: Any) -> None:
+def finite_history(history: Any, start: int = 0) -> None:
     """Raise if this is no history, or its parameters, inputs or states hold NaN or infinity: where first."""
     recorded(history)
     finite_parameters(history.params)
-    finite("inputs", history.inputs, "feature")
+    finite("inputs", history.inputs, "feature", start)
     for field, value in history.states._asdict().items():
-        finite(f"{field}_state", value)
+        finite(f"{field}_state", value, start=start)
+
+
+def finite_stretches(history: Any) -> None:
+    """As `finite_history`, of a history in memory or on disk, which is read stretch by stretch."""
+    if not hasattr(history, "stretches"):
+        return finite_history(history)
+    for start, part in history.stretches():
+        finite_history(part, start)
 
 
 def populated(history: Any) -> None:

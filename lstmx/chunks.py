@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from lstmx.arrays import Array, is_jax, jax, leaves, map_tree, namespace, scan
+from lstmx.arrays import Array, is_jax, jax, leaves, map_tree, namespace, require, scan
 
 Rows = Any
 
@@ -84,6 +85,21 @@ def scan_chunks(
     if before is not None:
         made = map_tree(lambda a, b: namespace(a, b).concat([a, b]), before, made)
     return carry[0], made[0] if into is None else carry[1], made[1]
+
+
+@contextlib.contextmanager
+def counting(length: int, what: str, progress: bool, done: int = 0) -> Iterator[Callable[[int], Any]]:
+    """A function that counts steps on a progress bar, or without `progress` does nothing.
+
+    Raises:
+        ImportError: `progress` without tqdm.
+    """
+    if not progress:
+        yield lambda steps: None
+        return
+    tqdm = require("tqdm.auto", "progress=True").tqdm
+    with tqdm(total=length, initial=done, unit="step", unit_scale=True, desc=what) as bar:
+        yield bar.update
 
 
 def _cut(tree: Any, start: Array, size: int) -> Any:

@@ -17,9 +17,9 @@ from lstmx.arrays import (
     sigmoid_and_slope,
     sum_over_time,
 )
-from lstmx.checks import finite, finite_history, finite_parameters
+from lstmx.checks import finite, finite_parameters, finite_stretches
 from lstmx.chunks import chunk_length, scan_chunks
-from lstmx.history import History
+from lstmx.history import History, StoredHistory
 from lstmx.loops import advance, masked_door, started
 
 _CHUNK_ELEMENTS = 2**22  # of pre-activations at a time: the memory that statistics take beside the history
@@ -121,14 +121,14 @@ class _Moments(NamedTuple):
     complement: Array
 
 
-def gate_statistics(history: History) -> GateStatistics:
+def gate_statistics(history: History | StoredHistory) -> GateStatistics:
     """Mean, spread, saturation and time scales of every gate and unit.
 
     All steps and all sequences of the batch count alike. Works chunk by chunk, so a history with
     `keep="states"` is never expanded whole.
 
     Args:
-        history: the recorded pass.
+        history: the recorded pass, in memory or on disk.
 
     Returns:
         The statistics; `print` shows them as a table.
@@ -151,14 +151,13 @@ def gate_statistics(history: History) -> GateStatistics:
     """
     cell = history.cell
     _gated(cell)
-    finite_history(history)
+    finite_stretches(history)
 
     width = max(1, cell.preactivation_size * math.prod(history.batch))
     size = max(1, _CHUNK_ELEMENTS // width)
-    parts = [history[start : start + size] for start in range(0, len(history), size)]
-    moments = _moments_of(cell, *parts[0].data)
-    for part in parts[1:]:
-        moments = _combine(moments, _moments_of(cell, *part.data))
+    moments = _moments_of(cell, *history[:size].data)
+    for start in range(size, len(history), size):
+        moments = _combine(moments, _moments_of(cell, *history[start : start + size].data))
     return _statistics(cell, moments)
 
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from lstmx.arrays import Array, require
 from lstmx.checks import parameters
-from lstmx.description import CELLS, cell_of, described
+from lstmx.description import CELLS, cell_from, described
 from lstmx.draws import in_library
 from lstmx.history import History
-from lstmx.layers import Layers
+from lstmx.layers import Bidirectional, Layers, Stack
 
 _FORMAT = 1
+_KINDS: dict[str, Any] = CELLS | {"Stack": Stack, "Bidirectional": Bidirectional}
 _EXTRA = "extra."  # begins the names of arrays that are no parameters
 
 
@@ -57,7 +58,7 @@ def save_with(path: str | Path, cell: Any, params: Any, extras: dict[str, Array]
     parameters(cell, params)
     tensors = _flat(cell, params) | {f"{_EXTRA}{name}": array for name, array in extras.items()}
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    words = {"lstmx": str(_FORMAT), "cell": json.dumps(described(cell))}
+    words = {"lstmx": str(_FORMAT), "cell": json.dumps(described(cell, _KINDS))}
     whole = require("safetensors.numpy", "saving parameters", "safetensors").save(tensors, metadata=words)
     with written_whole(path) as file:
         file.write(whole)
@@ -90,7 +91,7 @@ def load(path: str | Path, library: str | None = None) -> tuple[Any, Any]:
     if words["lstmx"] != str(_FORMAT):
         raise ValueError(f"{path} is of format {words['lstmx']}; this version of lstmx reads format {_FORMAT}")
     try:
-        cell = cell_of(json.loads(words.get("cell", "null")))
+        cell = cell_from(json.loads(words.get("cell", "null")), _KINDS)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     named = {name: array for name, array in tensors.items() if not name.startswith(_EXTRA)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, overload
 
 from lstmx.arrays import Array, is_jax, jit, namespace
@@ -16,7 +17,7 @@ from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.editing.edited import Edited
 from lstmx.editing.passing import edited_pass
 from lstmx.excerpt import STORAGE, Excerpt, fields_of, select
-from lstmx.history import History
+from lstmx.history import History, StoredHistory
 from lstmx.layers import (
     Bidirectional,
     BidirectionalHistory,
@@ -39,6 +40,7 @@ from lstmx.loops import (
     started,
 )
 from lstmx.reuse import bury, memory_of
+from lstmx.streaming import streamed
 
 _REBUILD_BELOW = 96  # D + H up to which a product that rebuilds pre-activations is cheaper than their storage
 _STORED_AT_MOST = 2**26  # elements of pre-activations that the derivative of `run` stores
@@ -198,6 +200,17 @@ def record(
     into: Excerpt | None = None,
 ) -> Excerpt: ...
 @overload
+def record(
+    cell: Cell,
+    params: Any,
+    xs: Any,
+    state: Any = None,
+    *,
+    keep: str = "all",
+    into: str | Path,
+    progress: bool = False,
+) -> StoredHistory: ...
+@overload
 def record(cell: Cell, params: Any, xs: Array, state: Any = None, *, edit: Any) -> Edited: ...
 def record(
     cell: Any,
@@ -212,8 +225,9 @@ def record(
     every: int = 1,
     fields: Sequence[str] | None = None,
     dtype: str | None = None,
-    into: History | Excerpt | None = None,
+    into: History | Excerpt | str | Path | None = None,
     edit: Any = None,
+    progress: bool = False,
 ) -> Any:
     """Run a cell over sequences and keep what every analysis needs, or with options an excerpt of it.
 
@@ -246,21 +260,29 @@ def record(
         dtype: "float16" or "bfloat16" (as its bits) to store in; where given, an excerpt is returned.
         into: what an earlier call of the same form returned. JAX writes the new pass into its memory, which saves
             what fresh memory costs; NumPy frees it first. It is dead afterwards, and says so when touched. In
-            NumPy, slices made of it before keep the old pass.
+            NumPy, slices made of it before keep the old pass. Or the path of a new folder, to which each chunk of
+            the pass is written when it is made; `xs` may then be anything with a shape and a dtype that can be
+            sliced, such as a `numpy.memmap` or a Zarr array, and is never read whole. A run that was stopped, at
+            any moment, goes on where it was with the same call.
         edit: what changes gates and states: `lstmx.clamp`, `ablate`, `patch` or `noise`, a function of your own,
             or a list of these, which follow one another at each value; where given, an `Edited` is returned.
+        progress: show a progress bar, where `into` is a path; needs tqdm.
 
     Returns:
         The history, with its cell, parameters and initial state (of layers a `StackHistory` or
         `BidirectionalHistory`, with a history for each); or with `every`, `fields` or `dtype` an `Excerpt`
-        of gates and states; or with `edit` an `Edited`, which has the names of a history.
+        of gates and states; or with `edit` an `Edited`, which has the names of a history; or with the path of a
+        folder a `StoredHistory`.
 
     Raises:
         TypeError: an argument is of the wrong kind or of another dtype than the parameters; an edit returns
             something else than it got.
         ValueError: an argument has the wrong shape, or an option another value; `into` has another form, or shares
             memory with another argument; an edit names a gate, unit or step that is not there, returns another
-            shape, or comes with one of the options before it.
+            shape, or comes with one of the options before it; or the folder `into` holds an unfinished run of
+            another call.
+        FileExistsError: the folder `into` holds a finished history.
+        OSError: the disk is full, or fails; says how many steps are safe.
         RuntimeError: `into` is dead already.
 
     Example:
@@ -278,6 +300,18 @@ def record(
         array([1., 1., 1., 1., 1.], dtype=float32)
     """
     one_of("keep", keep, ("all", "states"))
+    flag("progress", progress)
+    if isinstance(into, (str, Path)):
+        if every != 1 or any(option is not None for option in (lengths, resets, key, fields, dtype, edit)):
+            raise ValueError(
+                "into is a path, to which whole histories are written: lengths, resets, key, every, fields, dtype "
+                "and edit are for passes in memory"
+            )
+        if isinstance(cell, Layers):
+            raise ValueError("into is a path, which takes one cell; record layers in memory and save each history")
+        return streamed(functools.partial(record, keep=keep), cell, params, xs, state, keep, Path(into), progress)
+    if progress:
+        raise ValueError("progress is shown where into is a path; in memory a pass is one call")
     if edit is not None:
         if (keep, every, fields, dtype, into) != ("all", 1, None, None, None):
             raise ValueError("edit is given with keep, every, fields, dtype or into; an edited pass is kept whole")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, namespace
-from lstmx.checks import constant, finite, finite_history, populated, positive, recorded, unreset
+from lstmx.checks import constant, finite, finite_stretches, populated, positive, recorded, unreset
 from lstmx.dynamics.passing import PROBED, Options, Walk
 from lstmx.dynamics.recipes import published_recipes
 from lstmx.dynamics.spectrum import LyapunovSpectrum
-from lstmx.history import History
+from lstmx.history import History, StoredHistory
 from lstmx.unroll import record
 
 _SEGMENTS = 32  # calls that a progress bar counts
@@ -42,7 +42,8 @@ def lyapunov_spectrum(
     differentiated with respect to parameters, inputs and initial state, where the directions are distinct.
 
     Args:
-        history: the recorded pass; or Jacobians [T, *batch, S, S] of any map in the order of time.
+        history: the recorded pass, in memory or on disk; or Jacobians [T, *batch, S, S] of any map in the order of
+            time.
         count: number of leading exponents, "all", or None for 8 (S where that is less).
         transient: first steps that do not count, in which state and frame settle; None for about a tenth of T (of
             the shortest sequence), with what is left over from whole windows.
@@ -85,14 +86,17 @@ def lyapunov_spectrum(
     """
     size, batch, like = _system(history)
     if audit and not isinstance(history, History):
-        raise ValueError("audit reads the blocks of a cell's Jacobians: it needs a history, not matrices")
-    masked = isinstance(history, History) and history.cell.masked
+        raise ValueError("audit reads the blocks of a cell's Jacobians: it needs a history in memory")
+    masked = isinstance(history, (History, StoredHistory)) and history.cell.masked
     if audit and masked:
         raise ValueError("audit takes whole sequences; this history has lengths, and history.pieces()")
     options = Options(count, transient, reorthonormalise, window, check, seed)
-    walk = Walk(len(like), like[0], batch, size, options, np.asarray(history.lengths) if masked else None)
+    length = len(history)
+    walk = Walk(length, like, batch, size, options, np.asarray(history.lengths) if masked else None)
     walk.prepare(history[:PROBED])
-    most = -(-len(like) // _SEGMENTS) if progress else len(like)
+    most = -(-length // _SEGMENTS) if progress else length
+    if isinstance(history, StoredHistory):
+        most = min(most, history.at_once)
     made = walk.spectrum(lambda start, stop: history[start:stop], most, progress)
     return published_recipes(made, history, seed) if audit else made
 
@@ -159,17 +163,18 @@ def autonomous_spectrum(
 
 
 def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:
-    """State size, batch axes, and an array [T, ...] of the library and dtype, of a history or of matrices."""
+    """State size, batch axes, and an array [*batch, ...] of the library and dtype, of a history or of matrices."""
     if not hasattr(history, "__array_namespace__"):
         if isinstance(history, (list, tuple)):
             raise TypeError(
                 f"history is a {type(history).__name__}; expected a History or one array: numpy.stack(Jacobians)"
             )
-        recorded(history)
+        if not isinstance(history, StoredHistory):
+            recorded(history)
         unreset(history, "lyapunov_spectrum")
-        finite_history(history)
+        finite_stretches(history)
         populated(history)
-        return history.cell.state_size, history.batch, history.states[0]
+        return history.cell.state_size, history.batch, history[:1].states[0][0]
     if history.ndim < 3 or history.shape[-1] != history.shape[-2] or 0 in history.shape:
         raise ValueError(
             f"history is an array {tuple(history.shape)}; expected Jacobians [T, *batch, S, S], or a History"
@@ -177,4 +182,4 @@ def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:
     if history.dtype not in (np.dtype("float32"), np.dtype("float64")):
         raise TypeError(f"history is an array of {history.dtype}; expected float32 or float64")
     finite("a Jacobian's entry", history, "column")
-    return history.shape[-1], tuple(history.shape[1:-2]), history
+    return history.shape[-1], tuple(history.shape[1:-2]), history[0]

@@ -136,7 +136,8 @@ class Walk:
             progress: show a progress bar.
         """
         stride = -(-most // self.sizes.window) * self.sizes.window
-        edges = sorted({0, self.transient, *range(self.length, self.transient, -stride)})
+        counted, before = range(self.length, self.transient, -stride), range(self.transient, 0, -stride)
+        edges = sorted({0, *before, *counted})
         stretches: Any = list(itertools.pairwise(edges))
         if progress:
             stretches = require("tqdm.auto", "progress=True").tqdm(stretches, unit="stretch", desc="spectrum")

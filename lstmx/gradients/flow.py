@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, overload
 
 from lstmx.arrays import Array, is_jax, jax, namespace
-from lstmx.checks import finite, finite_history, one_of, shaped
+from lstmx.checks import finite, finite_history, finite_stretches, one_of, shaped
 from lstmx.gradients.layered import LayeredFlow, layered_flow
-from lstmx.gradients.walk import GradientFlow, flow_of, in_scale
-from lstmx.history import History
+from lstmx.gradients.walk import GradientFlow, flow_of
+from lstmx.history import History, StoredHistory
 from lstmx.layers import LayeredHistory
 
 
@@ -18,7 +18,7 @@ def gradient_flow(
 ) -> LayeredFlow: ...
 @overload
 def gradient_flow(
-    history: History, loss: Any = "last", *, outputs: str = "all", progress: bool = False
+    history: History | StoredHistory, loss: Any = "last", *, outputs: str = "all", progress: bool = False
 ) -> GradientFlow: ...
 def gradient_flow(history: Any, loss: Any = "last", *, outputs: str = "all", progress: bool = False) -> Any:
     """Follow the gradient of a loss back through a recorded pass, of a cell or of layers.
@@ -35,9 +35,10 @@ def gradient_flow(history: Any, loss: Any = "last", *, outputs: str = "all", pro
     Through layers, what a layer hands to its inputs is the loss of the one below, on one scale from top to bottom.
 
     Args:
-        history: the recorded pass.
+        history: the recorded pass, in memory or on disk; from disk it is read stretch by stretch, from the last to
+            the first, so that with outputs="norms" memory does not grow by [T, *batch, H].
         loss: the direct part of ∂L/∂h_t, [T, *batch, H]; or "last", the sum of the last output; or, under JAX, a
-            function from outputs [T, *batch, H] to a scalar, whose derivative is taken.
+            function from outputs [T, *batch, H] to a scalar, whose derivative is taken (not of a history on disk).
         outputs: "all", or "norms" for the log norms, the parameter profile and the parameters' gradients alone,
             which needs no [T, *batch, H] memory.
         progress: show a progress bar; needs tqdm.
@@ -67,8 +68,7 @@ def gradient_flow(history: Any, loss: Any = "last", *, outputs: str = "all", pro
         for part, _ in history.cells().values():
             finite_history(part)
         return layered_flow(history, direct, outputs, progress)
-    finite_history(history)
-    direct = None if direct is None else in_scale(history.within(direct))
+    finite_stretches(history)
     return flow_of(history, direct, outputs, progress)[0]
 
 
@@ -77,6 +77,8 @@ def loss_cotangent(history: Any, loss: Any) -> Array | None:
     if isinstance(loss, str):
         one_of("loss", loss, ("last",))
         return None
+    if isinstance(history, StoredHistory):
+        return _stored_cotangent(history, loss)
     outputs = history.hidden_state
     if callable(loss):
         if not is_jax(namespace(outputs)):
@@ -90,3 +92,14 @@ def loss_cotangent(history: Any, loss: Any) -> Array | None:
         return pull(jax.numpy.ones_like(value))[0]
     shape = tuple(outputs.shape)
     return shaped("loss", loss, shape, outputs.dtype, "dL/dh_t [T, *batch, hidden_size]")
+
+
+def _stored_cotangent(history: StoredHistory, loss: Any) -> Array:
+    """`loss_cotangent` of a history whose outputs are on disk."""
+    if callable(loss):
+        raise TypeError(
+            "loss is a function of all outputs, which this history has on disk; pass dL/dh_t as an array "
+            "[T, *batch, H], or take history.read()"
+        )
+    shape = (len(history), *history.batch, history.cell.output_size)
+    return shaped("loss", loss, shape, history.params[0].dtype, "dL/dh_t [T, *batch, hidden_size]")

@@ -10,7 +10,7 @@ import numpy as np
 from lstmx.adjoint import alone, by_segments, pull_by, reverse_chunks, walk_back
 from lstmx.arrays import Array, exp, jit, map_tree, namespace, result
 from lstmx.gradients.summary import FlowSummary
-from lstmx.history import History
+from lstmx.history import History, StoredHistory
 from lstmx.scaling import Scaled, log_hypot, log_norm, pack, scaled, times_power, unpack, unscaled
 
 
@@ -79,40 +79,48 @@ class GradientFlow(FlowSummary):
 
 
 def flow_of(
-    history: History, direct: Scaled | None, outputs: str, progress: bool, handed: bool = False
+    history: History | StoredHistory,
+    direct: Array | Scaled | None,
+    outputs: str,
+    progress: bool,
+    handed: bool = False,
 ) -> tuple[GradientFlow, Scaled | None]:
     """The flow of one cell's pass, and with `handed` what it hands to its inputs, in scale.
 
     Args:
         history: the recorded pass.
-        direct: ∂L/∂h_t at fixed other outputs, [T, *batch, H]; None for the sum of the last output.
+        direct: ∂L/∂h_t at fixed other outputs, [T, *batch, H], as numbers or in scale; None for the sum of the
+            last output.
         outputs: as for `gradient_flow`.
         progress: as for `gradient_flow`.
         handed: give ∂L/∂x_t, [T, *batch, D], as numbers beyond the range of a float.
     """
-    cell = history.cell
-    carry = _started(cell, history.params, history.inputs[0], last=direct is None)
+    cell, past = history.cell, math.nan  # past a sequence's end there is no step to speak of
+    carry = _started(cell, history.params, history[:1].inputs[0], last=direct is None)
 
     def segment(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
-        return _segment(cell, *part.data, injected, carry, outputs=outputs, handed=handed)
+        if injected is not None and not isinstance(injected, Scaled):
+            injected = in_scale(part.within(injected))
+        carry, rows = _segment(cell, *part.data, injected, carry, outputs=outputs, handed=handed)
+        norms = {name: part.within(rows[name], past) for name in ("joint", "profile", "highway") if name in rows}
+        fields = {name: part.within(row, past) for name, row in rows["fields"].items()}
+        own = {"inputs": part.own_features(rows["inputs"])} if "inputs" in rows else {}
+        return carry, {**rows, **norms, **own, "fields": fields}
 
     ((final, _), gradient), rows = by_segments(history, segment, carry, direct, progress)
 
     everything = outputs == "all"
-    past = math.nan  # past a sequence's end there is no step to speak of
-    norms = {name: history.within(rows[name], past) for name in ("joint", "profile", "highway") if name in rows}
-    fields = {name: history.within(row, past) for name, row in rows["fields"].items()}
     flow = GradientFlow(
-        log_norm=norms["joint"],
-        log_norm_hidden=fields["hidden"],
-        log_norm_cell=fields.get("cell"),
-        log_highway=norms.get("highway"),
-        log_parameter_profile=norms["profile"],
+        log_norm=rows["joint"],
+        log_norm_hidden=rows["fields"]["hidden"],
+        log_norm_cell=rows["fields"].get("cell"),
+        log_highway=rows.get("highway"),
+        log_parameter_profile=rows["profile"],
         parameter_alignment=_alignment(rows["pairs"], gradient) if everything else None,
         parameters=gradient,
         hidden=rows["total"].hidden if everything else None,
         cell=getattr(rows["total"], "cell", None) if everything else None,
-        inputs=None if "inputs" not in rows else history.own_features(rows["inputs"]),
+        inputs=rows.get("inputs"),
         initial=_unpacked(cell, final),
         gates={name: GateShare(*rows["gates"][name]) for name in _way_names(cell)} if everything else None,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from lstmx.arrays import Array, leaves, namespace
 from lstmx.cells.base import Cell
 from lstmx.cells.zoneout import Zoneout
-from lstmx.checks import in_one_library, one_of, parameters, sequences, state
+from lstmx.checks import array, in_one_library, one_of, parameters, sequences, state
 from lstmx.draws import Draws, draws_for
 from lstmx.layers.base import Directions, Layer, Layers, Timing, pass_of, reordered, reversal, turned_resets
 
@@ -169,7 +169,7 @@ def layered_door(
     """
     parameters(layers, params)
     first = next(leaves(params))
-    sequences(layers, (first,), xs)
+    sequences(layers, (first,), array("xs", xs))
     batch = tuple(xs.shape[1:-1])
     if initial is not None:
         layers.check("state", initial, lambda cell, value, name: state(cell, (first,), value, batch, name=name))

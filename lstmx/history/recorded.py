@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -189,16 +190,7 @@ class History:
             TypeError: not a slice.
             ValueError: a slice with a stride, or an empty one.
         """
-        if not isinstance(steps, slice):
-            raise TypeError(
-                f"a history is sliced by time, history[start:stop]; got {steps!r}. "
-                "For one sequence of a batch use history.sequence(...)"
-            )
-        start, stop, stride = steps.indices(len(self))
-        if stride != 1:
-            raise ValueError(f"history[{start}:{stop}:{stride}] skips steps; a history is contiguous in time")
-        if start >= stop:
-            raise ValueError(f"history[{start}:{stop}] is empty; this history has steps 0 to {len(self) - 1}")
+        start, stop = span(steps, len(self))
         initial = self.initial if start == 0 else map_tree(lambda x: x[start - 1], self.states)
         cut = map_tree(lambda x: x[start:stop], (self.inputs, self.states, self.stored))
         return History(self.cell, self.params, initial, *cut)
@@ -227,6 +219,61 @@ class History:
         initial = map_tree(lambda x: x[index], self.initial)
         cut = map_tree(lambda x: x[(slice(None), *index)], (self.inputs, self.states, self.stored))
         return History(self.cell, self.params, initial, *cut)
+
+    def save(self, path: str | Path) -> None:
+        """Write this history into a new folder as Zarr, chunked over time and compressed, for `load_history`.
+
+        `zarr.open(path)` and `xarray.open_zarr(path, consolidated=False)` read it, too. The folder appears once it
+        is complete. `record(..., into=path)` writes one while it runs.
+
+        Args:
+            path: the folder.
+
+        Raises:
+            FileExistsError: there is something at `path`.
+            OSError: it cannot be written, as on a full disk.
+            TypeError: the history is inside a JAX transformation, or its cell is not of the library.
+            ImportError: zarr is not installed.
+        """
+        from lstmx.history.stored import save
+
+        if is_traced(self.data):
+            raise TypeError("this history is inside a JAX transformation, and has no numbers to save")
+        save(self, path)
+
+    def to_xarray(self) -> Any:
+        """This history as an `xarray.Dataset` with named axes, copied to NumPy.
+
+        Axes are time, the batch axes (`batch`, or `batch_0`, `batch_1`, …), `unit` and `feature`. Variables are
+        `inputs`, each state (`hidden_state`, `cell_state`), each gate under its name, where they are stored the
+        `preactivations` (by `block` and unit, or in one row where blocks differ in width), and parameters and
+        initial state as `parameter_…` and `initial_…`. Each has a long name and units; attributes say which cell
+        ran.
+
+        Raises:
+            TypeError: the history is inside a JAX transformation, or its cell is not of the library.
+            ImportError: xarray is not installed.
+        """
+        from lstmx.history.dataset import dataset_of
+
+        return dataset_of(self)
+
+    @staticmethod
+    def from_xarray(dataset: Any) -> History:
+        """The history that `to_xarray` made this `xarray.Dataset` of, or that `xarray.open_zarr` opens.
+
+        Gates are not read: they follow from pre-activations. Arrays are of the library that recorded them, NumPy
+        where JAX is not installed.
+
+        Raises:
+            TypeError: this is no `xarray.Dataset`.
+            ValueError: it is of no history or of another format; a variable is missing or has other axes or
+                another shape; it has a part of the steps only; or it is float64 in JAX without float64.
+            ImportError: xarray is not installed.
+        """
+        from lstmx.history.dataset import history_from
+
+        return history_from(dataset)
 
     def to_numpy(self) -> History:
         """This history with every array copied to NumPy, so that what follows runs in NumPy."""
@@ -271,6 +318,21 @@ class History:
         library = "JAX" if is_jax(namespace(self.inputs)) else "NumPy"
         batch = f", batch {self.batch}" if self.batch else ""
         return f"History({self.cell}: {len(self)} steps{batch}, {self.inputs.dtype}, {library}, keep={kept!r})"
+
+
+def span(steps: Any, length: int) -> tuple[int, int]:
+    """First step, and the one after the last, of `history[steps]`."""
+    if not isinstance(steps, slice):
+        raise TypeError(
+            f"a history is sliced by time, history[start:stop]; got {steps!r}. "
+            "For one sequence of a batch use history.sequence(...)"
+        )
+    start, stop, stride = steps.indices(length)
+    if stride != 1:
+        raise ValueError(f"history[{start}:{stop}:{stride}] skips steps; a history is contiguous in time")
+    if start >= stop:
+        raise ValueError(f"history[{start}:{stop}] is empty; this history has steps 0 to {length - 1}")
+    return start, stop
 
 
 def _check_continues(position: int, first: History, second: History) -> None:

@@ -1,0 +1,5 @@
+"""What one pass of a cell over its inputs left behind: in memory, on disk, as named arrays."""
+
+from lstmx.history.recorded import History as History
+from lstmx.history.stored import StoredHistory as StoredHistory
+from lstmx.history.stored import load_history as load_history

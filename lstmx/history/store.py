@@ -1,0 +1,161 @@
+"""The Zarr group that holds one history: its arrays, chunked over time, and how many steps are finished."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lstmx.arrays import require
+from lstmx.cells.base import Cell
+from lstmx.history.recorded import History
+from lstmx.history.schema import arrays_of, attributes_of, cell_of, constants_of, fields_of
+
+_CHUNK = 2**20  # numbers of a chunk's widest array
+_MARKER = "zarr.json"  # the group's own metadata, replaced as a whole when a chunk is finished
+
+
+def _zarr() -> Any:
+    return require("zarr", "a history on disk", extra="disk")
+
+
+@contextlib.contextmanager
+def building(path: Path) -> Iterator[Path]:
+    """A folder that becomes `path` once all is written into it, and is taken away where that fails.
+
+    Raises:
+        FileExistsError: there is something at `path`.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} is there already; nothing is overwritten: choose another path")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def create(
+    path: Path, cell: Cell, params: Any, initial: Any, keep: str, length: int, batch: tuple[int, ...]
+) -> Store:
+    """A new store for a pass of `length` steps, of which none is finished."""
+    attributes = attributes_of(cell, params[0], 0)
+    zarr = _zarr()
+    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=attributes)
+    constants = constants_of(params, initial._asdict())
+    names = batch_axes(len(batch))
+    dtype = np.dtype(params[0].dtype)
+    packed = zarr.codecs.BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
+    for name, field in fields_of(cell, keep).items():
+        shape = field.whole(length, batch)
+        chunks = (chunk_steps(cell, length, batch), *shape[1:]) if field.lead == "time" else shape
+        made = group.create_array(
+            name,
+            shape=shape,
+            chunks=tuple(max(1, size) for size in chunks),
+            dtype=dtype,
+            compressors=packed,
+            fill_value=float("nan"),  # of steps that no run has reached
+            dimension_names=field.axes(names),
+            attributes=field.attributes(),
+            config={"write_empty_chunks": True},
+        )
+        if name in constants:
+            made[...] = np.asarray(constants[name])
+    return Store(path, "r+")
+
+
+def batch_axes(count: int) -> tuple[str, ...]:
+    """Names of the batch axes."""
+    return ("batch",) if count == 1 else tuple(f"batch_{k}" for k in range(count))
+
+
+def chunk_steps(cell: Cell, length: int, batch: tuple[int, ...]) -> int:
+    """Steps of a chunk, the same for all arrays: what is written once is never read back to be written again."""
+    width = max(cell.preactivation_size, cell.input_size) * int(np.prod(batch, dtype=int))
+    return min(length, max(1, _CHUNK // max(1, width)))
+
+
+class Store:
+    """An open store.
+
+    Args:
+        path: the folder.
+        mode: "r" to read it, "r+" to write chunks, too.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: it holds no history, or one of a newer format, or is damaged.
+    """
+
+    def __init__(self, path: Path, mode: Literal["r", "r+"] = "r"):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is not there; expected a folder that history.save or record wrote")
+        zarr = _zarr()
+        try:
+            group = zarr.open_group(path, mode=mode, zarr_format=3)
+        except (FileNotFoundError, ValueError, KeyError, TypeError, NotADirectoryError) as error:
+            raise ValueError(f"{path} is no Zarr group of version 3: {error}") from error
+        self.path, self.attributes = path, dict(group.attrs)
+        self.cell = cell_of(self.attributes, str(path))
+        self.arrays = dict(group.arrays())
+        self.keep = "all" if "preactivations" in self.arrays else "states"
+        self._check()
+
+    def _check(self) -> None:
+        """Raise unless every array is there, in its shape."""
+        fields = fields_of(self.cell, self.keep)
+        missing = [name for name in fields if name not in self.arrays]
+        if missing:
+            raise ValueError(f"{self.path} lacks {', '.join(missing)}, which a history of {self.cell} has")
+        inputs = self.arrays["inputs"]
+        self.length, self.batch, self.dtype = inputs.shape[0], tuple(inputs.shape[1:-1]), inputs.dtype
+        self.chunk = inputs.chunks[0]
+        for name, field in fields.items():
+            found = self.arrays[name].shape, self.arrays[name].dtype
+            expected = field.whole(self.length, self.batch), self.dtype
+            if found != expected:
+                raise ValueError(f"{self.path}: {name} is {found}; expected (shape, dtype) {expected}")
+        if not 0 <= self.finished <= self.length:
+            raise ValueError(f"{self.path}: finished_steps is {self.finished}; expected 0 to {self.length}")
+
+    @property
+    def finished(self) -> int:
+        """Steps that are written."""
+        return int(self.attributes.get("finished_steps", -1))
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows of an array; all of one that has no axis of time."""
+        array = self.arrays[name]
+        return array[start:stop] if fields_of(self.cell, self.keep)[name].lead == "time" else array[...]
+
+    def write(self, part: History) -> None:
+        """Add the next chunk: its arrays first, and when they are there, that they are."""
+        start, stop = self.finished, self.finished + len(part)
+        for name, array in arrays_of(part).items():
+            if fields_of(self.cell, self.keep)[name].lead == "time":
+                self.arrays[name][start:stop] = np.asarray(array)
+        self._mark(stop)
+
+    def _mark(self, finished: int) -> None:
+        """Say that this many steps are finished, in one move of the file system."""
+        marker = self.path / _MARKER
+        described = json.loads(marker.read_text(encoding="utf-8"))
+        described["attributes"]["finished_steps"] = finished
+        partial = self.path / "inputs" / "finished.partial"  # where a reader that lists the group does not meet it
+        partial.write_text(json.dumps(described, indent=2), encoding="utf-8")
+        partial.replace(marker)
+        self.attributes["finished_steps"] = finished
+
+    def tidy(self) -> None:
+        """Remove the files that a killed run had begun."""
+        for left in self.path.rglob("*.partial"):
+            left.unlink()

@@ -1,0 +1,180 @@
+"""`load_history` and the history on disk, of which a stretch at a time is in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import is_jax, to_numpy
+from lstmx.cells.base import Cell
+from lstmx.cells.masked import RESET
+from lstmx.history.recorded import History, span
+from lstmx.history.schema import constants_from, library_of, states_from, stretch_from
+from lstmx.history.store import Store, building, chunk_steps, create
+
+_AT_ONCE = 8  # chunks that an analysis reads at a time
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class StoredHistory:
+    """A history on disk: `stored[a:b]` and `stored.read()` are histories in memory.
+
+    `gradient_flow`, `gate_statistics`, `lyapunov_spectrum` and `backward` take it as it is and read it stretch by
+    stretch. Of a run that was killed it has the finished steps.
+
+    Attributes:
+        store: the open store.
+        library: the array namespace that stretches are read into: the one that recorded.
+        params: the cell's parameters.
+        initial: the state before the first step, fields [*batch, H].
+    """
+
+    store: Store
+    library: Any
+    params: Any
+    initial: Any
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.store.path
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that ran."""
+        return self.store.cell
+
+    @property
+    def keep(self) -> str:
+        """What of each step is kept, as for `record`: "all" or "states"."""
+        return self.store.keep
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The batch axes; () for one sequence."""
+        return self.store.batch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are there; else the same call of `record` goes on where the last one stopped."""
+        return len(self) == self.store.length
+
+    @property
+    def final(self) -> Any:
+        """The state after the last step, fields [*batch, H]."""
+        return self[len(self) - 1 :].final
+
+    @property
+    def at_once(self) -> int:
+        """Steps that an analysis reads at a time."""
+        return self.store.chunk * _AT_ONCE
+
+    def __len__(self) -> int:
+        """The number of steps that are there."""
+        return self.store.finished
+
+    def __getitem__(self, steps: slice) -> History:
+        """A stretch of time as a history in memory, whose initial state is the one before its first step.
+
+        Raises:
+            TypeError: not a slice.
+            ValueError: a slice with a stride, or an empty one.
+        """
+        return self._part(*span(steps, len(self)), self.keep)
+
+    def __iter__(self) -> Any:
+        raise TypeError("a history is not iterated step by step; read a stretch, history[start:stop]")
+
+    def read(self) -> History:
+        """The whole, in memory."""
+        return self[:]
+
+    def to_numpy(self) -> StoredHistory:
+        """The same store, read into NumPy."""
+        return StoredHistory(self.store, np, *to_numpy((self.params, self.initial)))
+
+    def stretches(self) -> Iterator[tuple[int, History]]:
+        """The first step of each stretch of `at_once` steps, and its inputs and states as a history."""
+        for start in range(0, len(self), self.at_once):
+            yield start, self._part(start, min(start + self.at_once, len(self)), "states")
+
+    @property
+    def lengths(self) -> Any:
+        """Steps of each sequence, [*batch]."""
+        return sum(part.lengths for _, part in self.stretches())
+
+    @property
+    def resets(self) -> bool:
+        """Whether a sequence starts anew within the pass."""
+        return self.cell.masked and any(
+            bool((part.inputs[0 if start else 1 :, ..., RESET] == 1).any()) for start, part in self.stretches()
+        )
+
+    def _part(self, start: int, stop: int, keep: str) -> History:
+        def rows(name: str) -> Any:
+            return self.library.asarray(self.store.read(name, start, stop))
+
+        def before(name: str) -> Any:
+            return self.library.asarray(self.store.read(name, start - 1, start)[0])
+
+        initial = states_from(self.cell, before) if start else self.initial
+        return History(self.cell, self.params, initial, *stretch_from(self.cell, keep, rows))
+
+    def __repr__(self) -> str:
+        batch = f", batch {self.batch}" if self.batch else ""
+        missing = "" if self.finished else f" of {self.store.length}"
+        name = "JAX" if is_jax(self.library) else "NumPy"
+        steps = f"{len(self)}{missing} steps{batch}, {self.store.dtype}, {name}, keep={self.keep!r}"
+        return f"StoredHistory({self.cell}: {steps}, {str(self.path)!r})"
+
+
+def load_history(path: str | Path) -> StoredHistory:
+    """Open a history that `history.save(path)` or `record(..., into=path)` wrote, without reading its steps.
+
+    The file format is Zarr 3, so `zarr.open(path)` and `xarray.open_zarr(path, consolidated=False)` read it, too.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        The history on disk; `load_history(path).read()` is the whole in memory. Arrays are of the library that
+        recorded them (NumPy where JAX is not installed); `load_history(path).to_numpy()` reads them into NumPy.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: it is no history, or of a newer format; an array is missing or of another shape; no step is
+            finished; or the history is float64 in JAX, which has float64 switched off.
+        ImportError: zarr is not installed.
+    """
+    store = Store(Path(path))
+    if not store.finished:
+        raise ValueError(f"{path} has no finished step yet; the same call of record starts it again")
+    return opened(store)
+
+
+def opened(store: Store) -> StoredHistory:
+    """The history of a store, which may have no finished step yet."""
+    xp = library_of(store.attributes, store.dtype)
+    constants = constants_from(store.cell, lambda name: xp.asarray(store.read(name)))
+    return StoredHistory(store, xp, *constants)
+
+
+def save(history: History, path: str | Path) -> None:
+    """See `History.save`."""
+    keep = "states" if history.stored is None else "all"
+    shape = len(history), history.batch
+    size = chunk_steps(history.cell, *shape)
+    try:
+        with building(Path(path)) as partial:
+            store = create(partial, history.cell, history.params, history.initial, keep, *shape)
+            for start in range(0, len(history), size):
+                store.write(history[start : start + size])
+    except FileExistsError:
+        raise
+    except OSError as error:
+        words = f"{error.strerror or error}: the history could not be saved, and nothing of it was left behind"
+        raise OSError(error.errno, words, str(path)) from error

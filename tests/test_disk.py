@@ -1,0 +1,238 @@
+"""Histories on disk: what was saved comes back to the bit, by any reader of Zarr, and errors say what is wrong."""
+
+import json
+import sys
+
+import family
+import jax
+import numpy as np
+import pytest
+import xarray
+import zarr
+from reference import assert_same, is_in, random_history, to
+
+import lstmx
+from lstmx.description import cell_from, described
+from lstmx.history import store as disk
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(disk, "_CHUNK", 64)
+
+
+def recorded(name, batch=(), keep="all", library="numpy", length=7):
+    cell = family.of_size(3, 4)[name]
+    params, state, xs, _ = family.draw(cell, batch, length=length)
+    return lstmx.record(cell, *to(library, (params, xs, state)), keep=keep)
+
+
+def assert_bitwise(found, expected):
+    assert found.cell == expected.cell
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert left.dtype == right.dtype
+        assert np.asarray(left).tobytes() == np.asarray(right).tobytes()
+
+
+# ----------------------------------------------------------------------------------------------- round trips
+
+
+@pytest.mark.parametrize("name", family.one_of_each_form(family.NAMES))
+def test_a_cell_is_known_by_its_description(name):
+    cell = family.of_size(3, 4)[name]
+    assert cell_from(json.loads(json.dumps(described(cell)))) == cell
+
+
+def test_cells_inside_cells_are_described():
+    cell = lstmx.Zoneout(lstmx.JANET(2, 3, beta=np.float32(0.5)), hidden=0.25)
+    assert cell_from(json.loads(json.dumps(described(cell)))) == cell
+    xs = np.zeros((4, 2, 2), "float32")
+    masked = lstmx.record(cell, cell.init(np.random.default_rng(0)), xs, lengths=[4, 2]).cell
+    assert cell_from(json.loads(json.dumps(described(masked)))) == masked
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"kind": "Perceptron", "options": {}}, "'Perceptron' is described; this version knows LSTM"),
+        (
+            {"kind": "LSTM", "options": {"input_size": 1, "hidden_size": 1, "depth": 2}},
+            "described with depth, which this version",
+        ),
+        ({"kind": "LSTM", "options": {"input_size": 1}}, "hidden_size"),
+        ({"kind": "LSTM"}, "described by its kind and options"),
+    ],
+)
+def test_what_describes_no_cell(description, message):
+    with pytest.raises(ValueError, match=message):
+        cell_from(description)
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=["one", "batch", "two batch axes"])
+@pytest.mark.parametrize("keep", ["all", "states"])
+def test_a_saved_history_comes_back(library, keep, batch, tmp_path):
+    history = random_history(lstmx.LSTM, library, keep, batch=batch)
+    history.save(tmp_path / "pass")
+    found = lstmx.load_history(tmp_path / "pass")
+    assert (len(found), found.batch, found.cell, found.keep) == (7, batch, history.cell, keep)
+    assert found.finished
+    assert is_in(library, found.read())
+    assert_bitwise(found.read(), history)
+    assert_bitwise(found[2:5], history[2:5])
+    assert_bitwise(found[-3:], history[-3:])
+    assert_same((found.final, found.initial, found.params), (history.final, history.initial, history.params))
+
+
+@pytest.mark.parametrize("name", family.one_of_each_form(family.NAMES))
+def test_every_cell_can_be_saved(name, tmp_path):
+    history = recorded(name, (2,))
+    history.save(tmp_path / "pass")
+    assert_bitwise(lstmx.load_history(tmp_path / "pass").read(), history)
+
+
+def test_one_step_can_be_saved(library, tmp_path):
+    history = recorded("GRU", library=library, length=1)
+    history.save(str(tmp_path / "pass"))
+    assert_bitwise(lstmx.load_history(str(tmp_path / "pass")).read(), history)
+
+
+def test_padded_sequences_and_drawn_zoneouts_can_be_saved(tmp_path):
+    cell = lstmx.Zoneout(lstmx.LSTM(3, 4))
+    params = cell.init(np.random.default_rng(0))
+    xs = np.random.default_rng(1).normal(size=(20, 2, 3)).astype("float32")
+    history = lstmx.record(cell, params, xs, lengths=[20, 9], key=np.random.default_rng(2))
+    history.save(tmp_path / "pass")
+    found = lstmx.load_history(tmp_path / "pass")
+    assert_bitwise(found.read(), history)
+    np.testing.assert_array_equal(found.lengths, [20, 9])
+    assert not found.resets
+
+
+def test_a_history_in_jax_is_read_into_numpy(tmp_path):
+    history = recorded("V", library="jax")
+    history.save(tmp_path / "pass")
+    found = lstmx.load_history(tmp_path / "pass").to_numpy()
+    assert is_in("numpy", found.read())
+    assert_bitwise(found.read(), history.to_numpy())
+
+
+def test_float64_in_jax_is_not_rounded(tmp_path):
+    recorded("V", library="jax").save(tmp_path / "pass")
+    with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
+        lstmx.load_history(tmp_path / "pass")
+
+
+# -------------------------------------------------------------------------------------------- other readers
+
+
+def test_zarr_and_xarray_alone_read_it(tmp_path):
+    history = recorded("projection", (2,))
+    history.save(tmp_path / "pass")
+    group = zarr.open(tmp_path / "pass", mode="r")
+    np.testing.assert_array_equal(group["cell_state"][3:5], history.cell_state[3:5])
+    assert group["inputs"].chunks[0] < 7
+    dataset = xarray.open_zarr(tmp_path / "pass", consolidated=False)
+    assert dataset.cell_state.dims == ("time", "batch", "unit")
+    assert dataset.hidden_state.dims == ("time", "batch", "hidden_unit")
+    assert dataset.cell_state.attrs == {"long_name": "cell state after each step", "units": "1"}
+    np.testing.assert_array_equal(dataset.hidden_state, history.hidden_state)
+    assert json.loads(dataset.attrs["cell"])["kind"] == "LSTM"
+
+
+# --------------------------------------------------------------------------------------------------- errors
+
+
+def test_nothing_is_overwritten(tmp_path):
+    history = recorded("V")
+    (tmp_path / "pass").write_text("mine")
+    with pytest.raises(FileExistsError, match="nothing is overwritten"):
+        history.save(tmp_path / "pass")
+    assert (tmp_path / "pass").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, part):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(disk.Store, "write", full)
+    with pytest.raises(OSError, match=r"No space left on device: the history could not be saved.*pass") as caught:
+        recorded("V").save(tmp_path / "pass")
+    assert caught.value.errno == 28
+    assert not list(tmp_path.iterdir())
+
+
+def test_histories_in_a_transformation_have_no_numbers(tmp_path):
+    history = recorded("V", library="jax")
+    with pytest.raises(TypeError, match="inside a JAX transformation"):
+        jax.jit(lambda h: h.save(tmp_path / "pass"))(history)
+
+
+def test_what_is_no_history_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        lstmx.load_history(tmp_path / "nothing")
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(ValueError, match="is no Zarr group"):
+        lstmx.load_history(tmp_path / "file")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="is no Zarr group"):
+        lstmx.load_history(tmp_path / "folder")
+    zarr.open_group(tmp_path / "foreign", mode="w", zarr_format=3)
+    with pytest.raises(ValueError, match="holds no history"):
+        lstmx.load_history(tmp_path / "foreign")
+
+
+def changed(path, **attributes):
+    zarr.open_group(path, mode="r+").attrs.update(attributes)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"format_version": 2}, "format version 2; this version of lstmx reads 1"),
+        (
+            {"cell": json.dumps({"kind": "Perceptron", "options": {}})},
+            "'Perceptron' is described; this version knows",
+        ),
+        ({"cell": "no JSON"}, "describes no cell"),
+        ({"finished_steps": 8}, "finished_steps is 8; expected 0 to 7"),
+        ({"finished_steps": 0}, "no finished step"),
+    ],
+)
+def test_other_attributes_are_refused(attributes, message, tmp_path):
+    recorded("V").save(tmp_path / "pass")
+    changed(tmp_path / "pass", **attributes)
+    with pytest.raises(ValueError, match=message):
+        lstmx.load_history(tmp_path / "pass")
+
+
+def test_missing_and_misshapen_arrays_are_refused(tmp_path):
+    recorded("V").save(tmp_path / "pass")
+    group = zarr.open_group(tmp_path / "pass", mode="r+")
+    group.create_array("initial_cell", shape=(5,), dtype="float64", overwrite=True)
+    with pytest.raises(ValueError, match=r"initial_cell is \(\(5,\).*expected"):
+        lstmx.load_history(tmp_path / "pass")
+    del group["initial_cell"]
+    with pytest.raises(ValueError, match="lacks initial_cell"):
+        lstmx.load_history(tmp_path / "pass")
+
+
+def test_slices_of_a_history_on_disk_are_stretches(tmp_path):
+    recorded("V").save(tmp_path / "pass")
+    found = lstmx.load_history(tmp_path / "pass")
+    with pytest.raises(TypeError, match="sliced by time"):
+        found[3]
+    with pytest.raises(ValueError, match="skips steps"):
+        found[::2]
+    with pytest.raises(ValueError, match="is empty"):
+        found[5:5]
+    with pytest.raises(TypeError, match="not iterated"):
+        iter(found)
+    assert "7 steps, float64, NumPy, keep='all'" in repr(found)
+
+
+def test_a_missing_zarr_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(ImportError, match=r'disk needs the package zarr.*pip install "lstmx\[disk\]"'):
+        random_history(lstmx.LSTM, "numpy", "all").save(tmp_path / "pass")

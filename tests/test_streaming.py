@@ -1,0 +1,319 @@
+"""`record(..., into=path)`: the same pass as in memory, and nothing finished is lost whatever stops it."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import zarr
+from family import draw, of_size
+from reference import assert_same, is_in, to
+from test_disk import assert_bitwise
+
+import lstmx
+from lstmx.history import store as disk
+
+
+def a_pass(library="numpy", name="V", batch=(2,), length=50):
+    cell = of_size(3, 4)[name]
+    params, state, xs, _ = draw(cell, batch, length=length)
+    return cell, *to(library, (params, xs, state))
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(disk, "_CHUNK", 256)  # 8 steps of a_pass
+
+
+def contents(path):
+    """All files of a store, by name."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def stop_after(monkeypatch, chunks, error):
+    """Let the next chunks be written, then raise at the next one, in the midst of its arrays."""
+    original, count = disk.Store._mark, iter(range(10**6))
+
+    def mark(self, finished):
+        if next(count) >= chunks:
+            raise error
+        original(self, finished)
+
+    monkeypatch.setattr(disk.Store, "_mark", mark)
+
+
+# ------------------------------------------------------------------------------------------- the same pass
+
+
+@pytest.mark.parametrize("keep", ["all", "states"])
+def test_a_streamed_pass_is_the_recorded_one(library, keep, tmp_path):
+    cell, params, xs, state = a_pass(library)
+    found = lstmx.record(cell, params, xs, state, keep=keep, into=tmp_path / "pass")
+    assert found.finished
+    assert found.store.chunk == 8
+    assert is_in(library, found.read())
+    expected = lstmx.record(cell, params, xs, state, keep=keep)
+    assert jax.tree.structure(found.read()) == jax.tree.structure(expected)
+    for left, right in zip(jax.tree.leaves(found.read()), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=1e-14)
+    assert_bitwise(lstmx.load_history(tmp_path / "pass").read(), found.read())
+
+
+@pytest.mark.parametrize("name", ["projection", "SLSTM", "MinGRU", "GRU before"])
+@pytest.mark.parametrize("length", [1, 33])
+def test_a_streamed_pass_of_other_cells_and_lengths(name, length, tmp_path):
+    cell, params, xs, _ = a_pass(name=name, batch=(), length=length)
+    found = lstmx.record(cell, params, xs, into=str(tmp_path / "pass"))
+    for left, right in zip(
+        jax.tree.leaves(found.read()), jax.tree.leaves(lstmx.record(cell, params, xs)), strict=True
+    ):
+        np.testing.assert_allclose(left, right, rtol=0, atol=1e-14)
+
+
+def test_two_programs_are_compiled(tmp_path, caplog):
+    given = a_pass("jax")
+    jax.clear_caches()
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        lstmx.record(*given, into=tmp_path / "pass")
+    compiled = [
+        message for message in caplog.messages if message.startswith("Finished XLA compilation of jit(_record)")
+    ]
+    assert len(compiled) == 2
+
+
+def test_inputs_may_lie_on_disk(tmp_path):
+    cell, params, xs, state = a_pass()
+    expected = lstmx.record(cell, params, xs, state, into=tmp_path / "pass").read()
+    mapped = np.memmap(tmp_path / "xs", dtype=xs.dtype, mode="w+", shape=xs.shape)
+    mapped[...] = xs
+    stored = zarr.create_array(tmp_path / "xs.zarr", shape=xs.shape, dtype=xs.dtype, chunks=(7, 2, 3))
+    stored[...] = xs
+    for name, given in {"memmap": mapped, "zarr": stored}.items():
+        assert_bitwise(lstmx.record(cell, params, given, state, into=tmp_path / name).read(), expected)
+
+
+def test_a_bar_counts_steps(tmp_path, capsys, monkeypatch):
+    cell, params, xs, state = a_pass()
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            lstmx.record(cell, params, xs, state, into=tmp_path / "pass")
+    lstmx.record(cell, params, xs, state, into=tmp_path / "pass", progress=True)
+    shown = capsys.readouterr().err
+    assert "16.0/50.0" in shown
+    assert "100%" in shown
+
+
+# ----------------------------------------------------------------------------------- stopped, and gone on with
+
+
+@pytest.mark.parametrize("chunks", [0, 1, 6])
+def test_a_stopped_run_goes_on_to_the_same_bytes(library, chunks, tmp_path, monkeypatch):
+    cell, params, xs, state = a_pass(library)
+    lstmx.record(cell, params, xs, state, into=tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        stop_after(patched, chunks, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            lstmx.record(cell, params, xs, state, into=tmp_path / "pass")
+    if chunks:
+        part = lstmx.load_history(tmp_path / "pass")
+        assert not part.finished
+        assert "of 50 steps" in repr(part)
+        assert_same(part.read().data, lstmx.load_history(tmp_path / "whole")[: 8 * chunks].data)
+    (tmp_path / "pass" / "inputs" / "left.partial").write_text("by a killed run")
+    assert lstmx.record(cell, params, xs, state, into=tmp_path / "pass").finished
+    assert contents(tmp_path / "pass") == contents(tmp_path / "whole")
+
+
+def test_a_full_disk_loses_no_finished_chunk(tmp_path, monkeypatch):
+    cell, params, xs, state = a_pass()
+    lstmx.record(cell, params, xs, state, into=tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        stop_after(patched, 3, OSError(28, "No space left on device"))
+        with pytest.raises(
+            OSError, match=r"No space left.*steps 24 to 32.*first 24 of 50 steps are safe.*pass"
+        ) as caught:
+            lstmx.record(cell, params, xs, state, into=tmp_path / "pass")
+    assert caught.value.errno == 28
+    assert caught.value.filename == str(tmp_path / "pass")
+    assert len(lstmx.load_history(tmp_path / "pass")) == 24
+    lstmx.record(cell, params, xs, state, into=tmp_path / "pass")
+    assert contents(tmp_path / "pass") == contents(tmp_path / "whole")
+
+
+def test_a_limit_of_the_system_is_told_likewise(tmp_path):
+    """A real failure of the file system, inside zarr: no file may grow over 20 kB."""
+    code = f"""
+import resource, sys
+import numpy as np
+import lstmx
+cell = lstmx.GRU(1, 8)
+xs = np.zeros((20_000, 1), "float32")
+xs[10_000:] = np.random.default_rng(1).normal(size=(10_000, 1))
+from lstmx.history import store
+store._CHUNK = 24 * 1000
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    lstmx.record(cell, cell.init(np.random.default_rng(0)), xs, into={str(tmp_path / "pass")!r})
+except OSError as error:
+    print(error)
+"""
+    made = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert "File too large" in made.stdout
+    safe = len(lstmx.load_history(tmp_path / "pass"))
+    assert f"The first {safe} of 20000 steps are safe" in made.stdout
+    assert 9_000 <= safe < 20_000
+    lstmx.load_history(tmp_path / "pass").read()
+
+
+KILLED = """
+import sys
+import numpy as np
+import lstmx
+from lstmx.history import store
+store._CHUNK = 2**11
+library, path = sys.argv[1:]
+cell = lstmx.LSTM(3, 8)
+params = cell.init(np.random.default_rng(0) if library == "numpy" else __import__("jax").random.key(0))
+xs = np.random.default_rng(1).normal(size=(4000, 3)).astype("float32")
+print("ready", flush=True)
+lstmx.record(cell, params, xs, into=path)
+print("done", flush=True)
+"""
+
+
+def run_for(seconds, library, path):
+    """Start a run, kill it after so long, and say whether it was done."""
+    command = [sys.executable, "-c", KILLED, library, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        return "done" in process.stdout.read()
+
+
+def killed_at_random(library, folder, kills, seed):
+    """Kill a run at random moments until it is done; what each kill left opens, and is a part of the whole."""
+    whole = folder / "whole"
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", KILLED, library, str(whole)], check=True, capture_output=True)
+    lasted = time.monotonic() - started
+    expected, path = lstmx.load_history(whole).to_numpy().read(), folder / "pass"
+    draws, done, least = np.random.default_rng(seed), False, 0
+    for _ in range(kills):
+        if done := run_for(draws.uniform(0, 0.2 * lasted), library, path):
+            break
+        if not path.exists():
+            continue
+        store = disk.Store(path)
+        assert store.finished >= least
+        least = store.finished
+        if least:
+            assert_same(lstmx.load_history(path).to_numpy().read().data, expected[:least].data)
+    if not done:
+        subprocess.run([sys.executable, "-c", KILLED, library, str(path)], check=True, capture_output=True)
+    assert contents(path) == contents(whole)
+    return least
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
+    killed_at_random("numpy", tmp_path, 2, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_runs_killed_at_many_moments(library, tmp_path, seed):
+    killed_at_random(library, tmp_path, 6, seed)
+
+
+# --------------------------------------------------------------------------------------------------- errors
+
+
+def unfinished(path, monkeypatch, **options):
+    cell, params, xs, state = a_pass(**options)
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            lstmx.record(cell, params, xs, state, into=path)
+    return cell, params, xs, state
+
+
+def test_a_finished_history_is_not_overwritten(tmp_path):
+    given = a_pass()
+    lstmx.record(*given, into=tmp_path / "pass")
+    before = contents(tmp_path / "pass")
+    with pytest.raises(FileExistsError, match="finished history of 50 steps; nothing is overwritten"):
+        lstmx.record(*given, into=tmp_path / "pass")
+    assert contents(tmp_path / "pass") == before
+
+
+def test_another_run_does_not_go_on(tmp_path, monkeypatch):
+    cell, params, xs, state = unfinished(tmp_path / "pass", monkeypatch)
+    before = contents(tmp_path / "pass")
+    other = xs.copy()
+    other[9] += 1
+    cases = {
+        "parameter bias": (cell, params._replace(bias=params.bias + 1), xs, state),
+        "initial hidden": (cell, params, xs, state._replace(hidden=-state.hidden)),
+        "initial cell": (cell, params, xs, state._replace(cell=-state.cell)),
+        "inputs of steps 8 to 16": (cell, params, other, state),
+        "the shape of xs": (cell, params, xs[:40], state),
+        "its library": (cell, *to("jax", (params, xs, state))),
+        "its cell": (of_size(3, 4)["NIAF"], params, xs, state),
+        "the dtype": (cell, *jax.tree.map(lambda x: x.astype("float32"), (params, xs, state))),
+    }
+    for message, given in cases.items():
+        with pytest.raises(ValueError, match=f"first 16 steps of another run.*{message}"):
+            lstmx.record(*given, into=tmp_path / "pass")
+    with pytest.raises(ValueError, match="keep is all, not states"):
+        lstmx.record(cell, params, xs, state, keep="states", into=tmp_path / "pass")
+    assert contents(tmp_path / "pass") == before
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"lengths": [3, 4]},
+        {"resets": np.zeros((50, 2), bool)},
+        {"every": 2},
+        {"fields": ["forget_gate"]},
+        {"dtype": "float16"},
+        {"edit": lstmx.ablate(units=1)},
+        {"key": 0},
+    ],
+    ids=lambda option: next(iter(option)),
+)
+def test_what_a_path_does_not_take(option, tmp_path):
+    with pytest.raises(ValueError, match="into is a path"):
+        lstmx.record(*a_pass(), into=tmp_path / "pass", **option)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_arguments_make_no_folder(tmp_path):
+    cell, params, xs, state = a_pass()
+    path = tmp_path / "pass"
+    with pytest.raises(ValueError, match=r"xs has 2 features.*got \(50, 2, 2\)"):
+        lstmx.record(cell, params, xs[..., :2], state, into=path)
+    with pytest.raises(ValueError, match="no time steps"):
+        lstmx.record(cell, params, xs[:0], state, into=path)
+    with pytest.raises(TypeError, match="xs is float32"):
+        lstmx.record(cell, params, xs.astype("float32"), state, into=path)
+    with pytest.raises(TypeError, match="xs is a list"):
+        lstmx.record(cell, params, xs.tolist(), state, into=path)
+    with pytest.raises(ValueError, match=r"state.hidden has shape"):
+        lstmx.record(cell, params, xs[:, 0], state, into=path)
+    with pytest.raises(TypeError, match="inside a JAX transformation"):
+        jax.jit(lambda xs: lstmx.record(cell, params, xs, state, into=path))(xs)
+    with pytest.raises(ValueError, match="progress is shown where into is a path"):
+        lstmx.record(cell, params, xs, state, progress=True)
+    stack = lstmx.Stack([lstmx.LSTM(3, 4)])
+    with pytest.raises(ValueError, match="takes one cell"):
+        lstmx.record(stack, stack.init(np.random.default_rng(0)), xs, into=path)
+    assert not list(tmp_path.iterdir())
+    Path(path).mkdir()
+    with pytest.raises(ValueError, match="is no Zarr group"):
+        lstmx.record(cell, params, xs, state, into=path)

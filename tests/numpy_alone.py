@@ -11,7 +11,7 @@ import numpy as np
 
 import lstmx
 
-for absent in ("jax", "optax", "tqdm"):
+for absent in ("jax", "optax", "tqdm", "zarr", "xarray"):
     assert importlib.util.find_spec(absent) is None, f"{absent} is installed: this proves nothing here"
 
 xs = np.random.default_rng(0).standard_normal((50, 3)).astype("float32")
@@ -46,13 +46,19 @@ for name, call in {
     "train": lambda: lstmx.train(model, model.init(0), task.batch),
     "evaluate": lambda: lstmx.evaluate(model, model.init(0), task.validation),
     "compare": lambda: lstmx.compare([model.cell], task),
+    "save": lambda: history.save(folder / "history"),
+    "to_xarray": history.to_xarray,
 }.items():
     message = ""
     try:
         call()
     except ImportError as error:
         message = str(error)
-    package, purpose = ("tqdm", "progress=True") if name == "progress" else ("jax", "training")
-    expected = f"{purpose} needs the package {package}, which is not installed: pip install {package}"
+    package, purpose, install = {
+        "progress": ("tqdm", "progress=True", "tqdm"),
+        "save": ("zarr", "a history on disk", '"lstmx[disk]"'),
+        "to_xarray": ("xarray", "to_xarray", '"lstmx[disk]"'),
+    }.get(name, ("jax", "training", "jax"))
+    expected = f"{purpose} needs the package {package}, which is not installed: pip install {install}"
     assert message == expected, f"{name}: {message!r}"
 print("NumPy alone: ok")

@@ -11,7 +11,7 @@ import numpy as np
 
 import lstmx
 
-for absent in ("jax", "optax", "tqdm", "safetensors"):
+for absent in ("jax", "optax", "tqdm", "safetensors", "zarr", "xarray"):
     assert importlib.util.find_spec(absent) is None, f"{absent} is installed: this proves nothing here"
 
 xs = np.random.default_rng(0).standard_normal((50, 3)).astype("float32")
@@ -47,14 +47,20 @@ for name, call in {
     "evaluate": lambda: lstmx.evaluate(model, model.init(0), task.validation),
     "compare": lambda: lstmx.compare([model.cell], task),
     "save": lambda: lstmx.save(folder / "cell.safetensors", cell, params),
+    "history.save": lambda: history.save(folder / "history"),
+    "to_xarray": history.to_xarray,
 }.items():
     message = ""
     try:
         call()
     except ImportError as error:
         message = str(error)
-    needs = {"progress": ("tqdm", "progress=True"), "save": ("safetensors", "saving parameters")}
-    package, purpose = needs.get(name, ("jax", "training"))
-    expected = f"{purpose} needs the package {package}, which is not installed: pip install {package}"
+    package, purpose, install = {
+        "progress": ("tqdm", "progress=True", "tqdm"),
+        "save": ("safetensors", "saving parameters", "safetensors"),
+        "history.save": ("zarr", "a history on disk", '"lstmx[disk]"'),
+        "to_xarray": ("xarray", "to_xarray", '"lstmx[disk]"'),
+    }.get(name, ("jax", "training", "jax"))
+    expected = f"{purpose} needs the package {package}, which is not installed: pip install {install}"
     assert message == expected, f"{name}: {message!r}"
 print("NumPy alone: ok")

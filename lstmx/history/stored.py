@@ -23,8 +23,8 @@ _AT_ONCE = 8  # chunks that an analysis reads at a time
 class StoredHistory:
     """A history on disk: `stored[a:b]` and `stored.read()` are histories in memory.
 
-    `gradient_flow`, `gate_statistics` and `lyapunov_spectrum` take it as it is and read it stretch by stretch. Of a
-    run that was killed it has the finished steps.
+    `gradient_flow`, `gate_statistics` and `lyapunov_spectrum` take it as it is and read it stretch by stretch. It
+    has the finished steps of a run that was killed.
 
     Attributes:
         store: the open store.

@@ -37,7 +37,7 @@ def dataset_of(history: History) -> Any:
     variables = {
         name: (field.axes(batch), np.array(arrays[name]), field.attributes()) for name, field in fields.items()
     }
-    coordinates = {"time": ("time", np.arange(len(history)), {"long_name": "step", "units": "1"})}
+    coordinates: dict[str, Any] = {"time": ("time", np.arange(len(history)), {"long_name": "step", "units": "1"})}
     if "block" in fields.get("preactivations", Field("", (), (), "")).names:
         coordinates["block"] = ("block", list(cell.layout.blocks), {"long_name": "block of pre-activations"})
     return xarray.Dataset(variables, coordinates, attributes_of(cell, history.inputs, len(history)))

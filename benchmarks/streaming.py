@@ -1,9 +1,9 @@
 """A pass of a million steps written to disk, and three analyses of it there: memory, time and room.
 
-    python -m benchmarks.streaming --steps 1000000 --units 128 --folder /somewhere/with/room
+    python -m benchmarks.streaming --steps 1000000 --units 128 --folder .
 
-Every stage runs in a process of its own, whose peak memory is what the operating system counted. The folder is
-made beside the inputs and removed at the end.
+Every stage runs in a process of its own, whose peak memory is what the operating system counted. What
+is written, 3 GB by default, is removed at the end.
 """
 
 from __future__ import annotations

@@ -21,8 +21,14 @@ def test_every_cell_comes_back(name):
     assert_bitwise(lstmx.History.from_xarray(history.to_xarray()), history)
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=["one", "batch", "two batch axes"])
-@pytest.mark.parametrize("keep", ["all", "states"])
+@pytest.mark.parametrize(
+    ("batch", "keep"),
+    [
+        ((), "all"),
+        ((2, 3), "states"),
+        *(pytest.param((2,), keep, marks=pytest.mark.slow) for keep in ("all", "states")),
+    ],
+)
 def test_a_history_comes_back_in_its_library(library, keep, batch):
     history = random_history(lstmx.LSTM, library, keep, batch=batch)
     found = lstmx.History.from_xarray(history.to_xarray())

@@ -69,8 +69,14 @@ def test_what_describes_no_cell(description, message):
         cell_from(description)
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=["one", "batch", "two batch axes"])
-@pytest.mark.parametrize("keep", ["all", "states"])
+@pytest.mark.parametrize(
+    ("batch", "keep"),
+    [
+        ((), "all"),
+        ((2, 3), "states"),
+        *(pytest.param((2,), keep, marks=pytest.mark.slow) for keep in ("all", "states")),
+    ],
+)
 def test_a_saved_history_comes_back(library, keep, batch, tmp_path):
     history = random_history(lstmx.LSTM, library, keep, batch=batch)
     history.save(tmp_path / "pass")

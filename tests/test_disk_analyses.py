@@ -59,6 +59,7 @@ def test_gradient_flow(both, name, outputs):
     )
 
 
+@in_both
 def test_gradient_flow_of_the_last_output_and_states_alone(both, capsys):
     history, found = both(batch=(), keep="states")
     expected = lstmx.gradient_flow(history, "last", outputs="norms")
@@ -75,8 +76,9 @@ def test_a_flow_through_padding(both):
     assert_equal(lstmx.gate_statistics(found), lstmx.gate_statistics(history))
 
 
-@in_both
-@pytest.mark.parametrize("name", ["V", "SLSTM", "MinGRU"])
+@pytest.mark.parametrize(
+    "name", ["V", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SLSTM", "MinGRU"))]
+)
 def test_gate_statistics(both, name, monkeypatch):
     from lstmx import statistics
 

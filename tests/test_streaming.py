@@ -179,7 +179,7 @@ store._CHUNK = 2**11
 library, path = sys.argv[1:]
 cell = lstmx.LSTM(3, 8)
 params = cell.init(np.random.default_rng(0) if library == "numpy" else __import__("jax").random.key(0))
-xs = np.random.default_rng(1).normal(size=(4000, 3)).astype("float32")
+xs = np.random.default_rng(1).normal(size=(2500, 3)).astype("float32")
 print("ready", flush=True)
 lstmx.record(cell, params, xs, into=path)
 print("done", flush=True)
@@ -221,7 +221,7 @@ def killed_at_random(library, folder, kills, seed):
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
-    killed_at_random("numpy", tmp_path, 2, 0)
+    killed_at_random("numpy", tmp_path, 1, 0)
 
 
 @pytest.mark.slow

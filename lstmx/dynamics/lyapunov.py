@@ -86,7 +86,9 @@ def lyapunov_spectrum(
     """
     size, batch, like = _system(history)
     if audit and not isinstance(history, History):
-        raise ValueError("audit reads the blocks of a cell's Jacobians: it needs a history in memory")
+        raise ValueError(
+            "audit reads the blocks of a cell's Jacobians: it needs a history, not matrices, and in memory"
+        )
     masked = isinstance(history, (History, StoredHistory)) and history.cell.masked
     if audit and masked:
         raise ValueError("audit takes whole sequences; this history has lengths, and history.pieces()")

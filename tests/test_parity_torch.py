@@ -9,6 +9,7 @@ import lstmx
 
 torch = pytest.importorskip("torch", reason="parity with PyTorch needs PyTorch")
 
+pytestmark = pytest.mark.slow  # runs where .ci/run installs the frameworks
 TOLERANCE = 1e-10
 MODULES = {lstmx.LSTM: torch.nn.LSTM, lstmx.GRU: torch.nn.GRU, lstmx.SimpleRNN: torch.nn.RNN}
 

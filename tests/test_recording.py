@@ -168,7 +168,7 @@ def test_another_form_is_refused_and_nothing_is_lost(library):
         with pytest.raises(ValueError, match="into"):
             call()
     for call in (
-        lambda: lstmx.record(cell, params, xs, into="history"),
+        lambda: lstmx.record(cell, params, xs, into=3),
         lambda: lstmx.record(cell, params, xs, every=2, into=old),
     ):
         with pytest.raises(TypeError, match="into is a "):

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from lstmx.layers import Bidirectional, Layers, Stack
 
 _FORMAT = 1
 _KINDS: dict[str, Any] = CELLS | {"Stack": Stack, "Bidirectional": Bidirectional}
-_EXTRA = "extra."  # begins the names of arrays that are no parameters
+EXTRA = "extra."  # begins the names of arrays that are no parameters
 
 
 def save(path: str | Path, cell: Any, params: Any) -> None:
@@ -56,7 +56,7 @@ def save(path: str | Path, cell: Any, params: Any) -> None:
 def save_with(path: str | Path, cell: Any, params: Any, extras: dict[str, Array]) -> None:
     """As `save`, with further arrays beside the parameters, which `load` leaves out."""
     parameters(cell, params)
-    tensors = _flat(cell, params) | {f"{_EXTRA}{name}": array for name, array in extras.items()}
+    tensors = _flat(cell, params) | {f"{EXTRA}{name}": array for name, array in extras.items()}
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     words = {"lstmx": str(_FORMAT), "cell": json.dumps(described(cell, _KINDS))}
     whole = require("safetensors.numpy", "saving parameters", "safetensors").save(tensors, metadata=words)
@@ -94,7 +94,7 @@ def load(path: str | Path, library: str | None = None) -> tuple[Any, Any]:
         cell = cell_from(json.loads(words.get("cell", "null")), _KINDS)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    named = {name: array for name, array in tensors.items() if not name.startswith(_EXTRA)}
+    named = {name: array for name, array in tensors.items() if not name.startswith(EXTRA)}
     try:
         params = _nested(cell, named)
         parameters(cell, params)
@@ -103,8 +103,10 @@ def load(path: str | Path, library: str | None = None) -> tuple[Any, Any]:
         raise type(error)(f"{path}: {error}") from error
 
 
-def read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """The metadata and arrays of any safetensors file.
+def read_safetensors(
+    path: str | Path, wanted: Callable[[str], bool] = lambda name: True
+) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The metadata of any safetensors file, and those of its arrays whose names are `wanted`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -114,7 +116,8 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, np.nda
     safetensors = require("safetensors", "reading a .safetensors file")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = filter(wanted, file.keys())
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is cut short, or no safetensors file: {error}") from error
 

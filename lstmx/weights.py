@@ -15,7 +15,7 @@ from lstmx.convert import from_keras, from_onnx, from_torch
 from lstmx.convert.live import recurrent_layers
 from lstmx.convert.onnx import recurrent_nodes
 from lstmx.layers import Layers
-from lstmx.storage import load, load_parameters, read_safetensors
+from lstmx.storage import EXTRA, load, load_parameters, read_safetensors
 
 _RECURRENT = re.compile(r"^(?P<prefix>.*?)weight_hh(_l0)?$")
 
@@ -64,15 +64,14 @@ def vocabulary_of(path: str | Path) -> str | None:
     """The characters that a model of the deep dive reads, in the order of its features; None of another file."""
     if Path(path).suffix.lower() != ".safetensors":
         return None
-    codes = read_safetensors(path)[1].get("extra.vocabulary")
-    return None if codes is None else "".join(map(chr, codes))
+    found = read_safetensors(path, lambda name: name == f"{EXTRA}vocabulary")[1]
+    return "".join(map(chr, *found.values())) if found else None
 
 
 def _safetensors(path: str | Path) -> Readers:
-    words, tensors = read_safetensors(path)
-    if "lstmx" in words:
+    if "lstmx" in read_safetensors(path, lambda name: False)[0]:
         return {"": lambda: load(path, "numpy")}
-    return _state_dict(tensors)
+    return _state_dict(read_safetensors(path)[1])
 
 
 def _torch(path: str | Path) -> Readers:

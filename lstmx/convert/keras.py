@@ -9,7 +9,16 @@ import numpy as np
 from lstmx.arrays import require, to_numpy
 from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
 from lstmx.checks import parameters
-from lstmx.convert.named import Named, gru, gru_reset_before, lstm, plain, reordered, simple
+from lstmx.convert.named import (
+    Named,
+    gru_of_two_biases,
+    gru_reset_before,
+    lstm,
+    plain,
+    reordered,
+    second_bias,
+    simple,
+)
 from lstmx.layers import Bidirectional, Directions, Stack
 
 _KINDS = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
@@ -71,8 +80,7 @@ def _direction(layer: Any) -> tuple[Cell, Any]:
         bias = named.take_or_zeros("bias", (3 * h,), kernel)
         return gru_reset_before(kernel, recurrent, reordered(bias, (1, 0, 2), 3))
     first, second = reordered(named.take_or_zeros("bias", (2, 3 * h), kernel), (1, 0, 2), 3)
-    bias = np.concatenate([(first + second)[: 2 * h], first[2 * h :]])
-    return gru(kernel, recurrent, bias, second[2 * h :])
+    return gru_of_two_biases(kernel, recurrent, first, second)
 
 
 def to_keras(cell: Any, params: Any) -> Any:
@@ -98,9 +106,8 @@ def to_keras(cell: Any, params: Any) -> Any:
     kinds = (LSTM(1, 1), GRU(1, 1), GRU(1, 1, reset="before"), SimpleRNN(1, 1), SimpleRNN(1, 1, activation="relu"))
     plain("Keras", one, *kinds)
     layers = require("keras", "to_keras").layers
-    options: dict[str, Any] = {
-        "dtype": str(np.dtype((params[0] if one is not cell else params).input_kernel.dtype))
-    }
+    owned = list(params) if isinstance(cell, Bidirectional) else [params]
+    options: dict[str, Any] = {"dtype": str(np.dtype(owned[0].input_kernel.dtype))}
     if isinstance(one, GRU):
         options["reset_after"] = one.reset == "after"
     if isinstance(one, SimpleRNN):
@@ -108,10 +115,8 @@ def to_keras(cell: Any, params: Any) -> Any:
     made = getattr(layers, type(one).__name__)(
         one.hidden_size, return_sequences=True, return_state=True, **options
     )
-    owned = [params]
     if isinstance(cell, Bidirectional):
         made = layers.Bidirectional(made, merge_mode="sum" if cell.merge == "sum" else "concat")
-        owned = list(params)
     made.build((None, None, one.input_size))
     made.set_weights([array for own in owned for array in _weights(one, to_numpy(own))])
     return made
@@ -123,7 +128,5 @@ def _weights(cell: Cell, params: Any) -> list[np.ndarray]:
         return list(params)
     made = [reordered(part, (1, 0, 2), 3) for part in params[:3]]
     if cell.reset == "after":
-        second = np.zeros_like(params.bias)
-        second[2 * cell.hidden_size :] = params.candidate_bias
-        made[2] = np.stack([made[2], second])
+        made[2] = np.stack([made[2], second_bias(params)])
     return made

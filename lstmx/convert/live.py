@@ -13,7 +13,7 @@ from lstmx.convert.flax import from_flax
 from lstmx.convert.keras import from_keras
 from lstmx.convert.torch import from_torch
 from lstmx.draws import in_library
-from lstmx.layers import Layers
+from lstmx.layers import Bidirectional, Layers
 from lstmx.unroll import record
 
 _WHOLE = ("LSTM", "GRU", "RNN")
@@ -158,9 +158,9 @@ def record_keras(model: Any, x: Any, layer: str | None = None, library: str | No
     given = [] if given is None else given if isinstance(given, (list, tuple)) else [given]
     fields = [np.asarray(field) for field in given]
     states = None
-    if fields and isinstance(cell, Layers):
+    if fields and isinstance(cell, Bidirectional):
         half = len(fields) // 2
-        states = cell.tree([cell.cell.state_type(*part) for part in (fields[:half], fields[half:])])  # type: ignore
+        states = cell.tree([cell.cell.state_type(*part) for part in (fields[:half], fields[half:])])
     elif fields:
         states = cell.state_type(*fields)
     return _recorded(cell, params, xs, states, library)

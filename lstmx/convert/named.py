@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -97,6 +98,20 @@ def gru(kernel: Array, recurrent: Array, bias: Array, candidate_bias: Array) -> 
     return checked(cell, GRUParams(kernel, recurrent, bias, candidate_bias))
 
 
+def gru_of_two_biases(kernel: Array, recurrent: Array, first: Array, second: Array) -> tuple[Cell, Any]:
+    """A GRU with reset after the product, from the bias beside x W and the one beside h U, each [3H]."""
+    xp, split = namespace(first, second), 2 * recurrent.shape[0]
+    return gru(kernel, recurrent, xp.concat([(first + second)[:split], first[split:]]), second[split:])
+
+
+def second_bias(params: Any) -> np.ndarray:
+    """The bias beside h U where there is one beside x W, too: a GRU's, of its candidate; zeros elsewhere."""
+    second = np.zeros_like(params.bias)
+    if isinstance(params, GRUParams):
+        second[-len(params.candidate_bias) :] = params.candidate_bias
+    return second
+
+
 def gru_reset_before(kernel: Array, recurrent: Array, bias: Array) -> tuple[Cell, Any]:
     """A GRU with reset before the product, in blocks r, z, n."""
     cell = GRU(kernel.shape[0], recurrent.shape[0], reset="before")
@@ -173,4 +188,5 @@ def plain(what: str, cell: Any, *kinds: Cell) -> None:
 
 def _options(cell: Any) -> tuple[Any, ...]:
     free = ("input_size", "hidden_size", "forget_bias")
-    return type(cell), *((k, v) for k, v in vars(cell).items() if k not in free and not k.startswith("_"))
+    options = (field.name for field in dataclasses.fields(cell) if field.name not in free)
+    return type(cell), *(getattr(cell, name) for name in options)

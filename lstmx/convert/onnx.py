@@ -14,17 +14,19 @@ from lstmx.convert.named import (
     Named,
     assembled,
     checked,
-    gru,
+    gru_of_two_biases,
     gru_reset_before,
     lstm,
     plain,
     reordered,
+    second_bias,
     simple,
     taken_apart,
 )
 
 _ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}  # of i o f c, z r h: what our blocks are there
 _ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+_KINDS = {LSTM: "LSTM", GRU: "GRU", SimpleRNN: "RNN"}
 _ATTRIBUTES = ("hidden_size", "direction", "activations", "linear_before_reset", "input_forget", "layout")
 
 
@@ -130,8 +132,7 @@ def _direction(kind: str, options: dict[str, Any], w: Any, r: Any, b: Any, p: An
         relu = "Relu" in options.get("activations", ())
         return simple(kernel, recurrent, first + second, "relu" if relu else "tanh")
     if kind == "GRU" and options.get("linear_before_reset", 0):
-        bias = np.concatenate([(first + second)[: 2 * h], first[2 * h :]])
-        return gru(kernel, recurrent, bias, second[2 * h :])
+        return gru_of_two_biases(kernel, recurrent, first, second)
     if kind == "GRU":
         return gru_reset_before(kernel, recurrent, first + second)
     if p is None or not np.any(p):
@@ -167,7 +168,7 @@ def to_onnx(cell: Any, params: Any) -> Any:
     plain("ONNX", first, *kinds, SimpleRNN(1, 1), SimpleRNN(1, 1, activation="relu"))
     onnx = require("onnx", "to_onnx")
     helper, arrays = onnx.helper, _tensors(layer)
-    kind = {LSTM: "LSTM", GRU: "GRU", SimpleRNN: "RNN"}[type(first)]
+    kind = _KINDS[type(first)]
     states = ["h", "c"] if kind == "LSTM" else ["h"]
     inputs = ["X", "W", "R", "B", "", *states, *(["P"] if "P" in arrays else [])]
     outputs = ["Y", *(f"Y_{name}" for name in states)]
@@ -209,14 +210,11 @@ def _tensors(layer: Layer) -> dict[str, np.ndarray]:
 
 
 def _row(cell: Cell, params: Any) -> dict[str, np.ndarray]:
-    kind = {LSTM: "LSTM", GRU: "GRU", SimpleRNN: "RNN"}[type(cell)]
+    kind = _KINDS[type(cell)]
     count = len(_ORDER[kind])
     back = tuple(np.argsort(_ORDER[kind]))
     kernel, recurrent, bias = (reordered(part, back, count) for part in params[:3])
-    second = np.zeros_like(bias)
-    if hasattr(params, "candidate_bias"):
-        second[2 * cell.hidden_size :] = params.candidate_bias
-    made = {"W": kernel.T, "R": recurrent.T, "B": np.concatenate([bias, second])}
+    made = {"W": kernel.T, "R": recurrent.T, "B": np.concatenate([bias, second_bias(params)])}
     if getattr(cell, "peepholes", False):
         made["P"] = reordered(params.peephole, (0, 2, 1), 3)
     return made

@@ -6,10 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, namespace, require, to_numpy
+from lstmx.arrays import Array, require, to_numpy
 from lstmx.cells import GRU, LSTM, Cell, LSTMVariantParams, SimpleRNN
 from lstmx.checks import one_of
-from lstmx.convert.named import Layer, Named, assembled, checked, gru, lstm, plain, simple, taken_apart
+from lstmx.convert.named import (
+    Layer,
+    Named,
+    assembled,
+    checked,
+    gru_of_two_biases,
+    lstm,
+    plain,
+    second_bias,
+    simple,
+    taken_apart,
+)
 from lstmx.layers import Stack
 
 _BLOCKS = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -79,8 +90,7 @@ def _direction(named: Named, suffix: str, nonlinearity: str) -> tuple[Cell, Any]
         cell = LSTM(kernel.shape[0], h, projection=projection.shape[1])
         return checked(cell, LSTMVariantParams(kernel, recurrent, first + second, projection=projection))
     if count == 3:
-        bias = np.concatenate([(first + second)[: 2 * h], first[2 * h :]])
-        return gru(kernel, recurrent, bias, second[2 * h :])
+        return gru_of_two_biases(kernel, recurrent, first, second)
     bias = first + second
     return lstm(kernel, recurrent, bias) if count == 4 else simple(kernel, recurrent, bias, nonlinearity)
 
@@ -125,7 +135,7 @@ def to_torch(cell: Any, params: Any) -> Any:
         num_layers=len(layers),
         bidirectional=len(layers[0]) == 2,
         dropout=cell.dropout if isinstance(cell, Stack) else 0.0,
-        dtype=getattr(torch, str(params_dtype(layers))),
+        dtype=getattr(torch, str(np.dtype(layers[0][0][1].input_kernel.dtype))),
         **options,
     )
     arrays = {
@@ -138,21 +148,13 @@ def to_torch(cell: Any, params: Any) -> Any:
     return module
 
 
-def params_dtype(layers: list[Layer]) -> np.dtype:
-    """The dtype of the parameters of layers."""
-    return np.dtype(layers[0][0][1].input_kernel.dtype)
-
-
 def _rows(cell: Cell, params: Any) -> dict[str, Array]:
     """The arrays of one layer and direction in PyTorch's layout."""
-    second = namespace(params.bias).zeros_like(params.bias)
-    if isinstance(cell, GRU):
-        second[2 * cell.hidden_size :] = params.candidate_bias
     made = {
         "weight_ih": params.input_kernel.T,
         "weight_hh": params.recurrent_kernel.T,
         "bias_ih": params.bias,
-        "bias_hh": second,
+        "bias_hh": second_bias(params),
     }
     if getattr(cell, "projection", None):
         made["weight_hr"] = params.projection.T

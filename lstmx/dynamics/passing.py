@@ -168,8 +168,8 @@ class Walk:
         still = xp.where(weights == 0, xp.nan, weights)[..., None]
         local = xp.where(gone & (weights[..., None] > 0), -xp.inf, walked.logs / still)
         sequences = tuple(range(gone.ndim - 1))
-        whole = xp.sum(walked.logs, axis=0) / own[..., None]
-        exponents = xp.mean(xp.where(gone, -xp.inf, whole), axis=sequences)
+        per_sequence = xp.sum(walked.logs, axis=0) / own[..., None]
+        exponents = xp.mean(xp.where(gone, -xp.inf, per_sequence), axis=sequences)
         order = xp.argsort(-exponents)
         rule = None
         if self.check:

@@ -13,6 +13,7 @@ import numpy as np
 from lstmx.arrays import map_tree, require
 from lstmx.convert import from_keras, from_onnx, from_torch
 from lstmx.convert.live import recurrent_layers
+from lstmx.convert.named import chosen
 from lstmx.convert.onnx import recurrent_nodes
 from lstmx.layers import Layers
 from lstmx.storage import EXTRA, load, load_parameters, read_safetensors
@@ -47,17 +48,9 @@ def read_weights(path: str | Path, layer: str | None = None) -> tuple[Any, Any, 
     if suffix not in _KINDS:
         raise ValueError(f"{path} ends in {suffix or 'nothing'}; expected one of {', '.join(_KINDS)}")
     found = _KINDS[suffix](path)
-    if not found:
-        raise ValueError(f"{path} holds no recurrent layer that lstmx knows")
-    wanted = None if layer is None else layer.partition(": ")[0]
-    if wanted is None and len(found) == 1:
-        wanted = next(iter(found))
-    if wanted not in found:
-        listed = ", ".join(map(repr, found))
-        asked = "several recurrent layers: choose one with --layer" if layer is None else f"no {layer!r}"
-        raise ValueError(f"{path} has {asked}; its recurrent layers are {listed}")
-    cell, params = found[wanted]()
-    return cell, map_tree(np.asarray, params), wanted
+    name, read = chosen(str(path), found, None if layer is None else layer.partition(": ")[0], "--layer")
+    cell, params = read()
+    return cell, map_tree(np.asarray, params), name
 
 
 def vocabulary_of(path: str | Path) -> str | None:

@@ -417,10 +417,12 @@ def test_operators_are_found_by_name_and_refused_with_reasons():
     second.CopyFrom(model)
     second.graph.node.add().CopyFrom(model.graph.node[0])
     second.graph.node[1].name = "decoder"
-    with pytest.raises(ValueError, match=r"the model has several .*: 'lstm' \(LSTM\), 'decoder' \(LSTM\)"):
+    with pytest.raises(
+        ValueError, match=r"has several recurrent layers: choose one with node=; .*: 'lstm', 'decoder'"
+    ):
         convert.from_onnx(second)
     assert convert.from_onnx(second, "decoder")[0] == cell
-    with pytest.raises(ValueError, match="no recurrent operator 'encoder'"):
+    with pytest.raises(ValueError, match="no recurrent layer 'encoder'; those are"):
         convert.from_onnx(second, "encoder")
     for attribute, words in (
         ({"clip": 3.0}, "has clip, which lstmx has no equal of"),

@@ -62,7 +62,7 @@ def test_layers_of_pytorch_are_chosen_by_name_and_refused_with_reasons():
     model = torch.nn.ModuleDict({"a": torch.nn.GRU(3, 3, 2, dropout=0.5), "b": torch.nn.RNN(3, 3)})
     model.forward = lambda x: model["b"](model["a"](x)[0]) and model["b"](x)
     x = torch.randn(4, 3)
-    with pytest.raises(ValueError, match=r"the model has several recurrent layers, .*: 'a', 'b'"):
+    with pytest.raises(ValueError, match=r"several recurrent layers: choose one with layer=; .*: 'a', 'b'"):
         lstmx.record_torch(model, x)
     with pytest.raises(ValueError, match="no recurrent layer 'c'; those are: 'a', 'b'"):
         lstmx.record_torch(model, x, "c")
@@ -71,7 +71,7 @@ def test_layers_of_pytorch_are_chosen_by_name_and_refused_with_reasons():
     with pytest.raises(ValueError, match="b was called 2 times by the model; expected once"):
         lstmx.record_torch(model.eval(), x, "b")
     assert len(lstmx.record_torch(model, x, "a").layers) == 2
-    with pytest.raises(ValueError, match="no recurrent layer None; those are: none"):
+    with pytest.raises(ValueError, match=r"the model has no recurrent layer$"):
         lstmx.record_torch(torch.nn.Linear(3, 3), x)
     with pytest.raises(TypeError, match="module is a int; expected a module of PyTorch"):
         lstmx.record_torch(3, x)
@@ -95,7 +95,7 @@ def test_a_layer_of_flax_in_place(time_major):
     with jax.numpy_dtype_promotion("standard"):
         model, x = Reader(), jax.random.normal(jax.random.key(0), (2, 6, 4), "float32")
         variables = model.init(jax.random.key(1), x)
-        with pytest.raises(ValueError, match=r"several recurrent layers, .*: 'RNN_0', 'back'"):
+        with pytest.raises(ValueError, match=r"several recurrent layers: choose .*: 'RNN_0', 'back'"):
             lstmx.record_flax(model, variables, x)
         first = lstmx.record_flax(model, variables, x, "RNN_0")
         second = lstmx.record_flax(model, variables, x, "back")
@@ -125,6 +125,81 @@ def test_a_bare_layer_of_flax_with_lengths_and_a_carry():
     np.testing.assert_array_equal(history.initial.cell, carry[0])
 
 
+@pytest.mark.parametrize("time_major", [False, True])
+def test_a_layer_of_flax_nnx_in_place(time_major):
+    nnx = pytest.importorskip("flax.nnx", reason=WHY)
+
+    class Reader(nnx.Module):
+        def __init__(self, rngs):
+            self.dense = nnx.Linear(4, 3, rngs=rngs)
+            self.first = nnx.RNN(nnx.OptimizedLSTMCell(3, 5, rngs=rngs), time_major=time_major)
+            self.back = nnx.RNN(nnx.GRUCell(5, 4, rngs=rngs), time_major=time_major, reverse=True, keep_order=True)
+
+        def __call__(self, x, carry=None):
+            return self.back(self.first(inputs=self.dense(x), initial_carry=carry))
+
+    own = nnx.RNN.__call__
+    with jax.numpy_dtype_promotion("standard"):
+        model, x = Reader(nnx.Rngs(0)), jax.random.normal(jax.random.key(0), (2, 6, 4), "float32")
+        carry = tuple(jax.random.normal(jax.random.key(k), (6 if time_major else 2, 5), "float32") for k in (2, 3))
+        with pytest.raises(ValueError, match=r"several recurrent layers: choose .*: 'back', 'first'"):
+            lstmx.record_flax(model, None, x)
+        first = lstmx.record_flax(model, None, (x, carry), "first")
+        second = lstmx.record_flax(model, None, (x, carry), "back")
+        outputs = model(x, carry)
+    assert nnx.RNN.__call__ is own
+    np.testing.assert_array_equal(first.initial.hidden, carry[1])
+    outputs = outputs if time_major else jnp.swapaxes(outputs, 0, 1)
+    np.testing.assert_allclose(second.hidden_state[::-1], outputs, atol=1e-6)
+    np.testing.assert_allclose(first.hidden_state, second.inputs[::-1], atol=1e-6)
+
+
+def test_what_a_layer_of_flax_does_otherwise_is_refused_or_done():
+    linen = pytest.importorskip("flax.linen", reason=WHY)
+    nnx = pytest.importorskip("flax.nnx", reason=WHY)
+    x, rngs = jnp.ones((2, 6, 3), "float32"), nnx.Rngs(0)
+
+    def drawn(cell):
+        module = linen.RNN(cell)
+        return module, module.init(jax.random.key(0), x), x
+
+    with jax.numpy_dtype_promotion("standard"):
+        relu = drawn(linen.SimpleCell(5, activation_fn=linen.relu))
+        history = lstmx.record_flax(*relu)
+        assert history.cell.activation == "relu"
+        np.testing.assert_allclose(jnp.swapaxes(history.hidden_state, 0, 1), relu[0].apply(*relu[1:]), atol=1e-6)
+        for cell, words in (
+            (linen.LSTMCell(5, gate_fn=linen.hard_sigmoid), "activation_fn tanh and gate_fn hard_sigmoid"),
+            (linen.GRUCell(5, activation_fn=linen.relu), "activation_fn relu and gate_fn sigmoid; lstmx has tanh"),
+            (linen.SimpleCell(5, residual=True), "SimpleCell has residual=True"),
+            (
+                linen.LSTMCell(5, carry_init=linen.initializers.ones),
+                "the layer starts from carry_init",
+            ),
+        ):
+            with pytest.raises(ValueError, match=words):
+                lstmx.record_flax(*drawn(cell))
+        module = nnx.RNN(nnx.LSTMCell(3, 5, rngs=rngs), rngs=False)
+        assert len(lstmx.record_flax(module, None, x)) == 6
+        with pytest.raises(ValueError, match="variables are given with a module of nnx"):
+            lstmx.record_flax(module, {}, x)
+        with pytest.raises(ValueError, match="the layer is called inside a transformation of JAX, such as jit"):
+            lstmx.record_flax(compiled(nnx, module), None, x)
+        with pytest.raises(TypeError, match="module is a int; expected a module of Flax"):
+            lstmx.record_flax(3, None, x)
+
+
+def compiled(nnx, module):
+    class Compiled(nnx.Module):
+        def __init__(self):
+            self.rnn = module
+
+        def __call__(self, x):
+            return jax.jit(lambda x: self.rnn(x))(x)
+
+    return Compiled()
+
+
 def test_layers_of_keras_in_place():
     keras = pytest.importorskip("keras", reason=WHY)
     inputs = keras.Input((6, 4))
@@ -133,7 +208,7 @@ def test_layers_of_keras_in_place():
     last = keras.layers.GRU(2, return_sequences=True, name="top")(first)
     model = keras.Model(inputs, last)
     x = np.random.default_rng(0).normal(size=(3, 6, 4)).astype("float32")
-    with pytest.raises(ValueError, match=r"several recurrent layers, .*: 'both', 'top'"):
+    with pytest.raises(ValueError, match=r"several recurrent layers: choose .*: 'both', 'top'"):
         lstmx.record_keras(model, x)
     both, top = (lstmx.record_keras(model, x, name) for name in ("both", "top"))
     np.testing.assert_allclose(top.hidden_state, np.swapaxes(model(x), 0, 1), atol=1e-6)

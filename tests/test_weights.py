@@ -68,12 +68,12 @@ def test_layers_are_listed_and_chosen(tmp_path, capsys):
     weights = tmp_path / "torch.safetensors"
     save_file(state_dict(prefix="encoder.rnn.", layers=2) | state_dict(prefix="decoder."), weights)
     assert analyze(tmp_path, weights) == 2
-    assert "several recurrent layers: choose one with --layer; its" in (error := capsys.readouterr().err)
-    assert "recurrent layers are 'decoder', 'encoder.rnn'" in error
+    assert "several recurrent layers: choose one with --layer; those are" in (error := capsys.readouterr().err)
+    assert "those are: 'decoder', 'encoder.rnn'" in error
     assert analyze(tmp_path, weights, "--layer", "encoder.rnn") == 2
     assert "those are 'encoder.rnn: layer 0', 'encoder.rnn: layer 1'" in capsys.readouterr().err
     assert analyze(tmp_path, weights, "--layer", "encoder") == 2
-    assert "has no 'encoder'; its recurrent layers are" in capsys.readouterr().err
+    assert "has no recurrent layer 'encoder'; those are" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert analyze(tmp_path, weights, "--layer", "encoder.rnn: layer 1") == 0
     assert "torch.safetensors, encoder.rnn: layer 1, on 60 steps" in summary(tmp_path)
@@ -90,7 +90,7 @@ def test_files_that_are_none_are_named(tmp_path, capsys):
     assert "there is no file" in capsys.readouterr().err
     save_file({"linear.weight": np.zeros(3, "float32")}, tmp_path / "other.safetensors")
     assert analyze(tmp_path, tmp_path / "other.safetensors") == 2
-    assert "holds no recurrent layer that lstmx knows" in capsys.readouterr().err
+    assert "has no recurrent layer" in capsys.readouterr().err
 
 
 def test_text_whose_features_are_not_known_is_refused():

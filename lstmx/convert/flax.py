@@ -14,13 +14,14 @@ from lstmx.convert.named import Named, gru, lstm, one_cell, plain, simple
 _GATES = {"LSTM": ("i", "f", "g", "o"), "GRU": ("r", "z", "n")}
 
 
-def from_flax(source: Any) -> tuple[Cell, Any]:
+def from_flax(source: Any, activation: str = "tanh") -> tuple[Cell, Any]:
     """A recurrent cell of Flax, linen or nnx.
 
     Args:
         source: the parameters of linen's `LSTMCell` or `OptimizedLSTMCell` ({"ii": {"kernel"}, "hi": {"kernel",
             "bias"}, ...}), `GRUCell` or `SimpleCell`, or variables {"params": ...} that hold these; or an nnx
             `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
+        activation: "tanh" or "relu", of a SimpleCell whose parameters are given, which do not tell.
 
     Returns:
         The cell and its parameters, of the library that the arrays are of. nnx's GRU has no bias inside the
@@ -28,8 +29,10 @@ def from_flax(source: Any) -> tuple[Cell, Any]:
 
     Raises:
         TypeError: this is no such cell; or an array of another dtype than float32 or float64.
-        ValueError: an array is missing, surplus or of another shape; or a SimpleCell with a residual connection.
+        ValueError: an array is missing, surplus or of another shape; a cell with other activations, or with a
+            residual connection; or `activation` is another word.
     """
+    one_of("activation", activation, ("tanh", "relu"))
     if hasattr(source, "items"):
         params = source.get("params", source)
         kinds = {"ii": "LSTM", "ir": "GRU", "i": "Simple"}
@@ -38,7 +41,7 @@ def from_flax(source: Any) -> tuple[Cell, Any]:
             raise ValueError(f"source holds {', '.join(params) or 'nothing'}; expected a cell's ii, ir or i, ...")
         what = f"the {kind}Cell"
         named = Named(what, {f"{layer}.{name}": x for layer, inner in params.items() for name, x in inner.items()})
-        made = _simple(named, "i", "h") if kind == "Simple" else _gates(named, kind)
+        made = _simple(named, "i", "h", activation) if kind == "Simple" else _gates(named, kind)
     else:
         made, named = _module(source)
     named.nothing_left()
@@ -51,8 +54,7 @@ def _module(module: Any) -> tuple[tuple[Cell, Any], Named]:
         module, "hidden_features"
     ):
         raise TypeError(f"source is a {kind}; expected parameters of linen, or a recurrent cell of nnx")
-    if getattr(module, "residual", False):
-        raise ValueError("the SimpleCell has residual=True, h + W x + U h; lstmx has no such cell")
+    activation = activation_of(module)
     gates = [f"{side}{gate}" for side in "ih" for gate in "ifgo"]
     names = gates if kind == "LSTMCell" else ["dense_i", "dense_h"]
     layers = {name: getattr(module, "if_" if name == "if" else name) for name in names}
@@ -66,8 +68,33 @@ def _module(module: Any) -> tuple[tuple[Cell, Any], Named]:
     if kind == "LSTMCell":
         return _gates(named, "LSTM"), named
     if kind == "SimpleCell":
-        return _simple(named, "dense_i", "dense_h"), named
+        return _simple(named, "dense_i", "dense_h", activation), named
     return _dense(named, kind), named
+
+
+def activation_of(cell: Any) -> str:
+    """The activation of a cell of linen or nnx, "tanh" or, of a SimpleCell, "relu".
+
+    Raises:
+        ValueError: other activations, or a residual connection.
+    """
+    kind, points = type(cell).__name__, np.array([-2.0, -0.5, 0.3, 1.5], "float32")
+    if getattr(cell, "residual", False):
+        raise ValueError(f"the {kind} has residual=True, h + W x + U h; lstmx has no such cell")
+    known = {"tanh": np.tanh(points), "relu": np.maximum(points, 0), "sigmoid": 1 / (1 + np.exp(-points))}
+
+    def name_of(function: Any) -> str:
+        values = np.asarray(function(points))
+        near = (name for name, expected in known.items() if np.allclose(values, expected, rtol=1e-5))
+        return next(near, getattr(function, "__name__", repr(function)))
+
+    activation = name_of(cell.activation_fn)
+    gate = name_of(cell.gate_fn) if hasattr(cell, "gate_fn") else "sigmoid"
+    if gate != "sigmoid" or activation not in (("tanh", "relu") if kind == "SimpleCell" else ("tanh",)):
+        raise ValueError(
+            f"the {kind} has activation_fn {activation} and gate_fn {gate}; lstmx has tanh and sigmoid"
+        )
+    return activation
 
 
 def _gates(named: Named, kind: str) -> tuple[Cell, Any]:
@@ -96,12 +123,12 @@ def _dense(named: Named, kind: str) -> tuple[Cell, Any]:
     return lstm(kernel, recurrent, named.take_or_zeros("dense_h.bias", (4 * h,), kernel))
 
 
-def _simple(named: Named, i: str, h: str) -> tuple[Cell, Any]:
+def _simple(named: Named, i: str, h: str, activation: str) -> tuple[Cell, Any]:
     recurrent = named.take(f"{h}.kernel", (None, None))
     size = recurrent.shape[0]
     named.take(f"{h}.kernel", (size, size))
     kernel = named.take(f"{i}.kernel", (None, size))
-    return simple(kernel, recurrent, named.take_or_zeros(f"{i}.bias", (size,), kernel))
+    return simple(kernel, recurrent, named.take_or_zeros(f"{i}.bias", (size,), kernel), activation)
 
 
 def to_flax(cell: Any, params: Any, kind: str = "linen") -> Any:

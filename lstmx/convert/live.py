@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import map_tree, namespace, require
-from lstmx.convert.flax import from_flax
+from lstmx.arrays import is_traced, map_tree, namespace, require
+from lstmx.convert.flax import activation_of, from_flax
 from lstmx.convert.keras import from_keras
+from lstmx.convert.named import chosen
 from lstmx.convert.torch import from_torch
 from lstmx.draws import in_library
 from lstmx.layers import Bidirectional, Layers
@@ -43,15 +44,15 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module is a {type(module).__name__}; expected a module of PyTorch")
     found = {name: one for name, one in module.named_modules() if type(one).__name__ in _WHOLE}
-    name, chosen = _chosen("the model", found, layer)
-    if chosen.training and chosen.dropout and chosen.num_layers > 1:
+    name, inner = chosen("the model", found, layer)
+    if inner.training and inner.dropout and inner.num_layers > 1:
         raise ValueError(f"{name} drops outputs between its layers at random: call module.eval() first")
     calls: list[Any] = []
 
     def listen(one: Any, args: Any, kwargs: Any) -> None:
         calls.append((args, kwargs))
 
-    hook = chosen.register_forward_pre_hook(listen, with_kwargs=True)
+    hook = inner.register_forward_pre_hook(listen, with_kwargs=True)
     try:
         with torch.no_grad():
             module(*x) if type(x) is tuple else module(x)  # a PackedSequence is a tuple, too
@@ -63,9 +64,9 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
     if isinstance(xs, torch.nn.utils.rnn.PackedSequence):
         xs, lengths = torch.nn.utils.rnn.pad_packed_sequence(xs)
         lengths = lengths.numpy()
-    elif chosen.batch_first and xs.ndim == 3:
+    elif inner.batch_first and xs.ndim == 3:
         xs = xs.transpose(0, 1)
-    cell, params = from_torch(chosen)
+    cell, params = from_torch(inner)
     states = None
     if state is not None:
         fields = [_numpy(field) for field in (state if isinstance(state, tuple) else (state,))]
@@ -74,25 +75,60 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
 
 
 def record_flax(module: Any, variables: Any, x: Any, layer: str | None = None) -> Any:
-    """Run a model of Flax's linen, and record one of its `nn.RNN` layers on the inputs that it received.
+    """Run a model of Flax, linen or nnx, and record one of its `RNN` layers on the inputs that it received.
 
     Args:
-        module: the model: an `nn.RNN`, or any module with such inside.
-        variables: what it is applied with, {"params": ...}.
+        module: the model: an `RNN`, or any module with such inside.
+        variables: what a model of linen is applied with, {"params": ...}; None for one of nnx, which has its own.
         x: what it is called with; a tuple for several arguments.
-        layer: the path of the layer in the parameters, such as "encoder/RNN_0", where there are several.
+        layer: the path of the layer in the parameters or the module, such as "encoder/RNN_0", where there are
+            several.
 
     Returns:
         The history that `lstmx.record` makes of the layer's own weights, inputs, lengths and initial carry, time
         first; of a layer that reads backwards in the order in which it reads.
 
     Raises:
-        ValueError: no `nn.RNN` runs, or several of which none is named, or one more than once; or a layer that
-            reads backwards with lengths.
-        TypeError: its cell is none that `from_flax` converts.
+        ValueError: no `RNN` runs, or several of which none is named, or one more than once, or inside a
+            transformation of JAX; a layer that reads backwards with lengths; a cell that starts from another carry
+            than zeros, or with other activations; or variables beside a module of nnx.
+        TypeError: this is no module of Flax, or its cell is none that `from_flax` converts.
         ImportError: Flax is not installed.
     """
+    nnx = require("flax.nnx", "record_flax", "flax")
+    reading = _nnx if isinstance(module, nnx.Module) else _linen
+    name, rnn, source, args, kwargs = reading(module, variables, x if type(x) is tuple else (x,), layer)
+    name = name or "the layer"
+    cell, params = from_flax(source, activation_of(rnn.cell))
+
+    def option(key: str) -> Any:
+        given = kwargs.get(key)
+        return getattr(rnn, key, None) if given is None else given
+
+    xs = args[0] if args else kwargs["inputs"]
+    if is_traced(xs):
+        raise ValueError(f"{name} is called inside a transformation of JAX, such as jit; record it without")
+    lengths, carry, xp = kwargs.get("seq_lengths"), kwargs.get("initial_carry"), namespace(xs)
+    if not option("time_major"):
+        xs = xp.moveaxis(xs, -2, 0)
+    if option("reverse"):
+        if lengths is not None:
+            raise ValueError(f"{name} reads backwards, with seq_lengths; give it whole sequences")
+        xs = xp.flip(xs, axis=0)
+    if carry is None:
+        start, key = rnn.cell.carry_init, require("jax.random", "record_flax").key(0)
+        if start is not None and np.any(np.asarray(start(key, (4,)))):  # None is zeros, too
+            raise ValueError(f"{name} starts from carry_init, which is not zeros; call it with initial_carry")
+        return record(cell, params, xs, lengths=lengths)
+    state = cell.state_type(*(carry[::-1] if isinstance(carry, tuple) else (carry,)))
+    return record(cell, params, xs, state, lengths=lengths)
+
+
+def _linen(module: Any, variables: Any, given: tuple[Any, ...], layer: str | None) -> tuple[Any, ...]:
+    """The name of an `RNN` of linen, itself, the parameters of its cell, and what it is called with."""
     linen = require("flax.linen", "record_flax", "flax")
+    if not isinstance(module, linen.Module):
+        raise TypeError(f"module is a {type(module).__name__}; expected a module of Flax")
     calls: dict[str, list[Any]] = {}
 
     def listen(following: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -102,30 +138,37 @@ def record_flax(module: Any, variables: Any, x: Any, layer: str | None = None) -
         return following(*args, **kwargs)
 
     with linen.intercept_methods(listen):
-        module.apply(variables, *(x if type(x) is tuple else (x,)))
-    name, found = _chosen("the model", calls, layer)
+        module.apply(variables, *given)
+    name, found = chosen("the model", calls, layer)
     path, rnn, args, kwargs = _once(name, found)
     own = variables["params"]
     for part in path:
         own = own[part]
-    cell, params = from_flax(own)
+    return name, rnn, own, args, kwargs
 
-    def option(key: str) -> Any:
-        given = kwargs.get(key)
-        return getattr(rnn, key, None) if given is None else given
 
-    xs, lengths, carry = args[0], kwargs.get("seq_lengths"), kwargs.get("initial_carry")
-    xp = namespace(xs)
-    if not option("time_major"):
-        xs = xp.moveaxis(xs, -2, 0)
-    if option("reverse"):
-        if lengths is not None:
-            raise ValueError(f"{name or 'the layer'} reads backwards, with seq_lengths; give it whole sequences")
-        xs = xp.flip(xs, axis=0)
-    state = None
-    if carry is not None:
-        state = cell.state_type(*(carry[::-1] if isinstance(carry, tuple) else (carry,)))
-    return record(cell, params, xs, state, lengths=lengths)
+def _nnx(module: Any, variables: Any, given: tuple[Any, ...], layer: str | None) -> tuple[Any, ...]:
+    """As `_linen`, of an `RNN` of nnx."""
+    nnx = require("flax.nnx", "record_flax", "flax")
+    if variables is not None:
+        raise ValueError("variables are given with a module of nnx, which holds its own; expected None")
+    found = {"/".join(map(str, path)): one for path, one in nnx.iter_modules(module) if isinstance(one, nnx.RNN)}
+    name, rnn = chosen("the model", found, layer)
+    calls: list[Any] = []
+    own = nnx.RNN.__call__
+
+    def listen(one: Any, *args: Any, **kwargs: Any) -> Any:
+        if one is rnn:
+            calls.append((args, kwargs))
+        return own(one, *args, **kwargs)
+
+    nnx.RNN.__call__ = listen
+    try:
+        module(*given)
+    finally:
+        nnx.RNN.__call__ = own
+    args, kwargs = _once(name, calls)
+    return name, rnn, rnn.cell, args, kwargs
 
 
 def record_keras(model: Any, x: Any, layer: str | None = None, library: str | None = None) -> Any:
@@ -145,14 +188,14 @@ def record_keras(model: Any, x: Any, layer: str | None = None, library: str | No
             once, or with a mask; what `from_keras` refuses; or float64 for JAX without x64 enabled.
         TypeError: what `from_keras` refuses.
     """
-    name, chosen = _chosen("the model", recurrent_layers(model), layer)
+    name, inner = chosen("the model", recurrent_layers(model), layer)
     calls: list[Any] = []
-    with _listening(chosen, calls):
+    with _listening(inner, calls):
         model(x)
     args, kwargs = _once(name, calls)
     if kwargs.get("mask") is not None:
         raise ValueError(f"{name} is called with a mask; record it on sequences of one length")
-    cell, params = from_keras(chosen)
+    cell, params = from_keras(inner)
     xs = np.moveaxis(np.asarray(args[0]), 1, 0)
     given = args[1] if len(args) > 1 else kwargs.get("initial_state")
     given = [] if given is None else given if isinstance(given, (list, tuple)) else [given]
@@ -191,18 +234,6 @@ def _listening(layer: Any, calls: list[Any]) -> Iterator[None]:
         yield
     finally:
         object.__delattr__(layer, "call")
-
-
-def _chosen(what: str, found: dict[str, Any], layer: str | None) -> tuple[str, Any]:
-    """The layer of this name; the only one for None."""
-    listed = ", ".join(map(repr, found)) or "none"
-    if layer is None and len(found) == 1:
-        return next(iter(found.items()))
-    if layer not in found:
-        several = layer is None and found
-        asked = "several recurrent layers, and layer is None" if several else f"no recurrent layer {layer!r}"
-        raise ValueError(f"{what} has {asked}; those are: {listed}")
-    return layer, found[layer]
 
 
 def _once(name: str, calls: list[Any]) -> Any:

@@ -175,6 +175,29 @@ def one_cell(what: str, cell: Any, params: Any) -> None:
     parameters(cell, params)
 
 
+def chosen(what: str, found: dict[str, Any], name: str | None, how: str = "layer=") -> tuple[str, Any]:
+    """What is found under a name, and the name; the only one for None.
+
+    Args:
+        what: where it was looked for, for the error's words.
+        found: recurrent layers by name.
+        name: the name.
+        how: how one is named, for the error's words.
+
+    Raises:
+        ValueError: no layer of that name, or several of which none is named.
+    """
+    if name is None and len(found) == 1:
+        return next(iter(found.items()))
+    if name is None or name not in found:
+        asked = "no recurrent layer" if name is None else f"no recurrent layer {name!r}"
+        if name is None and found:
+            asked = f"several recurrent layers: choose one with {how}"
+        listed = f"; those are: {', '.join(map(repr, found))}" if found else ""
+        raise ValueError(f"{what} has {asked}{listed}")
+    return name, found[name]
+
+
 def plain(what: str, cell: Any, *kinds: Cell) -> None:
     """Raise unless the cell has the options of one of `kinds`, whose sizes do not matter.
 

@@ -14,6 +14,7 @@ from lstmx.convert.named import (
     Named,
     assembled,
     checked,
+    chosen,
     gru_of_two_biases,
     gru_reset_before,
     lstm,
@@ -51,13 +52,13 @@ def from_onnx(source: Any, node: str | None = None) -> tuple[Any, Any]:
     onnx = require("onnx", "from_onnx")
     if isinstance(source, (str, Path)):
         source = onnx.load(str(source))
-    chosen = _chosen(source, node)
-    what = f"{chosen.op_type} {_name(chosen)!r}"
-    given = {one.name: onnx.helper.get_attribute_value(one) for one in chosen.attribute}
+    name, found = chosen("the model", recurrent_nodes(source), node, "node=")
+    what = f"{found.op_type} {name!r}"
+    given = {one.name: onnx.helper.get_attribute_value(one) for one in found.attribute}
     options = {name: _text(value) for name, value in given.items()}
-    directions = _checked_options(what, chosen.op_type, options)
+    directions = _checked_options(what, found.op_type, options)
     constants = {one.name: onnx.numpy_helper.to_array(one) for one in source.graph.initializer}
-    names: dict[str, str] = dict(zip(("X", "W", "R", "B", "lengths", "h", "c", "P"), chosen.input, strict=False))
+    names: dict[str, str] = dict(zip(("X", "W", "R", "B", "lengths", "h", "c", "P"), found.input, strict=False))
     arrays = {}
     for letter in "WRBP":
         if name := names.get(letter):
@@ -65,30 +66,18 @@ def from_onnx(source: Any, node: str | None = None) -> tuple[Any, Any]:
                 raise ValueError(f"{what}: {letter} is {name!r}, which the model computes; expected a constant")
             arrays[letter] = constants[name]
     named, h = Named(what, arrays), options["hidden_size"]
-    count = len(_ORDER[chosen.op_type])
+    count = len(_ORDER[found.op_type])
     w = named.take("W", (directions, count * h, None))
     r = named.take("R", (directions, count * h, h))
     b = named.take_or_zeros("B", (directions, 2 * count * h), w)
     p = named.take("P", (directions, 3 * h)) if "P" in named else [None] * directions
-    layer = [_direction(chosen.op_type, options, *parts) for parts in zip(w, r, b, p, strict=True)]
+    layer = [_direction(found.op_type, options, *parts) for parts in zip(w, r, b, p, strict=True)]
     return assembled([layer])
 
 
 def recurrent_nodes(model: Any) -> dict[str, Any]:
     """The recurrent operators of a model by name, or by their first output where they have none."""
     return {_name(one): one for one in model.graph.node if one.op_type in _ORDER}
-
-
-def _chosen(model: Any, node: str | None) -> Any:
-    """The operator of this name; the only one for None."""
-    found = recurrent_nodes(model)
-    listed = ", ".join(f"{name!r} ({one.op_type})" for name, one in found.items()) or "none"
-    if node is None and len(found) == 1:
-        return next(iter(found.values()))
-    if node not in found:
-        asked = "several recurrent operators" if node is None and found else f"no recurrent operator {node!r}"
-        raise ValueError(f"the model has {asked}; those are: {listed}")
-    return found[node]
 
 
 def _name(node: Any) -> str:

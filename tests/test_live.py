@@ -159,8 +159,8 @@ def test_what_a_layer_of_flax_does_otherwise_is_refused_or_done():
     nnx = pytest.importorskip("flax.nnx", reason=WHY)
     x, rngs = jnp.ones((2, 6, 3), "float32"), nnx.Rngs(0)
 
-    def drawn(cell):
-        module = linen.RNN(cell)
+    def drawn(cell, kind=linen.RNN):
+        module = kind(cell)
         return module, module.init(jax.random.key(0), x), x
 
     with jax.numpy_dtype_promotion("standard"):
@@ -179,25 +179,15 @@ def test_what_a_layer_of_flax_does_otherwise_is_refused_or_done():
         ):
             with pytest.raises(ValueError, match=words):
                 lstmx.record_flax(*drawn(cell))
-        module = nnx.RNN(nnx.LSTMCell(3, 5, rngs=rngs), rngs=False)
+        cell = nnx.LSTMCell(3, 5, rngs=rngs)
+        module = nnx.RNN(cell)
         assert len(lstmx.record_flax(module, None, x)) == 6
         with pytest.raises(ValueError, match="variables are given with a module of nnx"):
             lstmx.record_flax(module, {}, x)
         with pytest.raises(ValueError, match="the layer is called inside a transformation of JAX, such as jit"):
-            lstmx.record_flax(compiled(nnx, module), None, x)
+            lstmx.record_flax(*drawn(linen.LSTMCell(5), linen.jit(linen.RNN)))
         with pytest.raises(TypeError, match="module is a int; expected a module of Flax"):
             lstmx.record_flax(3, None, x)
-
-
-def compiled(nnx, module):
-    class Compiled(nnx.Module):
-        def __init__(self):
-            self.rnn = module
-
-        def __call__(self, x):
-            return jax.jit(lambda x: self.rnn(x))(x)
-
-    return Compiled()
 
 
 def test_layers_of_keras_in_place():

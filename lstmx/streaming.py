@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 
 from lstmx.arrays import is_traced, leaves
 from lstmx.cells.base import Cell
-from lstmx.checks import array, door, sequences
+from lstmx.cells.masked import controlled
+from lstmx.checks import array, controls, door, sequences
 from lstmx.chunks import counting
 from lstmx.history import History, StoredHistory
 from lstmx.history.schema import attributes_of, constants_of
@@ -25,6 +27,7 @@ def streamed(
     params: Any,
     xs: Any,
     state: Any,
+    unequal: tuple[Any, Any],
     keep: str,
     path: Path,
     progress: bool,
@@ -37,17 +40,19 @@ def streamed(
         params: its parameters.
         xs: inputs [T, *batch, D], of which a chunk at a time is read.
         state: initial state; None for zeros.
+        unequal: lengths and resets, as for `record`.
         keep: as for `record`.
         path: the folder, new or of an unfinished run of the same call.
         progress: show a progress bar.
     """
-    if is_traced(params, xs, state):
+    if is_traced(params, xs, state, unequal):
         raise TypeError(
             "record(..., into=path) writes numbers to disk; inside a JAX transformation there are none"
         )
     length, batch = _form(cell, params, xs)
     params, _, state = door(cell, params, _rows(xs, 0, 1), state)
     state = cell.initial_state(params, batch) if state is None else state
+    cell, xs = _unequal(cell, xs, *unequal)
     if not os.path.lexists(path):
         with building(path) as partial:
             create(partial, cell, params, state, keep, length, batch)
@@ -62,6 +67,34 @@ def streamed(
             _write(store, part)
             advance(len(part))
     return opened(store)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Controlled:
+    """Inputs beside which the controls of lengths and resets are put where they are sliced."""
+
+    cell: Cell
+    xs: Any
+    hold: np.ndarray
+    reset: np.ndarray
+
+    def __getitem__(self, steps: slice) -> Any:
+        rows = _rows(self.xs, steps.start, steps.stop)
+        return controlled(self.cell, rows, self.hold[steps], self.reset[steps])[1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return *self.xs.shape[:-1], self[0:1].shape[-1]
+
+
+def _unequal(cell: Cell, xs: Any, lengths: Any, resets: Any) -> tuple[Cell, Any]:
+    """The cell and its inputs; with lengths or resets the cell wrapped, and its controls beside the inputs."""
+    if lengths is None and resets is None:
+        return cell, xs
+    form = np.broadcast_to(np.zeros((), dtype=bool), tuple(xs.shape))
+    hold, reset = (np.asarray(x) for x in controls(form, lengths, resets))
+    masked, _ = controlled(cell, _rows(xs, 0, 1), hold[:1], reset[:1])
+    return masked, _Controlled(cell, xs, hold, reset)
 
 
 def _write(store: Store, part: History) -> None:

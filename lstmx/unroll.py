@@ -206,6 +206,8 @@ def record(
     xs: Any,
     state: Any = None,
     *,
+    lengths: Any = None,
+    resets: Array | None = None,
     keep: str = "all",
     into: str | Path,
     progress: bool = False,
@@ -302,14 +304,15 @@ def record(
     one_of("keep", keep, ("all", "states"))
     flag("progress", progress)
     if isinstance(into, (str, Path)):
-        if every != 1 or any(option is not None for option in (lengths, resets, key, fields, dtype, edit)):
+        if every != 1 or any(option is not None for option in (key, fields, dtype, edit)):
             raise ValueError(
-                "into is a path, to which whole histories are written: lengths, resets, key, every, fields, dtype "
-                "and edit are for passes in memory"
+                "into is a path, to which whole histories are written: key, every, fields, dtype and edit are for "
+                "passes in memory"
             )
         if isinstance(cell, Layers):
             raise ValueError("into is a path, which takes one cell; record layers in memory and save each history")
-        return streamed(functools.partial(record, keep=keep), cell, params, xs, state, keep, Path(into), progress)
+        one, unequal = functools.partial(record, keep=keep), (lengths, resets)
+        return streamed(one, cell, params, xs, state, unequal, keep, Path(into), progress)
     if progress:
         raise ValueError("progress is shown where into is a path; in memory a pass is one call")
     if edit is not None:

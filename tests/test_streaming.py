@@ -74,6 +74,30 @@ def test_a_streamed_pass_of_other_cells_and_lengths(name, length, tmp_path):
         np.testing.assert_allclose(left, right, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("batch", [(), (2,), (2, 2)])
+def test_a_streamed_pass_of_unequal_sequences(library, batch, tmp_path, monkeypatch):
+    cell, params, xs, state = a_pass(library, batch=batch)
+    rng = np.random.default_rng(4)
+    unequal = {"lengths": rng.integers(3, 51, size=batch), "resets": rng.random((50, *batch)) < 0.1}
+    expected = lstmx.record(cell, params, xs, state, **unequal)
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            lstmx.record(cell, params, xs, state, **unequal, into=tmp_path / "pass")
+    with pytest.raises(ValueError, match=r"first .* steps of another run: its inputs of steps 0 to"):
+        lstmx.record(cell, params, xs, state, **unequal | {"resets": ~unequal["resets"]}, into=tmp_path / "pass")
+    found = lstmx.record(cell, params, xs, state, **unequal, into=tmp_path / "pass")
+    assert found.cell == expected.cell
+    assert is_in(library, found.read())
+    for left, right in zip(jax.tree.leaves(found.read()), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(found.lengths, unequal["lengths"])
+    assert found.resets
+    with pytest.raises(ValueError, match="lengths holds 60; expected 1 to 50"):
+        lstmx.record(cell, params, xs, lengths=np.full(batch, 60), into=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_two_programs_are_compiled(tmp_path, caplog):
     given = a_pass("jax")
     jax.clear_caches()
@@ -277,8 +301,6 @@ def test_another_run_does_not_go_on(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "option",
     [
-        {"lengths": [3, 4]},
-        {"resets": np.zeros((50, 2), bool)},
         {"every": 2},
         {"fields": ["forget_gate"]},
         {"dtype": "float16"},

@@ -15,6 +15,7 @@ from lstmx.arrays import (
     columns,
     custom_gradient,
     derivative_of,
+    jit,
     leaves,
     namespace,
     scan,
@@ -26,7 +27,7 @@ from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import controls, door
 from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.draws import draws_for
-from lstmx.excerpt import names_of
+from lstmx.excerpt import names_of, select
 from lstmx.history import History
 
 NARROW = 2048  # units times sequences up to which `narrow_history` is the faster one
@@ -164,6 +165,34 @@ def plain_history(cell: Cell, params: Any, xs: Array, state: Any, keep: str) -> 
     """States and pre-activations of every step; no pre-activations for keep="states"."""
     _, rows = advance(cell, params, state, xs, lambda before, after, a: (after, a if keep == "all" else None))
     return rows
+
+
+@jit(static=("cell", "every", "fields", "dtype"), donate=("memory",))
+def excerpt_rows(
+    cell: Cell,
+    params: Any,
+    xs: Array,
+    state: Any,
+    memory: Any,
+    every: int,
+    fields: tuple[str, ...],
+    dtype: str | None,
+) -> tuple[Any, Any, dict[str, Array]]:
+    """The initial state, the final one, and the fields of an excerpt."""
+    del memory  # given for its room: compiled, the result takes it
+    start = started(cell, params, xs, state)
+    if every == 1:
+        final, rows = advance(cell, params, start, xs, functools.partial(select, cell, fields, dtype))
+        return start, final, rows
+
+    def stretch(state: Any, xs: Array, own: None) -> tuple[Any, None, Any]:
+        if len(xs) > 1:
+            state, _ = advance(cell, params, state, xs[:-1], lambda before, after, a: None)
+        after, a = cell.step(params, state, xs[-1])
+        return after, None, select(cell, fields, dtype, state, after, a)
+
+    final, _, rows = scan_chunks(stretch, start, xs, min(every, xs.shape[0]))
+    return start, final, rows
 
 
 def edited_history(cell: Cell, params: Any, xs: Array, state: Any, edits: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -13,10 +13,10 @@ from lstmx.cells.base import Cell
 from lstmx.cells.masked import within
 from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import flag, one_of, positive
-from lstmx.chunks import chunk_length, scan_chunks
+from lstmx.chunks import chunk_length
 from lstmx.editing.edited import Edited
 from lstmx.editing.passing import edited_pass
-from lstmx.excerpt import STORAGE, Excerpt, fields_of, select
+from lstmx.excerpt import STORAGE, Excerpt, fields_of
 from lstmx.history import History, StoredHistory
 from lstmx.layers import (
     Bidirectional,
@@ -31,7 +31,7 @@ from lstmx.layers import (
 from lstmx.linear import parallel_forward, parallel_outputs
 from lstmx.loops import (
     NARROW,
-    advance,
+    excerpt_rows,
     masked_door,
     narrow_history,
     outputs,
@@ -340,7 +340,7 @@ def record(
     else:
         every, fields, dtype = excerpt
         memory = memory_of(Excerpt, into, (cell, xs.shape, excerpt), (params, xs, state))
-        start, final, stored = _record_excerpt(cell, params, xs, state, memory, *excerpt)
+        start, final, stored = excerpt_rows(cell, params, xs, state, memory, *excerpt)
         start = start if state is None else state
         stored = {name: stored[name] for name in fields}  # in their order, which jit does not keep
         made = Excerpt(cell, every, xs.shape[0], str(params[0].dtype), start, final, stored)
@@ -387,31 +387,3 @@ def _record(cell: Cell, params: Any, xs: Array, state: Any, memory: Any, keep: s
     if keep == "all" and is_jax(namespace(xs)) and narrow:
         return state, narrow_history(cell, params, xs, state, memory)
     return state, plain_history(cell, params, xs, state, keep)
-
-
-@jit(static=("cell", "every", "fields", "dtype"), donate=("memory",))
-def _record_excerpt(
-    cell: Cell,
-    params: Any,
-    xs: Array,
-    state: Any,
-    memory: Any,
-    every: int,
-    fields: tuple[str, ...],
-    dtype: str | None,
-) -> tuple[Any, Any, dict[str, Array]]:
-    """The initial state, the final one, and the fields."""
-    del memory  # given for its room: compiled, the result takes it
-    start = started(cell, params, xs, state)
-    if every == 1:
-        final, rows = advance(cell, params, start, xs, functools.partial(select, cell, fields, dtype))
-        return start, final, rows
-
-    def stretch(state: Any, xs: Array, own: None) -> tuple[Any, None, Any]:
-        if len(xs) > 1:
-            state, _ = advance(cell, params, state, xs[:-1], lambda before, after, a: None)
-        after, a = cell.step(params, state, xs[-1])
-        return after, None, select(cell, fields, dtype, state, after, a)
-
-    final, _, rows = scan_chunks(stretch, start, xs, min(every, xs.shape[0]))
-    return start, final, rows

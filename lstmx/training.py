@@ -171,7 +171,7 @@ def train(
         TrainingDiverged: the loss of a step is not finite; names the step and carries the training before it.
     """
     require("jax", "training")
-    tqdm = require("tqdm.auto", "the progress bar")
+    tqdm = require("tqdm.auto" if progress else "tqdm", "the progress bar")
     steps = positive("steps", steps, 0)
     if not (isinstance(clip, (int, float)) and clip > 0):
         raise ValueError(f"clip is {clip!r}; expected a positive number, float('inf') for none")

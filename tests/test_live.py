@@ -159,6 +159,20 @@ def test_what_a_layer_of_flax_does_otherwise_is_refused_or_done():
     nnx = pytest.importorskip("flax.nnx", reason=WHY)
     x, rngs = jnp.ones((2, 6, 3), "float32"), nnx.Rngs(0)
 
+    class Counter(linen.RNNCellBase):
+        """A cell of the user's own."""
+
+        @linen.compact
+        def __call__(self, carry, x):
+            return carry + 1, linen.Dense(5)(x)
+
+        def initialize_carry(self, rng, input_shape):
+            return jnp.zeros(())
+
+        @property
+        def num_feature_axes(self):
+            return 1
+
     def drawn(cell, kind=linen.RNN):
         module = kind(cell)
         return module, module.init(jax.random.key(0), x), x
@@ -180,6 +194,12 @@ def test_what_a_layer_of_flax_does_otherwise_is_refused_or_done():
             with pytest.raises(ValueError, match=words):
                 lstmx.record_flax(*drawn(cell))
         cell = nnx.LSTMCell(3, 5, rngs=rngs)
+        for cells, error, words in (
+            (Counter(), TypeError, "the cell is a Counter; expected a recurrent cell of Flax"),
+            (linen.MGUCell(5), ValueError, "source holds .*; expected a cell's ii, ir or i"),
+        ):
+            with pytest.raises(error, match=words):
+                lstmx.record_flax(*drawn(cells))
         module = nnx.RNN(cell)
         assert len(lstmx.record_flax(module, None, x)) == 6
         with pytest.raises(ValueError, match="variables are given with a module of nnx"):

@@ -21,7 +21,8 @@ def from_flax(source: Any, activation: str = "tanh") -> tuple[Cell, Any]:
         source: the parameters of linen's `LSTMCell` or `OptimizedLSTMCell` ({"ii": {"kernel"}, "hi": {"kernel",
             "bias"}, ...}), `GRUCell` or `SimpleCell`, or variables {"params": ...} that hold these; or an nnx
             `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
-        activation: "tanh" or "relu", of a SimpleCell whose parameters are given, which do not tell.
+        activation: "tanh" or "relu", of a SimpleCell whose parameters are given. Parameters do not tell their
+            cell's functions: other cells are taken to have sigmoid and tanh.
 
     Returns:
         The cell and its parameters, of the library that the arrays are of. nnx's GRU has no bias inside the
@@ -76,9 +77,12 @@ def activation_of(cell: Any) -> str:
     """The activation of a cell of linen or nnx, "tanh" or, of a SimpleCell, "relu".
 
     Raises:
+        TypeError: a cell that has no activation, and so none of those that `from_flax` converts.
         ValueError: other activations, or a residual connection.
     """
     kind, points = type(cell).__name__, np.array([-2.0, -0.5, 0.3, 1.5], "float32")
+    if not hasattr(cell, "activation_fn"):
+        raise TypeError(f"the cell is a {kind}; expected a recurrent cell of Flax that lstmx converts")
     if getattr(cell, "residual", False):
         raise ValueError(f"the {kind} has residual=True, h + W x + U h; lstmx has no such cell")
     known = {"tanh": np.tanh(points), "relu": np.maximum(points, 0), "sigmoid": 1 / (1 + np.exp(-points))}
@@ -90,7 +94,7 @@ def activation_of(cell: Any) -> str:
 
     activation = name_of(cell.activation_fn)
     gate = name_of(cell.gate_fn) if hasattr(cell, "gate_fn") else "sigmoid"
-    if gate != "sigmoid" or activation not in (("tanh", "relu") if kind == "SimpleCell" else ("tanh",)):
+    if gate != "sigmoid" or activation not in (("tanh", "relu") if hasattr(cell, "residual") else ("tanh",)):
         raise ValueError(
             f"the {kind} has activation_fn {activation} and gate_fn {gate}; lstmx has tanh and sigmoid"
         )

@@ -154,29 +154,6 @@ def scan(
     return carry, map_tree(lambda _: next(filled), rows)
 
 
-def associative_scan(combine: Callable[[Tree, Tree], Tree], tree: Tree) -> Tree:
-    """All prefixes x_0 ∘ … ∘ x_t along axis 0, of an associative `combine(earlier, later)` of many pairs at once.
-
-    `jax.lax.associative_scan` for JAX, the same recursion for NumPy: pairs of neighbours are combined, their
-    prefixes found, and those between them made of these. About 2 T combinations in 2 log₂ T calls.
-    """
-    if is_jax(namespace(*leaves(tree))):
-        return jax.lax.associative_scan(combine, tree)
-    length = len(next(leaves(tree)))
-    if length == 1:
-        return tree
-    pairs = combine(map_tree(lambda x: x[:-1:2], tree), map_tree(lambda x: x[1::2], tree))
-    odd = associative_scan(combine, pairs)
-    even = combine(map_tree(lambda x: x[: (length - 1) // 2], odd), map_tree(lambda x: x[2::2], tree))
-
-    def interleaved(x: Array, odd: Array, even: Array) -> Array:
-        made = np.empty_like(x)
-        made[0], made[1::2], made[2::2] = x[0], odd, even
-        return made
-
-    return map_tree(interleaved, tree, odd, even)
-
-
 def _rows(tree: Tree, reverse: bool) -> Iterator[Tree]:
     """The rows of a tree of NumPy arrays along axis 0, each as a tree of the same form."""
     if tree is None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lstmx.arrays import Array, associative_scan, custom_gradient, exp, map_tree, namespace
+from lstmx.arrays import Array, custom_gradient, exp, map_tree, namespace
 from lstmx.cells.base import Cell
 from lstmx.history import History
+from lstmx.prefixes import associative_scan
 
 
 def parallel_forward(cell: Cell, params: Any, xs: Array, state: Any) -> tuple[Array, Any]:

@@ -9,6 +9,7 @@ ROOMS = [
     *(
         "arrays",
         "draws",
+        "prefixes",
         "scaling",
         "chunks",
         "checks",

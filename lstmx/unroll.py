@@ -86,7 +86,7 @@ def run(
             JAX's differentiation by "pullback".
         parallel: take all steps of a `MinLSTM` or `MinGRU` with positive candidates at once, by an associative
             scan over logarithms, in JAX and in NumPy; the initial state may have any sign. By "pullback" all steps
-            back are taken at once, too. JAX compiles it for seconds; benchmarks/parallel.py compares the times.
+            back are taken at once, too. benchmarks/parallel.py compares the times.
 
     Returns:
         The outputs h_t [T, *batch, H] and the final state, fields [*batch, H]; of layers those of the top, and a

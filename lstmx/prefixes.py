@@ -29,8 +29,6 @@ def associative_scan(combine: Combine, tree: Any) -> Any:
 def _blocked(combine: Combine, tree: Any) -> Any:
     """√T blocks of √T steps, side by side: the product of each, and each again from the prefix before it."""
     xp, length = namespace(*leaves(tree)), len(next(leaves(tree)))
-    if length == 1:
-        return tree
     size = math.isqrt(length - 1) + 1
     blocks = -(-length // size)
 
@@ -49,13 +47,11 @@ def _blocked(combine: Combine, tree: Any) -> Any:
 
     steps = map_tree(side_by_side, tree)
     first, rest = map_tree(lambda x: x[0], steps), map_tree(lambda x: x[1:], steps)
-    if blocks > 1:
-        products, _ = scan(lambda prefix, x: (combine(prefix, x), None), first, rest)
-        one, others = map_tree(lambda x: x[0], products), map_tree(lambda x: x[1:-1], products)
-        _, ends = scan(step, one, others)
-        before = map_tree(lambda one, x: xp.concat([one[None], x]), one, ends)
-        later = combine(before, map_tree(lambda x: x[1:], first))
-        first = map_tree(lambda x, later: xp.concat([x[:1], later]), first, later)
+    products, _ = scan(lambda prefix, x: (combine(prefix, x), None), first, rest)
+    one, others = map_tree(lambda x: x[0], products), map_tree(lambda x: x[1:], products)
+    _, before = scan(lambda prefix, x: (combine(prefix, x), prefix), one, others)
+    later = combine(before, map_tree(lambda x: x[1:], first))
+    first = map_tree(lambda x, later: xp.concat([x[:1], later]), first, later)
     return map_tree(in_a_row, first, scan(step, first, rest)[1])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lstmx.arrays import is_traced, leaves
 from lstmx.cells.base import Cell
-from lstmx.cells.masked import controlled
+from lstmx.cells.masked import Masked, controlled
 from lstmx.checks import array, controls, door, sequences
 from lstmx.chunks import counting
 from lstmx.history import History, StoredHistory
@@ -73,28 +73,28 @@ def streamed(
 class _Controlled:
     """Inputs beside which the controls of lengths and resets are put where they are sliced."""
 
-    cell: Cell
+    masked: Masked
     xs: Any
     hold: np.ndarray
     reset: np.ndarray
 
     def __getitem__(self, steps: slice) -> Any:
         rows = _rows(self.xs, steps.start, steps.stop)
-        return controlled(self.cell, rows, self.hold[steps], self.reset[steps])[1]
+        return controlled(self.masked.cell, rows, self.hold[steps], self.reset[steps])[1]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return *self.xs.shape[:-1], self[0:1].shape[-1]
+        return *self.xs.shape[:-1], self.masked.input_size
 
 
 def _unequal(cell: Cell, xs: Any, lengths: Any, resets: Any) -> tuple[Cell, Any]:
     """The cell and its inputs; with lengths or resets the cell wrapped, and its controls beside the inputs."""
     if lengths is None and resets is None:
         return cell, xs
-    form = np.broadcast_to(np.zeros((), dtype=bool), tuple(xs.shape))
+    form = np.broadcast_to(np.zeros((), dtype=bool), tuple(xs.shape))  # of which only the shape is looked at
     hold, reset = (np.asarray(x) for x in controls(form, lengths, resets))
-    masked, _ = controlled(cell, _rows(xs, 0, 1), hold[:1], reset[:1])
-    return masked, _Controlled(cell, xs, hold, reset)
+    masked = Masked(cell)
+    return masked, _Controlled(masked, xs, hold, reset)
 
 
 def _write(store: Store, part: History) -> None:

@@ -71,7 +71,7 @@ def test_layers_of_pytorch_are_chosen_by_name_and_refused_with_reasons():
     with pytest.raises(ValueError, match="b was called 2 times by the model; expected once"):
         lstmx.record_torch(model.eval(), x, "b")
     assert len(lstmx.record_torch(model, x, "a").layers) == 2
-    with pytest.raises(ValueError, match=r"the model has no recurrent layer$"):
+    with pytest.raises(ValueError, match=r"the model has no recurrent layer that lstmx knows$"):
         lstmx.record_torch(torch.nn.Linear(3, 3), x)
     with pytest.raises(TypeError, match="module is a int; expected a module of PyTorch"):
         lstmx.record_torch(3, x)

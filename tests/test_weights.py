@@ -90,7 +90,7 @@ def test_files_that_are_none_are_named(tmp_path, capsys):
     assert "there is no file" in capsys.readouterr().err
     save_file({"linear.weight": np.zeros(3, "float32")}, tmp_path / "other.safetensors")
     assert analyze(tmp_path, tmp_path / "other.safetensors") == 2
-    assert "has no recurrent layer" in capsys.readouterr().err
+    assert "has no recurrent layer that lstmx knows" in capsys.readouterr().err
 
 
 def test_text_whose_features_are_not_known_is_refused():

@@ -97,9 +97,8 @@ def record_flax(module: Any, variables: Any, x: Any, layer: str | None = None) -
     """
     nnx = require("flax.nnx", "record_flax", "flax")
     reading = _nnx if isinstance(module, nnx.Module) else _linen
-    name, rnn, source, args, kwargs = reading(module, variables, x if type(x) is tuple else (x,), layer)
+    name, rnn, (cell, params), args, kwargs = reading(module, variables, x if type(x) is tuple else (x,), layer)
     name = name or "the layer"
-    cell, params = from_flax(source, activation_of(rnn.cell))
 
     def option(key: str) -> Any:
         given = kwargs.get(key)
@@ -125,7 +124,7 @@ def record_flax(module: Any, variables: Any, x: Any, layer: str | None = None) -
 
 
 def _linen(module: Any, variables: Any, given: tuple[Any, ...], layer: str | None) -> tuple[Any, ...]:
-    """The name of an `RNN` of linen, itself, the parameters of its cell, and what it is called with."""
+    """The name of an `RNN` of linen, itself, its cell and parameters converted, and what it is called with."""
     linen = require("flax.linen", "record_flax", "flax")
     if not isinstance(module, linen.Module):
         raise TypeError(f"module is a {type(module).__name__}; expected a module of Flax")
@@ -144,7 +143,7 @@ def _linen(module: Any, variables: Any, given: tuple[Any, ...], layer: str | Non
     own = variables["params"]
     for part in path:
         own = own[part]
-    return name, rnn, own, args, kwargs
+    return name, rnn, from_flax(own, activation_of(rnn.cell)), args, kwargs
 
 
 def _nnx(module: Any, variables: Any, given: tuple[Any, ...], layer: str | None) -> tuple[Any, ...]:
@@ -168,7 +167,7 @@ def _nnx(module: Any, variables: Any, given: tuple[Any, ...], layer: str | None)
     finally:
         nnx.RNN.__call__ = own
     args, kwargs = _once(name, calls)
-    return name, rnn, rnn.cell, args, kwargs
+    return name, rnn, from_flax(rnn.cell), args, kwargs
 
 
 def record_keras(model: Any, x: Any, layer: str | None = None, library: str | None = None) -> Any:

@@ -190,7 +190,7 @@ def chosen(what: str, found: dict[str, Any], name: str | None, how: str = "layer
     if name is None and len(found) == 1:
         return next(iter(found.items()))
     if name is None or name not in found:
-        asked = "no recurrent layer" if name is None else f"no recurrent layer {name!r}"
+        asked = "no recurrent layer that lstmx knows" if name is None else f"no recurrent layer {name!r}"
         if name is None and found:
             asked = f"several recurrent layers: choose one with {how}"
         listed = f"; those are: {', '.join(map(repr, found))}" if found else ""

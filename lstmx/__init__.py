@@ -11,6 +11,7 @@ from lstmx.cells import JANET as JANET
 from lstmx.cells import LSTM as LSTM
 from lstmx.cells import MGU as MGU
 from lstmx.cells import SLSTM as SLSTM
+from lstmx.cells import Cell as Cell
 from lstmx.cells import GateRecurrentState as GateRecurrentState
 from lstmx.cells import GRUParams as GRUParams
 from lstmx.cells import GRUState as GRUState
@@ -34,6 +35,7 @@ from lstmx.cells import SimpleRNNState as SimpleRNNState
 from lstmx.cells import SLSTMParams as SLSTMParams
 from lstmx.cells import SLSTMState as SLSTMState
 from lstmx.cells import Zoneout as Zoneout
+from lstmx.cells import from_step as from_step
 from lstmx.comparison import Comparison as Comparison
 from lstmx.comparison import compare as compare
 from lstmx.convert import record_flax as record_flax
@@ -74,6 +76,7 @@ from lstmx.gradients import gradient_flow as gradient_flow
 from lstmx.gradients import highway as highway
 from lstmx.gradients import influence as influence
 from lstmx.gradients import path_spectrum as path_spectrum
+from lstmx.history import Controls as Controls
 from lstmx.history import History as History
 from lstmx.history import StoredHistory as StoredHistory
 from lstmx.history import load_history as load_history
@@ -82,6 +85,8 @@ from lstmx.layers import BidirectionalHistory as BidirectionalHistory
 from lstmx.layers import Directions as Directions
 from lstmx.layers import Stack as Stack
 from lstmx.layers import StackHistory as StackHistory
+from lstmx.linear import LinearSteps as LinearSteps
+from lstmx.linear import linearise as linearise
 from lstmx.memory import MemoryReport as MemoryReport
 from lstmx.memory import Notion as Notion
 from lstmx.memory import memory_report as memory_report
@@ -113,7 +118,10 @@ from lstmx.training import TrainingDiverged as TrainingDiverged
 from lstmx.training import evaluate as evaluate
 from lstmx.training import train as train
 from lstmx.truncation import truncated as truncated
+from lstmx.unroll import excerpt as excerpt
+from lstmx.unroll import intervene as intervene
 from lstmx.unroll import record as record
+from lstmx.unroll import record_to as record_to
 from lstmx.unroll import run as run
 
 __version__ = _version("lstmx")

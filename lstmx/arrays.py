@@ -6,6 +6,7 @@ array namespace `xp` (`numpy` or `jax.numpy`) that `namespace` reads off the val
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -89,24 +90,47 @@ def is_traced(*trees: Tree) -> bool:
 
 
 def leaves(tree: Tree) -> Iterator[Array]:
-    """The arrays of a tree of dicts and (named) tuples, in order; None holds none."""
-    if isinstance(tree, (tuple, dict)):
-        for branch in tree.values() if isinstance(tree, dict) else tree:
+    """The arrays of a tree, in order: of dicts, (named) tuples, lists and results; None holds none.
+
+    What JAX knows as a tree beside these, such as a module of Equinox, is one here, too.
+    """
+    if isinstance(tree, (tuple, list)):
+        for branch in tree:
             yield from leaves(branch)
-    elif tree is not None:
+    elif isinstance(tree, dict):
+        for branch in tree.values():
+            yield from leaves(branch)
+    elif tree is None:
+        return
+    elif hasattr(type(tree), "_array_fields"):
+        for name in type(tree)._array_fields:
+            yield from leaves(getattr(tree, name))
+    elif has_jax and not hasattr(tree, "dtype"):
+        yield from jax.tree.leaves(tree)
+    else:
         yield tree
 
 
 def map_tree(f: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
-    """Apply `f` to each array of a tree of dicts and (named) tuples, and those at its place in the others."""
+    """Apply `f` to each array of a tree, as `leaves` has them, and to those at its place in the others."""
     if tree is None:
         return None
     if isinstance(tree, dict):
         return {key: map_tree(f, tree[key], *(other[key] for other in others)) for key in tree}
-    if not isinstance(tree, tuple):
-        return f(tree, *others)
-    mapped = [map_tree(f, *branches) for branches in zip(tree, *others, strict=True)]
-    return type(tree)(*mapped) if hasattr(tree, "_fields") else tuple(mapped)
+    if isinstance(tree, (tuple, list)):
+        mapped = [map_tree(f, *branches) for branches in zip(tree, *others, strict=True)]
+        return type(tree)(*mapped) if hasattr(tree, "_fields") else type(tree)(mapped)
+    if hasattr(type(tree), "_array_fields"):
+        branches = ((name, [getattr(one, name) for one in (tree, *others)]) for name in type(tree)._array_fields)
+        return dataclasses.replace(tree, **{name: map_tree(f, *found) for name, found in branches})
+    if has_jax and not hasattr(tree, "dtype"):
+        return jax.tree.map(f, tree, *others)
+    return f(tree, *others)
+
+
+def dtype_of(tree: Tree) -> Any:
+    """The dtype of a tree's first array: that of all of a cell's parameters."""
+    return next(leaves(tree)).dtype
 
 
 def result(cls: type[T] | None = None, *, static: Sequence[str] = ()) -> Any:
@@ -119,12 +143,22 @@ def result(cls: type[T] | None = None, *, static: Sequence[str] = ()) -> Any:
     if cls is None:
         return functools.partial(result, static=static)
     made: Any = dataclasses.dataclass(frozen=True, eq=False, repr="__repr__" not in cls.__dict__)(cls)
+    names = [field.name for field in dataclasses.fields(made)]
+    made._array_fields = tuple(name for name in names if name not in static)
     if has_jax:
-        names = [field.name for field in dataclasses.fields(made)]
-        jax.tree_util.register_dataclass(
-            made, [name for name in names if name not in static], [name for name in names if name in static]
-        )
+        jax.tree_util.register_dataclass(made, list(made._array_fields), list(static))
     return made
+
+
+def constants_evaluated() -> Any:
+    """A context in which what is computed of constants is a number, even while JAX traces a program around it."""
+    return jax.ensure_compile_time_eval() if has_jax else contextlib.nullcontext()
+
+
+def all_finite(x: Array) -> bool:
+    """Whether an array that is no tracer holds neither NaN nor infinity."""
+    with constants_evaluated():
+        return bool(namespace(x).isfinite(x).all())
 
 
 # ------------------------------------------------------------------------------------------------ loops
@@ -356,6 +390,11 @@ def columns(packed: Array, sizes: tuple[int, ...]) -> list[Array]:
         found.append(packed[..., at : at + size])
         at += size
     return found
+
+
+def cumulative_max(x: Array) -> Array:
+    """The greatest of x_0, …, x_t along axis 0."""
+    return jax.lax.cummax(x, axis=0) if is_jax(namespace(x)) else np.maximum.accumulate(x, axis=0)
 
 
 def solve(matrix: Array, right: Array) -> Array:

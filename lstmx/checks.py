@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from numbers import Real
@@ -9,7 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, leaves, map_tree, namespace
+from lstmx.arrays import (
+    Array,
+    all_finite,
+    constants_evaluated,
+    dtype_of,
+    is_jax,
+    is_traced,
+    jit,
+    leaves,
+    map_tree,
+    namespace,
+)
 
 _FLOATS = {np.dtype("float32"), np.dtype("float64")}
 
@@ -82,6 +94,8 @@ def parameters(cell: Any, params: Any, name: str = "params") -> None:
     """Raise unless `params` are those of `cell`, or of layers: its class, its shapes, one float dtype."""
     if hasattr(cell, "parts"):
         return cell.check(name, params, parameters)
+    if not cell.closed_form:
+        return cell.check_parameters(params, name)
     shapes = cell.parameter_shapes()
     kind = type(shapes)
     if not isinstance(params, kind):
@@ -115,11 +129,13 @@ def sequences(cell: Any, params: Any, xs: Any) -> None:
         )
     if xs.shape[0] == 0:
         raise ValueError(f"xs has no time steps (T = 0); expected at least one. {form}")
-    same_dtype("xs", xs, params[0].dtype, "the parameters are")
+    same_dtype("xs", xs, dtype_of(params), "the parameters are")
 
 
 def state(cell: Any, params: Any, value: Any, batch: tuple[int, ...], name: str = "state") -> None:
     """Raise unless `value` is a state of `cell` with the batch axes of the inputs."""
+    if not cell.closed_form:
+        return cell.check_state(params, value, batch, name)
     if not isinstance(value, cell.state_type):
         raise TypeError(
             f"{name} is a {type(value).__name__}; {cell} expects {cell.state_type.__name__}, "
@@ -127,7 +143,7 @@ def state(cell: Any, params: Any, value: Any, batch: tuple[int, ...], name: str 
         )
     for field, size, part in zip(value._fields, cell.field_sizes, value, strict=True):
         form = "[*batch, hidden_size]" if size == cell.hidden_size else "[*batch, projection]"
-        shaped(f"{name}.{field}", part, (*batch, size), params[0].dtype, form)
+        shaped(f"{name}.{field}", part, (*batch, size), dtype_of(params), form)
 
 
 def door(cell: Any, params: Any, xs: Any, initial: Any) -> tuple[Any, Array, Any]:
@@ -141,6 +157,11 @@ def door(cell: Any, params: Any, xs: Any, initial: Any) -> tuple[Any, Array, Any
     sequences(cell, params, array("xs", xs))
     if initial is not None:
         state(cell, params, initial, tuple(xs.shape[1:-1]))
+    if not cell.closed_form and not is_jax(namespace(*leaves((params, xs)))):
+        raise TypeError(
+            f"{cell.name} is a step function, which runs in JAX; params and xs are NumPy: "
+            "jax.tree.map(jax.numpy.asarray, params)"
+        )
     return in_one_library((params, xs, initial))
 
 
@@ -150,86 +171,91 @@ def in_one_library(given: Any) -> Any:
     return map_tree(lambda x: x if x.__array_namespace__() is xp else xp.asarray(x), given)
 
 
-def controls(xs: Array, lengths: Any, resets: Any) -> tuple[Array, Array]:
-    """Lengths and resets, checked, as `hold` (past the end) and `reset`, booleans [T, *batch]."""
-    batch = tuple(xs.shape[1:-1])
-    xp = namespace(xs, *(x for x in (lengths, resets) if hasattr(x, "__array_namespace__")))
-    hold = reset = xp.zeros(xs.shape[:-1], dtype=bool)
-    if lengths is not None:
-        lengths = lengths if hasattr(lengths, "__array_namespace__") else np.asarray(lengths)
-        if tuple(lengths.shape) != batch or not np.issubdtype(lengths.dtype, np.integer):
-            raise ValueError(
-                f"lengths has shape {tuple(lengths.shape)} and dtype {lengths.dtype}; expected an integer for "
-                f"each sequence of xs, {batch}"
-            )
-        if not is_traced(lengths):
-            wrong = (np.asarray(lengths) < 1) | (np.asarray(lengths) > xs.shape[0])
-            if wrong.any():
-                raise ValueError(
-                    f"lengths holds {np.asarray(lengths)[wrong].flat[0]}; expected 1 to {xs.shape[0]}"
-                )
-        hold = xp.arange(xs.shape[0]).reshape(-1, *(1,) * len(batch)) >= xp.asarray(lengths)
-    if resets is not None:
-        array("resets", resets)
-        if tuple(resets.shape) != tuple(xs.shape[:-1]) or resets.dtype != bool:
-            raise ValueError(
-                f"resets has shape {tuple(resets.shape)} and dtype {resets.dtype}; expected booleans "
-                f"[T, *batch] = {tuple(xs.shape[:-1])}"
-            )
-        reset = xp.asarray(resets) & ~hold  # past its end a sequence stands still
-    return hold, reset
-
-
-def unbroken(history: Any, analysis: str) -> None:
-    """Raise where a history has lengths or resets, which an analysis does not take."""
-    if hasattr(history, "pieces") and history.cell.masked:
-        raise ValueError(
-            f"{analysis} takes sequences that neither end nor start within the pass; this history has lengths or "
-            f"resets. history.pieces() gives every sequence as a history of its own"
-        )
-
-
 def unreset(history: Any, analysis: str) -> None:
     """Raise where sequences start within the pass, or where that cannot be told."""
-    if history.cell.masked and (is_traced(getattr(history, "inputs", None)) or history.resets):
-        raise ValueError(
-            f"{analysis} takes sequences that do not start anew within the pass; this history has resets, or is "
-            f"inside a JAX transformation. history.pieces() gives every sequence as a history of its own"
-        )
+    for part in parts_of(history):
+        reset = None if part.controls is None else part.controls.reset
+        if reset is not None and (is_traced(reset) or np.asarray(reset)[1:].any()):
+            raise ValueError(
+                f"{analysis} takes sequences that do not start anew within the pass; this history has resets, or is "
+                f"inside a JAX transformation. history.pieces() gives every sequence as a history of its own"
+            )
 
 
-def constant(
-    cell: Any, params: Any, x: Any, state: Any, batch: tuple[int, ...], name: str = "state"
-) -> tuple[Any, Array, Any]:
+def parts_of(history: Any) -> list[Any]:
+    """The histories of the cells of layers, or the one of a cell; of one on disk its stretches."""
+    if hasattr(history, "cells"):
+        return [part for part, _ in history.cells().values()]
+    return [part for _, part in history.stretches()] if hasattr(history, "stretches") else [history]
+
+
+def constant(cell: Any, params: Any, x: Any, state: Any, name: str = "state") -> tuple[Any, Array, Any, Any]:
     """Check the arguments of a network under a constant input, and bring them into one library.
 
     Args:
-        cell: the cell.
+        cell: the cell, or layers.
         params: its parameters.
         x: the input, [D]; None for zeros.
         state: fields [*batch, H]; None for zeros.
-        batch: the state's batch axes.
         name: of the state in errors.
 
     Returns:
-        params, x [D] and state, all finite.
+        params, x [D], state and the state's batch axes, all finite.
     """
+    if not hasattr(cell, "initial_state"):
+        raise TypeError(f"cell is a {type(cell).__name__}; expected a cell such as lstmx.LSTM(3, 8), or a Stack")
+    parameters(cell, params)
+    dtype = dtype_of(params)
     if x is not None:
-        shaped("x", x, (cell.input_size,), params[0].dtype, "[input_size]")
+        shaped("x", x, (cell.input_size,), dtype, "[input_size]")
+    batch: tuple[int, ...] = ()
+    if state is not None:
+        own = next(leaves(cell.initial_state(params))).ndim
+        first = next(leaves(state), None)
+        batch = tuple(first.shape[: first.ndim - own]) if hasattr(first, "shape") else ()  # type: ignore  # it has
+        _states(cell, params, state, batch, name)
     xp = namespace(*leaves((params, x, state)))
-    x = xp.zeros(cell.input_size, dtype=params[0].dtype) if x is None else xp.asarray(x)
-    params, _, state = door(cell, params, xp.broadcast_to(x, (1, *batch, cell.input_size)), state)
+    x = xp.zeros(cell.input_size, dtype=dtype) if x is None else xp.asarray(x)
+    params, x, state = in_one_library((params, x, state))
     state = cell.initial_state(params, batch) if state is None else state
     finite_parameters(params)
     finite("x", x[None], "feature")
-    for field, value in state._asdict().items():
-        finite(f"{name}.{field}", value[None])
-    return params, x, state
+    for number, value in enumerate(leaves(state)):
+        field = getattr(type(state), "_fields", ())
+        word = f"{name}.{field[number]}" if number < len(field) else name
+        finite(word, value[None])
+    return params, x, state, batch
 
 
-def recorded(history: Any) -> None:
-    """Raise unless this is a history that analyses can read."""
+def _states(cell: Any, params: Any, value: Any, batch: tuple[int, ...], name: str) -> None:
+    """Raise unless `value` is a state of a cell, or the states of layers, with these batch axes."""
+    if hasattr(cell, "parts"):
+        some = (next(leaves(params)),)
+        cell.check(name, value, lambda part, own, word: state(part, some, own, batch, name=word))
+    else:
+        state(cell, params, value, batch, name=name)
+
+
+def states(history: Any, value: Any, name: str) -> None:
+    """Raise unless `value` is shaped like the final state of a history, of a cell or of layers, and finite."""
+    _states(history.cell, history.params, value, history.batch, name)
+    for leaf in leaves(value):
+        if not is_traced(leaf) and not np.isfinite(np.asarray(leaf)).all():
+            fields = [f for f, x in zip(getattr(value, "_fields", ()), value, strict=False) if x is leaf]
+            raise ValueError(f"{'.'.join([name, *fields])} holds NaN or infinity; expected finite numbers")
+
+
+def require_history(history: Any, *, layers: bool = False, disk: bool = False) -> None:
+    """Raise unless this is a history that an analysis can read.
+
+    Args:
+        history: what came.
+        layers: the analysis takes those of layers, too.
+        disk: the analysis takes those on disk, too.
+    """
     if hasattr(history, "cells"):
+        if layers:
+            return
         raise TypeError(
             f"history is a {type(history).__name__}; this analysis takes the history of one cell: "
             f"history.parts[...] has {', '.join(map(repr, history.parts))}"
@@ -237,14 +263,21 @@ def recorded(history: Any) -> None:
     if hasattr(history, "acted"):
         raise TypeError(
             "history is an Edited, whose steps do not follow the equations of its cell, so that an analysis would "
-            "be wrong; expected a History, as made by record without edit. lstmx.effect compares the two"
+            "be wrong; expected a History, as made by record. lstmx.effect compares the two"
+        )
+    if hasattr(history, "every"):
+        raise TypeError(
+            "history is an Excerpt, which keeps too little of a pass to analyse; expected a History, as made by "
+            "record(cell, params, xs)"
         )
     if hasattr(history, "stretches"):
+        if disk:
+            return
         raise TypeError(
             "history is on disk; this analysis takes one in memory: history.read(), or a stretch, "
             "history[start:stop]"
         )
-    if not hasattr(history, "states"):
+    if not hasattr(history, "rows") or not hasattr(history, "params"):
         raise TypeError(
             f"history is a {type(history).__name__}; expected a History, as made by record(cell, params, xs)"
         )
@@ -260,8 +293,7 @@ def finite(name: str, values: Array, unit: str = "unit", start: int = 0) -> None
     """
     if is_traced(values):
         return
-    xp = namespace(values)
-    if bool(xp.all(xp.isfinite(values))):
+    if all_finite(values):
         return
     where = np.argwhere(~np.isfinite(np.asarray(values)))[0]
     step, *batch, index = (int(i) for i in where)
@@ -273,26 +305,38 @@ def finite(name: str, values: Array, unit: str = "unit", start: int = 0) -> None
 
 def finite_parameters(params: Any) -> None:
     """Raise if parameters hold NaN or infinity."""
-    for field, value in params._asdict().items():
-        if value is not None and not is_traced(value) and not np.isfinite(np.asarray(value)).all():
-            raise ValueError(f"params.{field} holds NaN or infinity; expected finite numbers")
+    named = params._asdict() if hasattr(params, "_asdict") else {}
+    for value in leaves(params):
+        if not is_traced(value) and not all_finite(value):
+            field = next((f".{f}" for f, x in named.items() if x is value), "")
+            raise ValueError(f"params{field} holds NaN or infinity; expected finite numbers")
 
 
-def finite_history(history: Any, start: int = 0) -> None:
-    """Raise if this is no history, or its parameters, inputs or states hold NaN or infinity: where first."""
-    recorded(history)
-    finite_parameters(history.params)
-    finite("inputs", history.inputs, "feature", start)
-    for field, value in history.states._asdict().items():
-        finite(f"{field}_state", value, start=start)
+def finite_history(history: Any) -> None:
+    """Raise if parameters, inputs or states of a history hold NaN or infinity: where first.
+
+    Of one on disk, it is read stretch by stretch. Under a JAX transformation nothing is checked.
+    """
+    start = 0
+    for part in parts_of(history):
+        if not is_traced(part) and not _healthy(part):
+            finite_parameters(part.params)
+            finite("inputs", part.inputs, "feature", start)
+            for field, value in part.cell.named_fields(part.states).items():
+                finite(f"{field}_state", value.reshape(*part.inputs.shape[:-1], -1), start=start)
+        start += len(part) if hasattr(history, "stretches") else 0
 
 
-def finite_stretches(history: Any) -> None:
-    """As `finite_history`, of a history in memory or on disk, which is read stretch by stretch."""
-    if not hasattr(history, "stretches"):
-        return finite_history(history)
-    for start, part in history.stretches():
-        finite_history(part, start)
+def _healthy(part: Any) -> bool:
+    """Whether all numbers are finite, asked of a compiled program in one call."""
+    with constants_evaluated():
+        return bool(_all_finite((part.params, part.inputs, part.states)))
+
+
+@jit()
+def _all_finite(tree: Any) -> Array:
+    xp = namespace(*leaves(tree))
+    return functools.reduce(lambda a, b: a & b, (xp.all(xp.isfinite(x)) for x in leaves(tree)))
 
 
 def populated(history: Any) -> None:
@@ -302,8 +346,8 @@ def populated(history: Any) -> None:
 
 
 def dead(what: str, name: str) -> RuntimeError:
-    """The error of touching what was handed to `record(..., into=...)`."""
+    """The error of using what was handed to `record(..., reuse=...)`."""
     return RuntimeError(
-        f"this {what} was handed to record(..., into=...): its memory holds another pass now, and {name} is gone; "
+        f"this {what} was handed to record(..., reuse=...): its memory holds another pass now, and {name} is gone; "
         "use what that call returned"
     )

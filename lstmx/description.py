@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from lstmx.cells import GRU, JANET, LSTM, MGU, SLSTM, MinGRU, MinLSTM, SimpleRNN, Zoneout
-from lstmx.cells.masked import Masked
 
 CELLS: dict[str, Any] = {
-    kind.__name__: kind for kind in (LSTM, GRU, SimpleRNN, JANET, MGU, MinLSTM, MinGRU, SLSTM, Zoneout, Masked)
+    kind.__name__: kind for kind in (LSTM, GRU, SimpleRNN, JANET, MGU, MinLSTM, MinGRU, SLSTM, Zoneout)
 }
 
 

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, jit, leaves, map_tree, namespace, result, scan
-from lstmx.checks import populated, positive, unbroken
+from lstmx.arrays import Array, is_traced, jit, leaves, map_tree, namespace, result
+from lstmx.checks import populated, positive, require_history, unreset
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, Influence, gradient_flow, influence
 from lstmx.gradients.flow import loss_cotangent
 from lstmx.history import History
+from lstmx.linear import back_through, state_size
 from lstmx.statistics import gate_statistics
 
 _PROBES = 32  # of the influence, where there are more units
@@ -169,11 +170,13 @@ def memory_report(
     for name, value in (("fraction", fraction), ("bias", bias)):
         if not (isinstance(value, Real) and 0 < value < 1):
             raise ValueError(f"{name} is {value!r}; expected a number between 0 and 1")
-    unbroken(history, "memory_report")
-    flow = gradient_flow(history, loss, outputs="norms", progress=progress)
-    if is_traced(history.inputs, history.states, history.params):
+    require_history(history, layers=True)
+    if is_traced(history):
         raise TypeError("memory_report sums up in NumPy and cannot run inside a JAX transformation")
     populated(history)
+    unreset(history, "memory_report")
+    history = history.with_gaps(first=True)
+    flow = gradient_flow(history, loss, outputs="norms", progress=progress)
     direct = _at_the_end(history, loss)
 
     lags = min(int(lags), len(history))
@@ -192,7 +195,7 @@ def _at_the_end(history: History, loss: Any) -> Array:
     direct = loss_cotangent(history, loss)
     xp = namespace(history.inputs)
     if direct is None:
-        return xp.ones_like(history.final.hidden)
+        return xp.ones_like(history.outputs[-1])
     earlier = np.asarray(xp.any(direct[:-1] != 0, axis=tuple(range(1, direct.ndim))))
     if earlier.any():
         raise ValueError(
@@ -212,9 +215,13 @@ def _notions(
     fraction: float,
     bias: float,
 ) -> Iterator[Notion]:
-    gate = history.cell.retention_gate
-    if gate is not None:
-        statistics, word = gate_statistics(history), gate.replace("_", " ")
+    parts = (
+        {"": history} if isinstance(history, History) else {f", {n}": p for n, (p, _) in history.cells().items()}
+    )
+    for place, part in parts.items():
+        if part.cell.retention_gate is None:
+            continue
+        statistics, word = gate_statistics(part), part.cell.retention_gate.replace("_", " ")
         geometric, arithmetic = statistics.timescale, statistics.timescale_arithmetic
         alone = "decay by e along the state alone"
         for name, value, definition in (
@@ -226,7 +233,7 @@ def _notions(
             ),
             ("arithmetic", _median(arithmetic), f"−1/ln⟨f⟩ of the {word}, median unit: a published estimator"),
         ):
-            yield Notion(f"highway, {name}", value, "steps", definition)
+            yield Notion(f"highway, {name}{place}", value, "steps", definition)
     yield Notion("Lyapunov time", spectrum.timescale, "steps", "−1/λ₁: decay by e of a change of the joint state")
     yield Notion("gradient half-life", _median(flow.half_life), "steps", "halving of the fitted gradient norm")
     yield Notion(
@@ -261,44 +268,31 @@ def _median(values: Any) -> float:
     return float(np.median(np.asarray(values, np.float64)))
 
 
-def _truncation_bias(tail: History, direct: Array, gradient: Any) -> np.ndarray:
+def _truncation_bias(tail: Any, direct: Array, gradient: Any) -> np.ndarray:
     """‖g_K − g‖ / ‖g‖ with g the gradient of all parameters and g_K what K steps back give of it, [steps]."""
-    cell = tail.cell
-    zero = map_tree(namespace(direct).zeros_like, tail.final)
-    left, whole = _left_out(cell, *tail.data, zero._replace(hidden=direct), gradient)
+    left, whole = _left_out(tail, direct, gradient)
     with np.errstate(invalid="ignore", divide="ignore"):  # of a gradient of exactly 0: NaN
         return np.asarray(left, np.float64)[::-1] / float(whole)
 
 
-@jit(static=("cell",))
-def _left_out(
-    cell: Any,
-    params: Any,
-    initial: Any,
-    inputs: Array,
-    states: Any,
-    stored: Array | None,
-    cotangent: Any,
-    gradient: Any,
-) -> tuple[Array, Array]:
+@jit()
+def _left_out(history: Any, direct: Array, gradient: Any) -> tuple[Array, Array]:
     """Norm of the gradient less the parts of each step and all later ones, [T]; and norm of the gradient."""
-    xp = namespace(*params, inputs)
-    history = History(cell, params, initial, inputs, states, stored)
-    transposed = cell.transposed(params)
+    xp = namespace(history.inputs)
 
     def norm(tree: Any) -> Array:
         return xp.sqrt(sum(xp.sum(x**2) for x in leaves(tree)))
 
-    def step(carry: Any, at: Any) -> tuple[Any, Array]:
+    def step(carry: Any, at: Any, direct: Array) -> tuple[Any, Array]:
         cotangent, left = carry
-        slopes, before, x, after = at
-        cotangent, d_a = cell.pull(transposed, slopes, cotangent)
-        left = map_tree(lambda a, b: a - b, left, cell.parameter_cotangent(slopes, before, x, after, d_a))
+        cotangent, drive = at.vjp(cotangent + at.inject(direct))
+        left = map_tree(lambda a, b: a - b, left, at.parameter_vjp(drive))
         return (cotangent, left), norm(left)
 
-    rows = history.slopes, history.before, inputs, states
-    carry = map_tree(xp.asarray, (cotangent, gradient))
-    return scan(step, carry, rows, reverse=True)[1], norm(gradient)
+    zero = xp.zeros((*history.batch, state_size(history)), dtype=direct.dtype)
+    outputs = xp.concat([xp.zeros_like(history.outputs[:-1]), direct[None]])
+    gradient = map_tree(xp.asarray, gradient)
+    return back_through(history, step, (zero, gradient), outputs)[1], norm(gradient)
 
 
 def _linear_capacity(history: History, lags: int) -> np.ndarray:
@@ -308,21 +302,21 @@ def _linear_capacity(history: History, lags: int) -> np.ndarray:
     noise counts as nothing. NaN where there are too few steps.
     """
     part = history[max(0, len(history) - _STEPS) :]
-    states, inputs = (np.asarray(x, np.float64) for x in (part.hidden_state, part.inputs))
+    states, inputs = (np.asarray(x, np.float64) for x in (part.outputs, part.inputs))
     states, inputs = (x.reshape(len(x), -1, x.shape[-1]) for x in (states, inputs))
-    first, length = lags - 1, len(inputs)
-    middle = (first + length) // 2
-    if (middle - first) * states.shape[1] < 4 * states.shape[-1]:
+    length = len(inputs)
+    first = length - np.asarray(part.lengths).reshape(-1) + lags - 1  # the gaps stand in front
+    middle, steps = (first + length) // 2, np.arange(length)[:, None]
+    train_at, test_at = (np.nonzero((steps >= a) & (steps < b)) for a, b in ((first, middle), (middle, length)))
+    if len(train_at[0]) < 4 * states.shape[-1] or not len(test_at[0]):
         return np.full(lags, np.nan)
-    train, test = (states[a:b].reshape(-1, states.shape[-1]) for a, b in ((first, middle), (middle, length)))
+    train, test = states[train_at], states[test_at]
     centre, spread = train.mean(axis=0), train.std(axis=0)
     train, test = ((x - centre) / np.where(spread > 0, spread, np.inf) for x in (train, test))
     gram = train.T @ train + _RIDGE * len(train) * np.eye(train.shape[-1])
     capacity = np.zeros(lags)
     for lag in range(lags):
-        fit, judge = (
-            inputs[a - lag : b - lag].reshape(-1, inputs.shape[-1]) for a, b in ((first, middle), (middle, length))
-        )
+        fit, judge = (inputs[t - lag, sequence] for t, sequence in (train_at, test_at))
         errors = judge - fit.mean(axis=0) - test @ np.linalg.solve(gram, train.T @ (fit - fit.mean(axis=0)))
         varied = ((judge - judge.mean(axis=0)) ** 2).sum(axis=0)
         varies = varied > _CONSTANT * (judge**2).sum(axis=0)

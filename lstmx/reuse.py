@@ -1,4 +1,4 @@
-"""`record(..., into=...)`: the memory of an earlier pass, taken by the next one."""
+"""`record(..., reuse=...)`: the memory of an earlier pass, taken by the next one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from lstmx.history import History
 
 
 def memory_of(kind: type, into: Any, form: tuple[Any, ...], others: Any) -> Any:
-    """The arrays of `into` that the new pass may take: None without `into`, and in NumPy.
+    """The arrays of `reuse` that the new pass may take: None without `reuse`, and in NumPy.
 
     Raises:
-        TypeError: `into` is no `kind`.
-        ValueError: `into` is of another form than the call, or shares an array with `others`.
+        TypeError: `reuse` is no `kind`.
+        ValueError: `reuse` is of another form than the call, or shares an array with `others`.
     """
     if into is None:
         return None
     if not isinstance(into, kind):
-        raise TypeError(f"into is a {type(into).__name__}; this call makes a {kind.__name__}, and takes only such")
+        raise TypeError(
+            f"reuse is a {type(into).__name__}; this call makes a {kind.__name__}, and takes only such"
+        )
     if isinstance(into, History):
         arrays = (into.states, into.stored)
         shape, found = into.inputs.shape, into.stored is not None
@@ -30,16 +32,16 @@ def memory_of(kind: type, into: Any, form: tuple[Any, ...], others: Any) -> Any:
     theirs = (into.cell, tuple(shape), found)
     if theirs != (form[0], tuple(form[1]), form[2]):
         raise ValueError(
-            f"into is of {theirs}, this call of {form}: (cell, shape of xs, what is kept) should agree"
+            f"reuse is of {theirs}, this call of {form}: (cell, shape of xs, what is kept) should agree"
         )
     mine, given = list(leaves(arrays)), list(leaves(others))
     if any(a is b for a in mine for b in given):
-        raise ValueError("into shares an array with params, xs or state, which the new pass would overwrite")
+        raise ValueError("reuse shares an array with params, xs or state, which the new pass would overwrite")
     if {str(x.dtype) for x in leaves(into.initial)} != {str(given[0].dtype)}:
-        raise ValueError(f"into was recorded in another dtype than these parameters' {given[0].dtype}")
+        raise ValueError(f"reuse was recorded in another dtype than these parameters' {given[0].dtype}")
     libraries = namespace(*mine), namespace(*given)
     if libraries[0] is not libraries[1]:
-        raise ValueError("into is of the other library, NumPy or JAX, than this call")
+        raise ValueError("reuse is of the other library, NumPy or JAX, than this call")
     if not is_jax(libraries[0]):
         bury(into)
         return None

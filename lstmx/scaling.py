@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, columns, is_jax, leaves, map_tree, namespace
+from lstmx.arrays import Array, is_jax, leaves, map_tree, namespace
 
 NOTHING = -(2**30)
 """The exponent of an exact zero: below every other."""
@@ -111,21 +111,20 @@ def unscaled(number: Scaled) -> Any:
 
 
 def pack(number: Scaled) -> Array:
-    """A tree of k arrays [*lead, N] and its exponent in one array [*lead, k·N + 1], the exponent as its bits.
+    """An array [*lead, N] and its exponent in one array [*lead, N + 1], the exponent as its bits.
 
-    A loop that carries one array instead of three runs fewer kernels per step. XLA on the CPU runs a loop body
-    of up to eight kernels in a row, and schedules a longer one at several times the cost.
+    A loop that carries one array instead of two runs fewer kernels per step. XLA on the CPU runs a loop body of up
+    to eight kernels in a row, and schedules a longer one at several times the cost.
     """
-    xp = namespace(*leaves(number.value), number.exponent)
-    dtype = next(leaves(number.value)).dtype
+    dtype = number.value.dtype
     bits = number.exponent.astype(_layout(dtype)[0])[..., None].view(dtype)
-    return xp.concat([*leaves(number.value), bits], axis=-1)
+    return namespace(number.value).concat([number.value, bits], axis=-1)
 
 
-def unpack(packed: Array, kind: type, sizes: tuple[int, ...]) -> Scaled:
-    """What `pack` packed: a tuple `kind` of arrays [*lead, size] of these sizes, and the exponent."""
+def unpack(packed: Array) -> Scaled:
+    """What `pack` packed."""
     bits = packed[..., -1:].view(_layout(packed.dtype)[0])[..., 0]
-    return Scaled(kind(*columns(packed, sizes)), bits.astype(np.int32))
+    return Scaled(packed[..., :-1], bits.astype(np.int32))
 
 
 def log_norm(number: Scaled) -> Array:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
 from lstmx.arrays import (
     Array,
     jit,
-    log_sigmoid,
     map_tree,
     namespace,
     result,
     sigmoid_and_slope,
     sum_over_time,
 )
-from lstmx.checks import finite, finite_parameters, finite_stretches
+from lstmx.checks import door, finite, finite_history, finite_parameters, require_history
 from lstmx.chunks import chunk_length, scan_chunks
-from lstmx.history import History, StoredHistory
-from lstmx.loops import advance, masked_door, started
+from lstmx.history import Controls, History, StoredHistory, controlled
+from lstmx.layers import LayeredHistory, Layers
+from lstmx.loops import advance, started
+from lstmx.unroll import record
 
 _CHUNK_ELEMENTS = 2**22  # of pre-activations at a time: the memory that statistics take beside the history
 
@@ -56,7 +57,9 @@ class GateStatistics:
 
     Time scales are those of the gate f that multiplies the old state (an LSTM's forget gate, a GRU's update
     gate), in steps, and say how long a unit would remember if nothing but that gate acted on its state. Steps from
-    an SLSTM's empty state, which has nothing to keep, do not count in them; NaN where there are no others.
+    an SLSTM's empty state, which has nothing to keep, do not count in them, and neither do those that start a
+    sequence; NaN where there are no others. What a Zoneout keeps beside the gate is counted. None of a cell without
+    such a gate, as of a step function.
 
     Attributes:
         gates: name of each sigmoid gate to its statistics.
@@ -67,10 +70,10 @@ class GateStatistics:
     """
 
     gates: dict[str, UnitStatistics]
-    retention_gate: str
-    timescale: Array
-    timescale_arithmetic: Array
-    half_life: Array
+    retention_gate: str | None
+    timescale: Array | None
+    timescale_arithmetic: Array | None
+    half_life: Array | None
 
     def __getitem__(self, name: str) -> UnitStatistics:
         if name not in self.gates:
@@ -78,7 +81,8 @@ class GateStatistics:
         return self.gates[name]
 
     def __repr__(self) -> str:
-        return f"GateStatistics({', '.join(self.gates)}: {len(self.timescale)} units)"
+        units = len(next(iter(self.gates.values())).mean)
+        return f"GateStatistics({', '.join(self.gates)}: {units} units)"
 
     def __str__(self) -> str:
         """A table: a row for each gate, averaged over units, and the time scales' spread over units."""
@@ -91,6 +95,8 @@ class GateStatistics:
                 f"{name.replace('_', ' '):<12}  {mean:6.3f}  {std:6.3f}  {low:6.3f}  {high:6.3f}"
                 f"  {left:6.1%}  {right:6.1%}"
             )
+        if self.retention_gate is None:
+            return "\n".join(lines)
         lines += [
             "",
             f"{'time scale of the ' + self.retention_gate.replace('_', ' '):<33}  least   median  greatest",
@@ -121,19 +127,24 @@ class _Moments(NamedTuple):
     complement: Array
 
 
-def gate_statistics(history: History | StoredHistory) -> GateStatistics:
+@overload
+def gate_statistics(history: LayeredHistory) -> dict[str, GateStatistics]: ...
+@overload
+def gate_statistics(history: History | StoredHistory) -> GateStatistics: ...
+def gate_statistics(history: Any) -> Any:
     """Mean, spread, saturation and time scales of every gate and unit.
 
     All steps and all sequences of the batch count alike. Works chunk by chunk, so a history with
     `keep="states"` is never expanded whole.
 
     Args:
-        history: the recorded pass, in memory or on disk.
+        history: the recorded pass, in memory or on disk, of a cell or of layers.
 
     Returns:
-        The statistics; `print` shows them as a table.
+        The statistics, of layers by name; `print` shows them as a table.
 
     Raises:
+        TypeError: this is not a history.
         ValueError: the cell has no gates, or the history holds NaN or infinity (the first step and unit are
             named).
 
@@ -149,21 +160,32 @@ def gate_statistics(history: History | StoredHistory) -> GateStatistics:
         >>> lstmx.gate_statistics(history).timescale.round(3)[0]  # of σ(1)
         np.float64(3.192)
     """
+    require_history(history, layers=True, disk=True)
+    if isinstance(history, LayeredHistory):
+        return {name: gate_statistics(part) for name, (part, _) in history.cells().items()}
     cell = history.cell
     _gated(cell)
-    finite_stretches(history)
+    finite_history(history)
 
     width = max(1, cell.preactivation_size * math.prod(history.batch))
     size = max(1, _CHUNK_ELEMENTS // width)
-    moments = _moments_of(cell, *history[:size].data)
+    moments = _moments_of(history[:size])
     for start in range(size, len(history), size):
-        moments = _combine(moments, _moments_of(cell, *history[start : start + size].data))
+        moments = _combine(moments, _moments_of(history[start : start + size]))
     return _statistics(cell, moments)
 
 
 def summarise(
-    cell: Any, params: Any, xs: Array, state: Any = None, *, lengths: Any = None, resets: Any = None
-) -> GateStatistics:
+    cell: Any,
+    params: Any,
+    xs: Array,
+    state: Any = None,
+    *,
+    lengths: Any = None,
+    mask: Any = None,
+    resets: Any = None,
+    key: Any = None,
+) -> Any:
     """The statistics of `gate_statistics`, accumulated while the cell runs.
 
     No history is made: the memory beside the inputs does not depend on T.
@@ -173,11 +195,14 @@ def summarise(
         params: its parameters; their library is the library that runs.
         xs: inputs, [T, *batch, D] with T ≥ 1: time first, any number of batch axes.
         state: initial state, fields [*batch, H]; None for zeros.
-        lengths: as for `run`; steps past a sequence's end do not count.
-        resets: as for `run`.
+        lengths: as for `run`; so the next three.
+        mask: booleans [T, *batch].
+        resets: booleans [T, *batch].
+        key: of what is drawn.
 
     Returns:
-        The statistics, over all steps and sequences; `print` shows them as a table.
+        The statistics, over all steps and sequences, of layers by name; `print` shows them as a table. Through
+        layers the states are kept while they run.
 
     Raises:
         TypeError: an argument is of the wrong kind or of another dtype than the parameters.
@@ -190,19 +215,23 @@ def summarise(
         >>> lstmx.summarise(cell, params, numpy.zeros((5, 3), "float32")).timescale.round(3)[0]  # of σ(1)
         np.float64(3.192)
     """
-    cell, params, xs, state = masked_door(cell, params, xs, state, lengths, resets)
+    if isinstance(cell, Layers):
+        options = {"lengths": lengths, "mask": mask, "resets": resets, "key": key}
+        return gate_statistics(record(cell, params, xs, state, keep="states", **options))
+    params, xs, state = door(cell, params, xs, state)
+    xs, controls = controlled(cell, xs, lengths, mask, resets, key)
     _gated(cell)
     finite_parameters(params)
     finite("inputs", xs, "feature")
-    for field, value in ({} if state is None else state._asdict()).items():
+    for field, value in ({} if state is None else cell.named_fields(state)).items():
         finite(f"state.{field}", value[None])
-    moments = _accumulated(cell, params, xs, state)
+    moments = _accumulated(cell, params, xs, state, controls)
     finite("the mean activation of a gate", moments.mean)
     return _statistics(cell, moments)
 
 
 def _gated(cell: Any) -> None:
-    if cell.retention_gate is None:
+    if not cell.gate_names:
         raise ValueError(f"a {type(cell).__name__} has no gates; gate statistics need a gated cell")
 
 
@@ -220,56 +249,66 @@ def _statistics(cell: Any, moments: _Moments) -> GateStatistics:
     )
     gates = {name: UnitStatistics(*(field[k] for field in fields)) for k, name in enumerate(cell.gate_names)}
     steps = xp.where(moments.retained == 0, xp.nan, moments.retained)
+    if cell.retention_gate is None:
+        return GateStatistics(gates, None, None, None, None)
     geometric = _reciprocal(-moments.log_retention / steps)
     arithmetic = _reciprocal(-xp.log1p(-moments.complement / steps))
     return GateStatistics(gates, cell.retention_gate, geometric, arithmetic, math.log(2) * geometric)
 
 
-@jit(static=("cell",))
-def _moments_of(
-    cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Array | None
-) -> _Moments:
-    history = History(cell, params, initial, inputs, states, stored)
-    return _moments(cell, history.read_by_gates, history.preactivations)
+@jit()
+def _moments_of(history: History) -> _Moments:
+    return _moments(history)
 
 
 @jit(static=("cell",))
-def _accumulated(cell: Any, params: Any, xs: Array, state: Any) -> _Moments:
+def _accumulated(cell: Any, params: Any, xs: Array, state: Any, controls: Controls | None) -> _Moments:
     """Moments of a whole pass, chunk by chunk inside the loop."""
 
-    def readable(before: Any, after: Any, a: Array) -> tuple[Any, Array]:
-        return before if cell.gates_read_state else None, a
+    def part_of(state: Any, xs: Array, controls: Controls | None) -> History:
+        _, rows = advance(cell, params, state, xs, controls, lambda before, after, stored: (after, stored))
+        return History(cell, params, state, xs, *rows, controls)
 
-    def chunk(carry: Any, xs: Array, own: None) -> tuple[Any, None, None]:
+    def chunk(carry: Any, cut: Any, own: None) -> tuple[Any, None, None]:
         state, moments, lost = carry
-        state, read = advance(cell, params, state, xs, readable)
-        here = _moments(cell, *read)
+        part = part_of(state, *cut)
+        here = _moments(part)
         given = map_tree(lambda x, y: x - y, here, lost)._replace(**_not_sums(here))
         both = _combine(moments, given)
         # What rounding took from each sum, to be given to the next: thousands of chunks would add up (Kahan).
         lost = map_tree(lambda new, old, x: (new - old) - x, both, moments, given)._replace(**_not_sums(zero))
-        return (state, both, lost), None, None
+        return (part.final, both, lost), None, None
 
     size = chunk_length(xs.shape[0], cell.preactivation_size * math.prod(xs.shape[1:-1]))
     state = started(cell, params, xs, state)
-    start = _moments(cell, *readable(state, *cell.step(params, state, xs[0])))
+    start = _moments(part_of(state, *map_tree(lambda x: x[:1], (xs, controls))))
     zero = map_tree(namespace(start.mean).zeros_like, start)
     nothing = zero._replace(min=zero.min + math.inf, max=zero.max - math.inf)
-    return scan_chunks(chunk, (state, nothing, zero), xs, size)[0][1]
+    return scan_chunks(chunk, (state, nothing, zero), (xs, controls), size)[0][1]
 
 
 def _not_sums(moments: _Moments) -> dict[str, Array]:
     return {name: getattr(moments, name) for name in ("mean", "squares", "min", "max")}
 
 
-def _moments(cell: Any, before: Any, a: Array) -> _Moments:
-    """Moments of a stretch of time, from what gates are read of: states before, or None, and pre-activations."""
-    xp = namespace(a)
-    before, a = map_tree(lambda x: xp.reshape(x, (-1, x.shape[-1])), (before, a))
-    active = cell.active(a)
-    logits = {name: cell.gate_logit(name, before, a) for name in cell.gate_names}
-    retention = logits[cell.retention_gate]
-    gates = sigmoid_and_slope(xp, xp.stack(list(logits.values()), axis=1))[0]
+def _moments(history: History) -> _Moments:
+    """Moments of a stretch of time."""
+    cell, xp = history.cell, namespace(history.inputs)
+
+    def in_one_row(x: Array) -> Array:
+        return xp.reshape(x, (-1, x.shape[-1]))
+
+    active = None if history.counts is None else xp.reshape(history.counts, (-1,))
+    if cell.closed_form:
+        before, a = map_tree(in_one_row, (history.read_by_gates, history.preactivations))
+        logits = [cell.gate_logit(name, before, a) for name in cell.gate_names]
+        gates = sigmoid_and_slope(xp, xp.stack(logits, axis=1))[0]
+    else:
+        axes = len(history.batch) + 1
+        flat = (getattr(history, name) for name in cell.gate_names)
+        gates = xp.stack([xp.reshape(x, (math.prod(x.shape[:axes]), -1)) for x in flat], axis=1)
+    # What a step leaves of the old state; nothing is told of it without a retention gate.
+    log_retention = in_one_row(history.log_retention) if cell.retention_gate else xp.zeros_like(gates[:, 0])
 
     def counted(x: Array, otherwise: float = 0.0) -> Array:
         """`x` [N, ..., H] where the state moves."""
@@ -278,10 +317,9 @@ def _moments(cell: Any, before: Any, a: Array) -> _Moments:
         return xp.where(active.reshape(-1, *(1,) * (x.ndim - 1)), x, xp.full_like(x, otherwise))
 
     whole = sum_over_time(counted(gates))
-    count = xp.asarray(len(a), dtype=whole.dtype) if active is None else xp.sum(active.astype(whole.dtype))
+    count = xp.asarray(len(gates), dtype=whole.dtype) if active is None else xp.sum(active.astype(whole.dtype))
     mean = whole / xp.maximum(count, xp.ones_like(count))
     accurate = gates.astype(mean.dtype)
-    log_retention = log_sigmoid(retention)
     empty = xp.isneginf(log_retention)
     nothing = xp.zeros_like(log_retention)
     return _Moments(
@@ -294,7 +332,7 @@ def _moments(cell: Any, before: Any, a: Array) -> _Moments:
         right=sum_over_time(counted((gates > 0.9).astype(gates.dtype))),
         retained=sum_over_time(counted((~empty).astype(gates.dtype))),
         log_retention=sum_over_time(counted(xp.where(empty, nothing, log_retention))),
-        complement=sum_over_time(counted(xp.where(empty, nothing, sigmoid_and_slope(xp, -retention)[0]))),
+        complement=sum_over_time(counted(xp.where(empty, nothing, -xp.expm1(log_retention)))),
     )
 
 

@@ -28,4 +28,6 @@ from lstmx.cells.simple import SimpleRNNState as SimpleRNNState
 from lstmx.cells.slstm import SLSTM as SLSTM
 from lstmx.cells.slstm import SLSTMParams as SLSTMParams
 from lstmx.cells.slstm import SLSTMState as SLSTMState
+from lstmx.cells.step_function import StepFunction as StepFunction
+from lstmx.cells.step_function import from_step as from_step
 from lstmx.cells.zoneout import Zoneout as Zoneout

@@ -15,12 +15,13 @@ a loop computes it for many steps in one go.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
-from lstmx.arrays import Array, log_sigmoid, namespace
+from lstmx.arrays import Array, columns, dtype_of, leaves, log_sigmoid, map_tree, namespace
 from lstmx.cells.faces import Faces
 from lstmx.cells.recurrence import affine
 from lstmx.checks import parameters, positive
@@ -175,14 +176,19 @@ class Cell(Faces, ABC):
         return False
 
     @property
-    def masked(self) -> bool:
-        """Whether sequences may end or start within a pass."""
-        return False
+    def core(self) -> Cell:
+        """The cell whose equations a step follows before anything of the old state is kept: this one."""
+        return self
+
+    def kept(self, drawn: Any) -> Any:
+        """The share of the old state that each field keeps beside the equations, as a state; None for nothing."""
+        del drawn
+        return None
 
     @property
-    def controls(self) -> int:
-        """Columns of the inputs that are no features, which a wrapper of a cell adds."""
-        return 0
+    def closed_form(self) -> bool:
+        """Whether the cell has pre-activations, gates and derivatives in closed form; a step function has not."""
+        return True
 
     @property
     def parameter_count(self) -> int:
@@ -246,9 +252,30 @@ class Cell(Faces, ABC):
 
     def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> Any:
         """The zero state with the given batch axes, in the parameters' library and dtype."""
-        xp = namespace(*params)
-        sizes, dtype = self.field_sizes, params[0].dtype
-        return self.state_type(*(xp.zeros((*batch, size), dtype=dtype) for size in sizes))
+        xp, dtype = namespace(*leaves(params)), dtype_of(params)
+        return self.state_type(*(xp.zeros((*batch, size), dtype=dtype) for size in self.field_sizes))
+
+    def restarted(self, params: Any, before: Any, reset: Array) -> Any:
+        """The state before a step [*lead], or where `reset` [*lead] is true the one that sequences start from."""
+        del params
+        xp = namespace(reset)
+        return map_tree(lambda x: xp.where(reset[..., None], xp.zeros_like(x), x), before)
+
+    def output(self, state: Any) -> Array:
+        """The output h_t [*lead, H] of a state after a step."""
+        return state.hidden
+
+    def named_fields(self, state: Any) -> dict[str, Array]:
+        """The arrays of a state by name."""
+        return state._asdict()
+
+    def pack(self, state: Any) -> Array:
+        """A state, or what is shaped like one, as one array [*lead, S]: its fields side by side."""
+        return namespace(*state).concat(list(state), axis=-1)
+
+    def unpack(self, packed: Array) -> Any:
+        """What `pack` packed."""
+        return self.state_type(*columns(packed, self.field_sizes))
 
     def readings(self, before: Any, a: Array) -> Any:
         """Gate activations as `gate_type`, each [*batch, H].
@@ -324,6 +351,25 @@ class Cell(Faces, ABC):
             return change(self.settle(before, gates, a), self.state_type._fields), gates, a
 
         return step
+
+    def stepper(self, params: Any, hoisted: bool) -> Callable[[Any, Array], tuple[Any, Any]]:
+        """One step for a loop: from the state before and x to the state after and what of the step is stored.
+
+        Args:
+            params: the cell's parameters.
+            hoisted: the loop hands over `drive(params, x)` instead of x.
+        """
+        preactivations = functools.partial(self.driven, params) if hoisted else self.joined(params)
+
+        def step(before: Any, x: Array) -> tuple[Any, Array]:
+            a = preactivations(before, x)
+            return self.update(before, a), a
+
+        return step
+
+    def restored(self, params: Any, before: Any, x: Array) -> Any:
+        """What of a step is stored, computed anew: the pre-activations."""
+        return self.preactivations(params, before, x)
 
     def step(self, params: Any, state: Any, x: Array) -> tuple[Any, Array]:
         """One step forward.

@@ -70,11 +70,6 @@ class Faces:
         """The fields of the state before that pre-activations depend on."""
         return self.recurrence.reads
 
-    def active(self, a: Array) -> Array | None:
-        """Whether the state moves at a step, [*batch]; None where it always does."""
-        del a
-        return None
-
     def pairs(self, slopes: Any, before: Any, x: Array, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
         """What the recurrent kernel's cotangent is made of: its columns are Σ leftᵀ right of each pair in turn.
 

@@ -4,42 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
-from lstmx.arrays import Array, columns, exp, log, map_tree, namespace
-from lstmx.cells.base import Cell
-from lstmx.cells.wrapped import Wrapped
+from lstmx.arrays import Array, namespace
+from lstmx.cells.base import Cell, Layout
 from lstmx.draws import Draws
 
 
-class ZoneoutSlopes(NamedTuple):
-    """The inner cell's slopes and its state after, and the share of the old state that each field keeps."""
-
-    inner: Any
-    after: Any
-    kept: Any
-
-
 @dataclass(frozen=True, repr=False)
-class Zoneout(Wrapped):
+class Zoneout(Cell):
     """A cell whose units keep their old state with some probability, each field of the state on its own.
 
         s_t = d_t ∘ s_{t-1} + (1 − d_t) ∘ F(s_{t-1}, x_t)
 
     with F the inner cell's step. Where `run` or `record` gets a key, d_t is drawn anew for each unit, field and
     step, 1 with the field's probability, else 0; without a key it is that probability, as is usual once a network
-    is trained. A history holds what was drawn, and every analysis is of the steps as they were.
+    is trained. A history holds what was drawn in its `controls`, and every analysis is of the steps as they were.
 
-    An LSTM's h_t is that of the new cell state, before c_{t-1} is mixed into it.
+    An LSTM's h_t is that of the new cell state, before c_{t-1} is mixed into it. Gates, candidates and
+    pre-activations are those of the inner cell.
 
     Attributes:
         cell: the inner cell.
         hidden: probability with which a unit's h_{t-1} is kept.
         state: probability of each other field, such as an LSTM's c_{t-1}.
-        drawn: whether inputs carry d_t behind x_t; `run` and `record` set it where they get a key.
 
     Raises:
-        TypeError: `cell` is no cell.
+        TypeError: `cell` is not a cell with gates and equations of its own: a step function, or a Zoneout.
         ValueError: a probability outside [0, 1]; or an SLSTM, whose fields cannot be mixed one by one.
 
     References:
@@ -50,14 +41,17 @@ class Zoneout(Wrapped):
     cell: Cell
     hidden: float = 0.1
     state: float = 0.1
-    drawn: bool = False
 
     def __repr__(self) -> str:
         return f"Zoneout({self.cell!r}, hidden={self.hidden}, state={self.state})"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cell, Cell):
+        if not isinstance(self.cell, Cell) or isinstance(self.cell, Zoneout):
             raise TypeError(f"cell is a {type(self.cell).__name__}; expected a cell such as lstmx.LSTM(3, 8)")
+        if not self.cell.closed_form:
+            raise TypeError(
+                f"cell is {self.cell!r}; Zoneout is of the cells of the library, not of a step function"
+            )
         if "stabiliser" in self.cell.state_type._fields:
             raise ValueError(
                 f"cell is {self.cell}, whose c, n and m mean something only together; Zoneout mixes them apart"
@@ -68,85 +62,113 @@ class Zoneout(Wrapped):
                 raise ValueError(f"{name} is {rate!r}; expected a probability from 0 to 1")
 
     @property
-    def own_controls(self) -> int:
-        return self.state_size if self.drawn else 0
+    def core(self) -> Cell:
+        return self.cell
 
-    def masks(self, draws: Draws, lead: tuple[int, ...], dtype: Any) -> Array:
-        """D_t of every field and step, [*lead, S]."""
-        rates = (self.hidden, *(self.state for _ in self.state_type._fields[1:]))
-        drawn = [
-            (draws.uniform((*lead, size), dtype, 0.0, 1.0) < rate).astype(dtype)
-            for size, rate in zip(self.field_sizes, rates, strict=True)
-        ]
-        return draws.xp.concat(drawn, axis=-1)
+    def masks(self, draws: Draws, lead: tuple[int, ...], dtype: Any) -> Any:
+        """d_t of every field and step: a state with fields [*lead, H] of 0 and 1."""
+        return self.state_type(
+            *(
+                (draws.uniform((*lead, size), dtype, 0.0, 1.0) < rate).astype(dtype)
+                for size, rate in zip(self.field_sizes, self._rates, strict=True)
+            )
+        )
 
-    def _kept(self, controls: Array, like: Any) -> Any:
-        """D_t, a state."""
-        kind = self.state_type
-        if self.drawn:
-            return kind(*columns(controls, self.field_sizes))
-        xp = namespace(*like)
-        return kind(*(xp.full_like(x, self.state if k else self.hidden) for k, x in enumerate(like)))
+    def kept(self, drawn: Any) -> Any:
+        """d_t by field: what was drawn, or without a draw the probabilities."""
+        return self.state_type(*self._rates) if drawn is None else drawn
 
-    def log_retention(self, before: Any, a: Array) -> Array:
-        """Ln of the share of the old state that is left, by being kept and along the gate."""
-        controls = self.split(a)[1]
-        gate = self.cell.log_retention(*self.inner(before, a))
-        kept = self._kept(controls, self.state_type(*(gate for _ in self.state_type._fields)))
-        return log(_mixed(getattr(kept, "cell", kept.hidden), 1.0, exp(gate)))
+    @property
+    def _rates(self) -> tuple[float, ...]:
+        return float(self.hidden), *(float(self.state) for _ in self.state_type._fields[1:])
+
+    # ------------------------------------------------------------------ all else is that of the inner cell
+
+    @property
+    def input_size(self) -> int:  # type: ignore  # a field of the other cells
+        return self.cell.input_size
+
+    @property
+    def hidden_size(self) -> int:  # type: ignore  # as above
+        return self.cell.hidden_size
+
+    @property
+    def gate_type(self) -> type[Any]:  # type: ignore  # of the class in the other cells
+        return self.cell.gate_type
+
+    @property
+    def state_type(self) -> type[Any]:
+        return self.cell.state_type
+
+    @property
+    def field_sizes(self) -> tuple[int, ...]:
+        return self.cell.field_sizes
+
+    @property
+    def layout(self) -> Layout:
+        return self.cell.layout
+
+    @property
+    def bounded(self) -> bool:
+        return self.cell.bounded
+
+    @property
+    def preactivation_size(self) -> int:
+        return self.cell.preactivation_size
+
+    @property
+    def gates_read_state(self) -> bool:
+        return self.cell.gates_read_state
+
+    @property
+    def recurrence(self) -> Any:
+        return self.cell.recurrence
+
+    def parameter_shapes(self) -> Any:
+        return self.cell.parameter_shapes()
+
+    def draw(self, draws: Draws, dtype: Any) -> Any:
+        return self.cell.draw(draws, dtype)
+
+    def critical_gain(self, biases: dict[str, float]) -> float:
+        # J = D + (1 − D) J_F has the eigenvalue 1 where J_F has it, whatever is kept.
+        return self.cell.critical_gain(biases)
+
+    def readings(self, before: Any, a: Array) -> Any:
+        return self.cell.readings(before, a)
+
+    def gate_logit(self, name: str, before: Any, a: Array) -> Array:
+        return self.cell.gate_logit(name, before, a)
+
+    def retention_biases(self, values: Array) -> dict[str, Array]:
+        return self.cell.retention_biases(values)
+
+    def driven(self, params: Any, before: Any, drive: Array) -> Array:
+        return self.cell.driven(params, before, drive)
+
+    def settle(self, before: Any, gates: Any, a: Array) -> Any:
+        return self.mixed(before, self.cell.settle(before, gates, a))
 
     def update(self, before: Any, a: Array) -> Any:
-        own, controls = self.split(a)
-        return map_tree(_mixed, self._kept(controls, before), before, self.cell.update(before, own))
+        return self.mixed(before, self.cell.update(before, a))
 
-    def linearise(self, params: Any, before: Any, a: Array, after: Any) -> ZoneoutSlopes:
-        own, controls = self.split(a)
-        new = self.cell.update(before, own)
-        return ZoneoutSlopes(self.cell.linearise(params, before, own, new), new, self._kept(controls, after))
+    def mixed(self, before: Any, after: Any, drawn: Any = None) -> Any:
+        """The state after, from the state before and the inner cell's state after."""
+        return type(after)(
+            *(d * old + (1 - d) * new for d, old, new in zip(self.kept(drawn), before, after, strict=True))
+        )
 
-    def push(self, params: Any, slopes: ZoneoutSlopes, tangent: Any, x_tangent: Array | None) -> Any:
-        own = None if x_tangent is None else self.split(x_tangent)[0]
-        moved = self.cell.push(params, slopes.inner, tangent, own)
-        still = map_tree(namespace(*moved).zeros_like, moved) if tangent is None else tangent
-        return map_tree(_mixed, slopes.kept, still, moved)
+    def linearise(self, params: Any, before: Any, a: Array, after: Any) -> Any:
+        raise TypeError(f"the linear map of a step of {self!r} is lstmx.linearise(history)")
 
-    def total_cotangent(self, transposed: Any, slopes: ZoneoutSlopes, cotangent: Any) -> Any:
-        return cotangent  # no field after is computed from another field after
-
-    def pull(self, transposed: Any, slopes: ZoneoutSlopes, cotangent: Any) -> tuple[Any, Array]:
-        moved, d_a = self.cell.pull(transposed, slopes.inner, _moving(slopes, cotangent))
-        return map_tree(_plus_kept, slopes.kept, cotangent, moved), self.padded(d_a)
-
-    def straight(self, transposed: Any, slopes: ZoneoutSlopes, cotangent: Any) -> Any:
-        moved = self.cell.straight(transposed, slopes.inner, _moving(slopes, cotangent))
-        return map_tree(_plus_kept, slopes.kept, cotangent, moved)
-
-    def preactivation_cotangent(self, transposed: Any, slopes: ZoneoutSlopes, cotangent: Any) -> Array:
-        moving = _moving(slopes, cotangent)
-        return self.padded(self.cell.preactivation_cotangent(transposed, slopes.inner, moving))
-
-    def ways(self, transposed: Any, slopes: ZoneoutSlopes, a_cotangent: Array) -> dict[str, Any]:
-        return self.cell.ways(transposed, slopes.inner, self.split(a_cotangent)[0])
-
-    def pairs(
-        self, slopes: ZoneoutSlopes, before: Any, x: Array, a_cotangent: Array
-    ) -> tuple[tuple[Array, Array], ...]:
-        return self.cell.pairs(slopes.inner, before, self.split(x)[0], self.split(a_cotangent)[0])
-
-    def parameter_cotangent(
-        self, slopes: ZoneoutSlopes, before: Any, x: Array, after: Any, a_cotangent: Array
-    ) -> Any:
-        own, x = self.split(a_cotangent)[0], self.split(x)[0]
-        return self.cell.parameter_cotangent(slopes.inner, before, x, slopes.after, own)
+    def logarithms(self, a: Array) -> tuple[Array, Array]:
+        raise ValueError(f"parallel=True takes a cell as it is; {self} adds to one what is no linear recurrence")
 
 
-def _mixed(kept: Array, old: Any, new: Array) -> Array:
-    return kept * old + (1 - kept) * new
-
-
-def _plus_kept(kept: Array, cotangent: Array, moved: Array) -> Array:
-    return moved + kept * cotangent
-
-
-def _moving(slopes: ZoneoutSlopes, cotangent: Any) -> Any:
-    return map_tree(lambda kept, x: (1 - kept) * x, slopes.kept, cotangent)
+def packed_rates(cell: Cell, drawn: Any, like: Array) -> Array:
+    """d_t as one array: what was drawn [*lead, S], or [S] of the probabilities in the dtype of `like`."""
+    xp = namespace(like)
+    if drawn is not None:
+        return xp.concat(list(drawn), axis=-1)
+    parts = zip(cell.kept(None), cell.field_sizes, strict=True)
+    return xp.concat([xp.full(size, rate, dtype=like.dtype) for rate, size in parts])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, columns, is_traced, jit, log, namespace, result
-from lstmx.checks import finite_history, one_of, populated, recorded
-from lstmx.history import History
+from lstmx.arrays import Array, is_traced, jit, log, namespace, result
+from lstmx.checks import finite_history, one_of, populated, require_history
+from lstmx.history import History, where_held
+from lstmx.layers import StackHistory
+from lstmx.linear import state_size, steps_of
 
 _CHUNK_ELEMENTS = 2**22  # of Jacobians at a time
 
@@ -42,18 +45,32 @@ def jacobians(history: History, block: str | None = None) -> Array:
         >>> lstmx.jacobians(history).shape, lstmx.jacobians(history, "cell_cell").shape
         ((5, 16, 16), (5, 8, 8))
     """
-    recorded(history)
-    fields = tuple(enumerate(history.cell.state_type._fields))
-    places = {f"{row}_{column}": (k, n) for k, row in fields for n, column in fields}
+    require_history(history, layers=True)
+    fields = named_sizes(history)
+    places = {f"{row}_{column}": (row, column) for row in fields for column in fields}
     if block is not None:
         one_of("block", block, tuple(places))
     finite_history(history)
-    whole = jacobians_of(history.cell, *history.data)
+    whole = jacobians_of(history)
     if block is None:
         return whole
-    (row, column), sizes = places[block], history.cell.field_sizes
-    start = sum(sizes[:row])
-    return columns(whole, sizes)[column][..., start : start + sizes[row], :]
+    row, column = (fields[name] for name in places[block])
+    return whole[..., row, column]
+
+
+def named_sizes(history: Any) -> dict[str, slice]:
+    """The fields of the joint state, and which of its numbers they are; of a stack with the layer's number before."""
+    if isinstance(history, StackHistory):
+        parts = [
+            (f"{k}_{name}", at)
+            for k, layer in enumerate(history.layers)
+            for name, at in named_sizes(layer).items()
+        ]
+    else:
+        names = history.cell.named_fields(history.final)
+        parts = [(name, slice(0, size)) for name, size in zip(names, history.cell.field_sizes, strict=True)]
+    ends = list(itertools.accumulate(at.stop - at.start for _, at in parts))
+    return {name: slice(end - (at.stop - at.start), end) for (name, at), end in zip(parts, ends, strict=True)}
 
 
 def input_jacobians(history: History) -> Array:
@@ -69,26 +86,25 @@ def input_jacobians(history: History) -> Array:
         TypeError: this is no history.
         ValueError: NaN or infinity in parameters, inputs or states.
     """
+    require_history(history, layers=True)
     finite_history(history)
-    return _input_jacobians(history.cell, *history.data)
+    return _input_jacobians(history)
 
 
-@jit(static=("cell",))
-def jacobians_of(cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Array | None) -> Array:
-    """J_t of all steps, [T, *batch, S, S], from a history's data."""
-    return cell.jacobian(params, History(cell, params, initial, inputs, states, stored).slopes)
+@jit()
+def jacobians_of(history: Any) -> Array:
+    """J_t of all steps, [T, *batch, S, S], unchecked."""
+    return steps_of(history).matrices()
 
 
-@jit(static=("cell",))
-def _input_jacobians(
-    cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Array | None
-) -> Array:
-    return cell.input_jacobian(params, History(cell, params, initial, inputs, states, stored).slopes)
+@jit()
+def _input_jacobians(history: Any) -> Array:
+    return steps_of(history).input_matrices()
 
 
-def parts_for_matrices(history: History) -> Iterator[History]:
+def parts_for_matrices(history: Any) -> Iterator[Any]:
     """Stretches of a history short enough that the Jacobians of each fit near the processor."""
-    size = max(1, _CHUNK_ELEMENTS // (history.cell.state_size**2 * math.prod(history.batch)))
+    size = max(1, _CHUNK_ELEMENTS // (state_size(history) ** 2 * max(1, math.prod(history.batch))))
     return (history[start : start + size] for start in range(0, len(history), size))
 
 
@@ -123,11 +139,11 @@ class Isometry:
 
     def __str__(self) -> str:
         values = np.asarray(self.singular_values)
-        chi, variance = (np.mean(np.asarray(x)) for x in (self.mean_square, self.variance))
+        chi, variance = (np.nanmean(np.asarray(x)) for x in (self.mean_square, self.variance))
         return (
             f"one-step Jacobians of {len(values)} steps, {values.shape[-1]} × {values.shape[-1]}: mean squared "
             f"singular value {chi:.4g}, its variance {variance:.4g} (an isometry has 1 and 0); greatest singular "
-            f"value {values.max():.4g}, least {values.min():.4g}"
+            f"value {np.nanmax(values):.4g}, least {np.nanmin(values):.4g}"
         )
 
     def __repr__(self) -> str:
@@ -150,11 +166,13 @@ def isometry(history: History) -> Isometry:
     References:
         Chen, Pennington & Schoenholz, "Dynamical isometry and a mean field theory of RNNs", ICML 2018.
     """
+    require_history(history, layers=True)
     finite_history(history)
     populated(history)
-    xp = namespace(*history.params, history.inputs)
+    xp = namespace(history.inputs)
     parts = []
     for part in parts_for_matrices(history):
-        values = xp.linalg.svd(jacobians_of(part.cell, *part.data), compute_uv=False)
+        values = xp.linalg.svd(jacobians_of(part), compute_uv=False)
         parts.append(values if is_traced(values) else np.asarray(values, np.float64))
-    return Isometry(namespace(*parts).concat(parts))
+    values = namespace(*parts).concat(parts)
+    return Isometry(values if history.counts is None else where_held(~history.counts, values, math.nan))

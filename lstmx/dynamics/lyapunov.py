@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, namespace
-from lstmx.checks import constant, finite, finite_stretches, populated, positive, recorded, unreset
+from lstmx.arrays import Array, leaves, namespace
+from lstmx.checks import constant, finite, finite_history, populated, positive, require_history, unreset
 from lstmx.dynamics.passing import PROBED, Options, Walk
 from lstmx.dynamics.recipes import published_recipes
 from lstmx.dynamics.spectrum import LyapunovSpectrum
 from lstmx.history import History, StoredHistory
+from lstmx.linear import state_size
 from lstmx.unroll import record
 
 _SEGMENTS = 32  # calls that a progress bar counts
@@ -89,12 +90,17 @@ def lyapunov_spectrum(
         raise ValueError(
             "audit reads the blocks of a cell's Jacobians: it needs a history, not matrices, and in memory"
         )
-    masked = isinstance(history, (History, StoredHistory)) and history.cell.masked
-    if audit and masked:
-        raise ValueError("audit takes whole sequences; this history has lengths, and history.pieces()")
+    lengths = None
+    if not hasattr(history, "__array_namespace__") and history.counts is not None:
+        if audit:
+            raise ValueError(
+                "audit takes whole sequences; in this history some steps do not count: history.pieces()"
+            )
+        history = history.with_gaps(first=False)
+        lengths = np.asarray(history.lengths)
     options = Options(count, transient, reorthonormalise, window, check, seed)
     length = len(history)
-    walk = Walk(length, like, batch, size, options, np.asarray(history.lengths) if masked else None)
+    walk = Walk(length, like, batch, size, options, lengths)
     walk.prepare(history[:PROBED])
     most = -(-length // _SEGMENTS) if progress else length
     if isinstance(history, StoredHistory):
@@ -144,11 +150,12 @@ def autonomous_spectrum(
         ValueError: as for `lyapunov_spectrum`; or x or state has the wrong shape.
     """
     length = positive("steps", steps)
-    batch = tuple(state[0].shape[:-1]) if isinstance(state, cell.state_type) else ()
-    params, x, now = constant(cell, params, x, state, batch)
-    xp = namespace(*params, x, *now)
+    params, x, now, batch = constant(cell, params, x, state)
+    xp, like = namespace(x), next(leaves(now))
     options = Options(count, transient, reorthonormalise, window, check, seed)
-    walk = Walk(length, now[0], batch, cell.state_size, options)
+    probed = record(cell, params, xp.broadcast_to(x, (1, *batch, cell.input_size)), now, keep="states")
+    size = state_size(probed)
+    walk = Walk(length, like, batch, size, options)
 
     def inputs(length: int) -> Array:
         return xp.broadcast_to(x, (length, *batch, cell.input_size))
@@ -160,7 +167,7 @@ def autonomous_spectrum(
         return part
 
     walk.prepare(record(cell, params, inputs(min(PROBED, length)), now, keep="states"))
-    most = max(1, _RECORDED // (math.prod(batch) * (cell.state_size + cell.input_size)))
+    most = max(1, _RECORDED // (math.prod(batch) * (size + cell.input_size)))
     return walk.spectrum(following, most, progress)
 
 
@@ -171,12 +178,12 @@ def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:
             raise TypeError(
                 f"history is a {type(history).__name__}; expected a History or one array: numpy.stack(Jacobians)"
             )
-        if not isinstance(history, StoredHistory):
-            recorded(history)
+        require_history(history, layers=True, disk=True)
         unreset(history, "lyapunov_spectrum")
-        finite_stretches(history)
+        finite_history(history)
         populated(history)
-        return history.cell.state_size, history.batch, history[:1].states[0][0]
+        like = next(leaves(history.initial))
+        return state_size(history), history.batch, like
     if history.ndim < 3 or history.shape[-1] != history.shape[-2] or 0 in history.shape:
         raise ValueError(
             f"history is an array {tuple(history.shape)}; expected Jacobians [T, *batch, S, S], or a History"

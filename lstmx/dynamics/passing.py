@@ -14,7 +14,7 @@ from lstmx.arrays import Array, is_traced, map_tree, namespace, ready, require, 
 from lstmx.checks import positive
 from lstmx.chunks import chunk_length
 from lstmx.dynamics.spectrum import LyapunovSpectrum, SumRule
-from lstmx.dynamics.walk import Sizes, Walked, limit, walker
+from lstmx.dynamics.walk import Sizes, Walked, limit, walk
 
 PROBED = 64  # first steps, from which the interval between two QR decompositions is chosen
 _LONGEST_INTERVAL = 32  # beyond, the decompositions cost little
@@ -110,7 +110,7 @@ class Walk:
         if self.traced:
             return 1, np.ones(self.count, bool)
         with np.errstate(over="ignore", invalid="ignore"):
-            walked = to_numpy(walker(first)(self.frame, Sizes(1, len(first), 1), False)[1])
+            walked = to_numpy(walk(first, self.frame, Sizes(1, len(first), 1), determinants=False)[1])
         later = slice(len(walked.logs) // 2, None)
         logs, lost = walked.logs[later].astype(np.float64), walked.lost[later] > 0
         known = np.isfinite(logs) & ~lost
@@ -145,7 +145,9 @@ class Walk:
         for start, stop in stretches:
             counts = start >= self.transient
             with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is told in words
-                frame, walked = ready(walker(part(start, stop))(frame, self.sizes, self.check and counts))
+                frame, walked = ready(
+                    walk(part(start, stop), frame, self.sizes, determinants=self.check and counts)
+                )
             if counts:
                 kept.append(walked if self.traced else to_numpy(walked))
         return self._summed(map_tree(lambda *rows: namespace(*rows).concat(rows), *kept))

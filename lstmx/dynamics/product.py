@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, jit, leaves, namespace, result, scan, to_numpy
-from lstmx.checks import finite_history, populated, recorded
-from lstmx.chunks import chunk_length, scan_chunks
-from lstmx.dynamics.walk import Steps, steps_of_history
+from lstmx.arrays import Array, is_traced, jit, namespace, result, scan, to_numpy
+from lstmx.checks import finite_history, populated, require_history
+from lstmx.chunks import chunk_length
 from lstmx.gradients.highway import stretch
 from lstmx.history import History
+from lstmx.linear import state_size, steps_of, walk_forward
 
 _SWEEPS = 60
 _ORTHOGONAL = 1e-14  # greatest cosine between rows that counts as none
@@ -83,45 +83,42 @@ def long_jacobian(history: History, start: int = 0, stop: int | None = None) -> 
     References:
         Demmel & Veselić, "Jacobi's method is more accurate than QR", SIAM J. Matrix Anal. Appl. 13(4), 1992.
     """
-    recorded(history)
-    if is_traced(history.inputs, history.states, history.params):
+    require_history(history, layers=True)
+    if is_traced(history):
         raise TypeError("long_jacobian rotates in NumPy float64 and cannot run inside a JAX transformation")
     first, last = stretch(history, start, stop)
     part = history[first:last]
     finite_history(part)
     populated(part)
-    rows, scales = to_numpy(_triangular(part.cell, *part.data))
+    rows, scales = to_numpy(_triangular(part))
     logs = np.empty(scales.shape)
     for index in np.ndindex(scales.shape[:-1]):
         logs[index] = log_singular_values(rows[index].astype(np.float64), scales[index].astype(np.float64))
     return LongJacobian(logs, last - first)
 
 
-@jit(static=("cell",))
-def _triangular(
-    cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Array | None
-) -> tuple[Array, Array]:
+@jit()
+def _triangular(history: Any) -> tuple[Array, Array]:
     """Rows [*batch, S, S] and their log scales [*batch, S] of a matrix with the product's singular values."""
-    xp, size, batch = namespace(*params, inputs), cell.state_size, inputs.shape[1:-1]
-    steps: Steps = steps_of_history(cell, params, initial, inputs, states, stored)
+    xp, size, batch = namespace(history.inputs), state_size(history), history.batch
+    dtype = history.inputs.dtype
     orthogonal = np.linalg.qr(np.random.default_rng(0).standard_normal((size, size)))[0]
-    unit = xp.broadcast_to(xp.eye(size, dtype=inputs.dtype), (*batch, size, size))
-    frame = xp.broadcast_to(xp.asarray(orthogonal, dtype=inputs.dtype), unit.shape)
+    unit = xp.broadcast_to(xp.eye(size, dtype=dtype), (*batch, size, size))
+    frame = xp.broadcast_to(xp.asarray(orthogonal, dtype=dtype), unit.shape)
 
-    def step(carry: Any, factors: Any) -> tuple[Any, None]:
-        frame, rows, scales = carry
-        q, r = xp.linalg.qr(xp.swapaxes(steps.push(factors, frame), -1, -2))
-        return (xp.swapaxes(q, -1, -2), *_times(_without_noise(r), rows, scales)), None
+    def chunk(carry: Any, part: Any) -> tuple[Any, None]:
+        steps = steps_of(part).spread()
 
-    def chunk(carry: Any, cut: Any, own: None) -> tuple[Any, None, None]:
-        carry, start = carry
-        factors, start = steps.factors(start, cut)
-        return (scan(step, carry, factors)[0], start), None, None
+        def step(carry: Any, rows: Any) -> tuple[Any, None]:
+            frame, product, scales = carry
+            q, r = xp.linalg.qr(xp.swapaxes(steps.at(rows).jvp(frame), -1, -2))
+            return (xp.swapaxes(q, -1, -2), *_times(_without_noise(r), product, scales)), None
 
-    length = next(leaves(steps.data)).shape[0]
-    carry = (frame, unit, xp.zeros((*batch, size), dtype=inputs.dtype)), steps.start
-    (carry, _), _, _ = scan_chunks(chunk, carry, steps.data, chunk_length(length, 3 * size * math.prod(batch)))
-    return carry[1:]
+        return scan(step, carry, steps.rows)
+
+    carry = (frame, unit, xp.zeros((*batch, size), dtype=dtype))
+    chunk_steps = chunk_length(len(history), 3 * size * math.prod(batch))
+    return walk_forward(history, chunk, carry, chunk_steps)[0][1:]
 
 
 def _without_noise(r: Array) -> Array:

@@ -21,7 +21,7 @@ def published_recipes(spectrum: LyapunovSpectrum, history: History, seed: int) -
     xp = namespace(history.inputs)
 
     def whole(part: History) -> Array:
-        return jacobians_of(part.cell, *part.data)
+        return jacobians_of(part)
 
     def hidden(part: History) -> Array:
         return whole(part)[..., :h, :h]

@@ -6,6 +6,7 @@ from typing import Any
 
 from lstmx.arrays import Array, is_jax, map_tree, namespace, result, to_numpy
 from lstmx.cells.base import Cell
+from lstmx.history import Controls, where_held
 
 
 @result(static=("cell", "edits"))
@@ -26,6 +27,7 @@ class Edited:
         preactivations: a_t as computed, [T, *batch, blocks·H]; no edit changes them, but those that read an edited
             value of the same step, through a peephole or behind a reset gate, follow it.
         acted: by the name of each gate and state, whether any number of a step was changed by an edit, bool [T].
+        controls: of the steps, as in a history; None where there is nothing to say.
         edits: the edits in words, in their order.
     """
 
@@ -37,17 +39,18 @@ class Edited:
     gates: Any
     preactivations: Array
     acted: dict[str, Array]
+    controls: Controls | None
     edits: tuple[str, ...]
-
-    @property
-    def features(self) -> Array:
-        """The inputs, under the name that they have in a history."""
-        return self.inputs
 
     @property
     def hidden_state(self) -> Array:
         """h_t, [T, *batch, H]."""
         return self.states.hidden
+
+    @property
+    def outputs(self) -> Array:
+        """h_t, and 0 at the steps that do not count, [T, *batch, H]."""
+        return self.hidden_state if self.controls is None else where_held(self.controls.hold, self.hidden_state)
 
     @property
     def final(self) -> Any:
@@ -90,14 +93,13 @@ class Edited:
         if len(index) != len(self.batch):
             raise ValueError(f"{len(index)} indices for batch axes {self.batch}; expected one for each")
         initial = map_tree(lambda x: x[index], self.initial)
-        over_time = (self.inputs, self.states, self.gates, self.preactivations)
-        cut = map_tree(lambda x: x[(slice(None), *index)], over_time)
-        return Edited(self.cell, self.params, initial, *cut, self.acted, self.edits)
+        over_time = (self.inputs, self.states, self.gates, self.preactivations, self.controls)
+        *cut, controls = map_tree(lambda x: x[(slice(None), *index)], over_time)
+        return Edited(self.cell, self.params, initial, *cut, self.acted, controls, self.edits)
 
     def to_numpy(self) -> Edited:
         """This pass with every array copied to NumPy."""
-        arrays = (self.params, self.initial, self.inputs, self.states, self.gates, self.preactivations, self.acted)
-        return Edited(self.cell, *to_numpy(arrays), self.edits)
+        return to_numpy(self)
 
     def __repr__(self) -> str:
         library = "JAX" if is_jax(namespace(self.inputs)) else "NumPy"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, overload
 
 from lstmx.arrays import Array, is_jax, jax, namespace
-from lstmx.checks import finite, finite_history, finite_stretches, one_of, shaped
+from lstmx.checks import finite, finite_history, one_of, require_history, shaped
 from lstmx.gradients.layered import LayeredFlow, layered_flow
 from lstmx.gradients.walk import GradientFlow, flow_of
 from lstmx.history import History, StoredHistory
@@ -61,14 +61,13 @@ def gradient_flow(history: Any, loss: Any = "last", *, outputs: str = "all", pro
         ('vanishing', True)
     """
     one_of("outputs", outputs, ("all", "norms"))
+    require_history(history, layers=True, disk=True)
     direct = loss_cotangent(history, loss)
     if direct is not None:
         finite("loss", direct)
+    finite_history(history)
     if isinstance(history, LayeredHistory):
-        for part, _ in history.cells().values():
-            finite_history(part)
         return layered_flow(history, direct, outputs, progress)
-    finite_stretches(history)
     return flow_of(history, direct, outputs, progress)[0]
 
 
@@ -79,7 +78,7 @@ def loss_cotangent(history: Any, loss: Any) -> Array | None:
         return None
     if isinstance(history, StoredHistory):
         return _stored_cotangent(history, loss)
-    outputs = history.hidden_state
+    outputs = history.outputs
     if callable(loss):
         if not is_jax(namespace(outputs)):
             raise TypeError(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, map_tree, sum_over_time
-from lstmx.checks import positive
+from lstmx.checks import positive, require_history
 from lstmx.history import History
 
 _CHUNK_STEPS = 2**14
@@ -47,9 +47,7 @@ def highway(history: History, start: int = 0, stop: int | None = None) -> Array:
     References:
         Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997: the carousel, f = 1.
     """
-    cell = history.cell
-    if cell.retention_gate is None:
-        raise ValueError(f"a {type(cell).__name__} has no highway: no gate multiplies its old state")
+    require_history(history, disk=True)
     first, last = stretch(history, start, stop)
     total: Any = 0.0
     for begin in range(first, last, _CHUNK_STEPS):
@@ -58,7 +56,7 @@ def highway(history: History, start: int = 0, stop: int | None = None) -> Array:
 
 
 def _log_product(part: History) -> Array:
-    read = part.read_by_gates, part.preactivations
-    if not is_traced(read):
-        read = map_tree(lambda x: np.asarray(x, np.float64), read)
-    return sum_over_time(part.cell.log_retention(*read))
+    if is_traced(part):
+        return sum_over_time(part.log_retention)
+    exact = map_tree(lambda x: x if x.dtype == bool else np.asarray(x, np.float64), part.to_numpy())
+    return sum_over_time(exact.log_retention)

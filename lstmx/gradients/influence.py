@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.adjoint import pull_by, reverse_chunks
-from lstmx.arrays import Array, exp, is_traced, jit, log_sigmoid, map_tree, namespace, require, result, scan
-from lstmx.checks import finite_history, one_of, positive, recorded, unbroken
-from lstmx.history import History
+from lstmx.arrays import Array, exp, is_traced, jit, log, map_tree, namespace, require, result
+from lstmx.checks import finite_history, one_of, positive, require_history
+from lstmx.history import Controls, History
+from lstmx.linear import back_through, state_size, walk_back
 from lstmx.scaling import NOTHING, Scaled, add, log_hypot, log_norm, normalised, pack, scaled, unpack
 
 _ALL_PAIRS = 512
@@ -122,7 +122,7 @@ def influence(
         ValueError: a step outside the history, fewer than 2 probes, more than 512 units without probes, another
             word for `of`, or NaN or infinity in parameters, inputs or states.
     """
-    recorded(history)
+    require_history(history, layers=True)
     length, cell = len(history), history.cell
     one_of("of", of, ("inputs", "state"))
     chosen = _steps("outputs", outputs, length, list(range(length)) if length <= _ALL_PAIRS else [length - 1])
@@ -149,9 +149,7 @@ def influence(
     for group in groups:
         last = max(chosen[group : group + size])
         hot = np.arange(last + 1)[:, None] == np.array(chosen[group : group + size])
-        log_norms, error = _influence(
-            cell, *history[: last + 1].data, vectors, xp.asarray(hot, dtype=vectors.dtype), of=of
-        )
+        log_norms, error = _influence(history[: last + 1], vectors, xp.asarray(hot, dtype=vectors.dtype), of=of)
         missing = [(0, length - last - 1)] + [(0, 0)] * (log_norms.ndim - 1)
         logs.append(xp.moveaxis(xp.pad(log_norms, missing, constant_values=-np.inf), 1, 0))
         errors.append(xp.moveaxis(xp.pad(error, missing), 1, 0))
@@ -166,47 +164,29 @@ def influence(
     )
 
 
-@jit(static=("cell", "of"))
-def _influence(
-    cell: Any,
-    params: Any,
-    initial: Any,
-    inputs: Array,
-    states: Any,
-    stored: Array | None,
-    vectors: Array,
-    hot: Array,
-    of: str,
-) -> tuple[Array, Array]:
+@jit(static=("of",))
+def _influence(history: Any, vectors: Array, hot: Array, of: str) -> tuple[Array, Array]:
     """Log norms and relative standard errors, [T, outputs, *batch], of outputs where `hot` [T, outputs]."""
-    xp = namespace(inputs, vectors)
-    history = History(cell, params, initial, inputs, states, stored)
-    lead = (hot.shape[1], vectors.shape[0], *history.batch)
-    zero = map_tree(lambda x: xp.zeros((*lead, x.shape[-1]), dtype=x.dtype), history.initial)
-    middle = (1,) * len(history.batch)
-    unit = xp.broadcast_to(
-        xp.reshape(vectors, (1, vectors.shape[0], *middle, cell.output_size)), zero.hidden.shape
-    )
-    here = scaled(zero._replace(hidden=unit))
-    pull, transposed = pull_by(cell, params), cell.transposed(params)
+    xp, batch = namespace(history.inputs, vectors), history.batch
+    middle = (1,) * len(batch)
+    lead = (hot.shape[1], vectors.shape[0], *batch)
+    unit = xp.broadcast_to(xp.reshape(vectors, (1, vectors.shape[0], *middle, -1)), (*lead, vectors.shape[1]))
+    zero = xp.zeros((*lead, state_size(history)), dtype=vectors.dtype)
 
-    def step(packed: Array, x: Any) -> tuple[Array, Any]:
-        slopes, hot = x
+    def step(packed: Array, at: Any, hot: Array) -> tuple[Array, Any]:
+        here = scaled(at.inject(unit))
         hot = xp.reshape(hot, (-1, 1, *middle))
         exponent = xp.where(hot == 1, here.exponent, xp.full_like(here.exponent, NOTHING))
-        injected = Scaled(map_tree(lambda x: x * hot[..., None], here.value), exponent)
-        cotangent = add(normalised(unpack(packed, cell.state_type, cell.field_sizes)), injected)
-        reached: Any = cotangent
-        if of == "inputs":
-            d_a = cell.preactivation_cotangent(transposed, slopes, cotangent.value)
-            reached = Scaled((cell.input_cotangent(params, d_a),), cotangent.exponent)
-        return pack(pull(slopes, cotangent)), _over_vectors(log_norm(reached))
+        injected = Scaled(here.value * hot[..., None], exponent)
+        cotangent = add(normalised(unpack(packed)), injected)
+        before, drive = at.vjp(cotangent.value)
+        reached = cotangent if of == "state" else cotangent._replace(value=at.input_vjp(drive))
+        return pack(cotangent._replace(value=before)), _over_vectors(log_norm(reached))
 
-    def chunk(packed: Array, part: History, hot: Array) -> tuple[Array, Any]:
-        slopes = part.slopes
-        return scan(step, packed, (slopes, hot), reverse=True)
+    def chunk(packed: Array, part: Any, hot: Array) -> tuple[Array, Any]:
+        return back_through(part, step, packed, hot)[:2]
 
-    return reverse_chunks(history, chunk, pack(scaled(zero)), hot)[1]
+    return walk_back(history, chunk, pack(scaled(zero)), hot)[1]
 
 
 def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
@@ -223,37 +203,44 @@ def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
         outputs: steps t, integers; None for all steps of a history of at most 512, else the last one.
 
     Returns:
-        NumPy float64, [outputs, T, *batch]; sums to 1 over s ≤ t, zero for s > t.
+        NumPy float64, [outputs, T, *batch]; sums to 1 over s ≤ t, zero for s > t, for steps that do not count and
+        before a sequence's start.
 
     Raises:
         TypeError: history is none, a step is no integer, or the history is inside a JAX transformation.
         ValueError: the cell has no input gate, or a step is outside the history.
     """
-    recorded(history)
+    require_history(history)
     length, cell = len(history), history.cell
     if "input_gate" not in cell.gate_type._fields:
         missing = {"input_gate", "forget_gate", "output_gate"} - set(cell.gate_type._fields)
         raise ValueError(
             f"a {type(cell).__name__} has no {', '.join(sorted(missing))}; gate_kernel needs an LSTM's"
         )
-    unbroken(history, "gate_kernel")
-    if is_traced(history.inputs, history.states):
+    if is_traced(history):
         raise TypeError("gate_kernel sums in NumPy float64 and cannot run inside a JAX transformation")
     chosen = _steps("outputs", outputs, length, list(range(length)) if length <= _ALL_PAIRS else [length - 1])
-    before, a = map_tree(lambda x: np.asarray(x, np.float64), (history.read_by_gates, history.preactivations))
+    exact = map_tree(lambda x: x if x.dtype == bool else np.asarray(x, np.float64), history.to_numpy())
     log_i, log_f, log_o = (
-        log_sigmoid(cell.gate_logit(name, before, a))
-        if name in cell.gate_names
-        else np.zeros_like(a[..., : cell.hidden_size])
-        for name in ("input_gate", cell.retention_gate, "output_gate")
+        exact.log_gate("input_gate"),
+        exact.log_retention,
+        exact.log_gate("output_gate") if "output_gate" in cell.gate_names else 0 * exact.log_retention,
     )
+    kept = cell.kept((exact.controls or Controls()).kept)
+    if kept is not None:  # what is kept of the old state takes nothing in
+        log_i = log_i + log(1 - np.asarray(getattr(kept, "cell", kept.hidden)))
+    log_i = exact.where_counted(log_i, -math.inf)
     log_f[0] = 0  # multiplies the initial state alone, and is −inf where that is an SLSTM's empty one
-    reach = np.cumsum(log_f, axis=0)
+    starts = np.isneginf(log_f)
+    reach, sequence = np.cumsum(np.where(starts, 0, log_f), axis=0), np.cumsum(starts, axis=0)
     kernel = np.zeros((len(chosen), length, *history.batch))
     for row, t in zip(kernel, chosen, strict=True):
         log_weight = log_o[t] + log_i[: t + 1] + reach[t] - reach[: t + 1]
-        weight = np.exp(log_weight - log_weight.max(axis=(0, -1), keepdims=True)).sum(axis=-1)
-        row[: t + 1] = weight / weight.sum(axis=0)
+        log_weight = np.where(sequence[: t + 1] == sequence[t], log_weight, -math.inf)  # not through a closed gate
+        greatest = log_weight.max(axis=(0, -1), keepdims=True)
+        weight = np.exp(log_weight - np.where(np.isneginf(greatest), 0, greatest)).sum(axis=-1)
+        whole = weight.sum(axis=0)
+        row[: t + 1] = np.divide(weight, whole, out=np.zeros_like(weight), where=whole > 0)
     return kernel
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, map_tree, namespace, result
-from lstmx.gradients.walk import GradientFlow, flow_of, in_scale
-from lstmx.history import History
-from lstmx.layers import BidirectionalHistory, LayeredHistory, reordered
-from lstmx.scaling import Scaled, add, normalised, unscaled
+from lstmx.arrays import Array, jit, map_tree, namespace, result
+from lstmx.gradients.walk import GradientFlow, flow_of
+from lstmx.history import History, where_held
+from lstmx.layers import BidirectionalHistory, LayeredHistory, flipped
+from lstmx.scaling import Scaled, add, normalised, scaled, unscaled
 
 
 @result(static=("names",))
@@ -68,7 +68,7 @@ def layered_flow(history: LayeredHistory, direct: Array | None, outputs: str, pr
     """
     if direct is None:
         direct = _last(history)
-    below, parameters, initial, handed = _through(history, in_scale(direct), outputs, progress)
+    below, parameters, initial, handed = _through(history, _in_scale(direct), outputs, progress)
     turns = [turn for _, turn in history.cells().values()]
     xp = namespace(direct)
 
@@ -88,11 +88,16 @@ def layered_flow(history: LayeredHistory, direct: Array | None, outputs: str, pr
 
 def _last(history: LayeredHistory) -> Array:
     """1 for the last output of each sequence, else 0, [T, *batch, H]."""
-    outputs = history.outputs
+    outputs, counts = history.outputs, history.counts
     xp = namespace(outputs)
-    steps = xp.arange(len(history)).reshape(-1, *(1,) * (outputs.ndim - 1))
-    ends = history.first.lengths.reshape(*history.batch, 1)
-    return xp.where(steps == ends - 1, xp.ones_like(outputs), xp.zeros_like(outputs))
+    steps = xp.reshape(xp.arange(len(history)), (-1, *(1,) * len(history.batch)))
+    last = len(history) - 1 if counts is None else xp.max(xp.where(counts, steps, -1), axis=0)
+    return where_held(steps != last, xp.ones_like(outputs))
+
+
+@jit()
+def _in_scale(direct: Array) -> Scaled:
+    return scaled(namespace(direct).asarray(direct))
 
 
 def _through(
@@ -101,7 +106,7 @@ def _through(
     """Flows of the cells, bottom first; gradients of parameters and of initial states; and of the inputs."""
     if isinstance(history, History):
         # A part of a cotangent that is small, or nothing, beside the rest gets a scale of its own.
-        direct = normalised(direct._replace(value=history.within(direct.value)))
+        direct = normalised(direct._replace(value=history.where_counted(direct.value)))
         flow, handed = flow_of(history, direct, outputs, progress, handed=True)
         return [flow], flow.parameters, flow.initial, handed  # type: ignore  # asked for
     if isinstance(history, BidirectionalHistory):
@@ -119,9 +124,9 @@ def _both_ways(
     history: BidirectionalHistory, direct: Scaled, outputs: str, progress: bool
 ) -> tuple[list[GradientFlow], Any, Any, Scaled]:
     forward, backward = (direct._replace(value=part) for part in history.cell.parted(direct.value))
-    turned = map_tree(lambda x: reordered(x, history.order), backward)
+    turned = map_tree(flipped, backward)
     ahead = _through(history.forward, forward, outputs, progress)
     back = _through(history.backward, turned, outputs, progress)
-    handed = add(ahead[3], map_tree(lambda x: reordered(x, history.order), back[3]))
+    handed = add(ahead[3], map_tree(flipped, back[3]))
     both = (history.cell.tree([a, b]) for a, b in zip(ahead[1:3], back[1:3], strict=True))
     return [*ahead[0], *back[0]], *both, handed

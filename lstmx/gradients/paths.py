@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.adjoint import by_segments, pull_by, reverse_chunks, walk_back
-from lstmx.arrays import Array, exp, is_traced, jit, map_tree, namespace, result
-from lstmx.cells.recurrence import blocks
-from lstmx.checks import finite_history, positive, recorded, state, unbroken
+from lstmx.arrays import Array, exp, jit, leaves, map_tree, namespace, result
+from lstmx.checks import finite_history, positive, require_history, states
 from lstmx.gradients.highway import stretch
+from lstmx.gradients.scaled import scaled_back
 from lstmx.history import History
-from lstmx.scaling import Scaled, add, log_hypot, log_norm, pack, scaled, total, unpack, unscaled
+from lstmx.linear import backward_by_segments, state_size, steps_of, walk_back
+from lstmx.scaling import Scaled, log_hypot, log_norm, pack, scaled, total, unpack, unscaled
 
 _LARGEST_MATRIX = 256
 _CHUNK_ELEMENTS = 2**21  # of all orders' cotangents at a time
@@ -146,25 +146,24 @@ def path_spectrum(
         ValueError: the cell has no cell state, the stretch is not within the history, too many units for
             `matrix`, a seed with `matrix`, or NaN or infinity in parameters, inputs or states.
     """
-    recorded(history)
-    unbroken(history, "path_spectrum")
-    cell = history.cell
-    if "cell" not in cell.state_type._fields:
-        raise ValueError(
-            f"a {type(cell).__name__} has no cell state, so there is no highway to separate; path_spectrum "
-            "needs an LSTM's history"
-        )
+    require_history(history, layers=True)
+    for part in [history] if isinstance(history, History) else [one for one, _ in history.cells().values()]:
+        if not part.cell.closed_form or "cell" not in part.cell.state_type._fields:
+            raise ValueError(
+                f"{part.cell} has no cell state, so there is no highway to separate; path_spectrum needs an LSTM's "
+                "history"
+            )
     max_order = positive("max_order", max_order, 0)
     first, last = stretch(history, start, stop)
-    if matrix and cell.hidden_size > _LARGEST_MATRIX:
-        raise ValueError(f"matrix=True takes at most {_LARGEST_MATRIX} units; this cell has {cell.hidden_size}")
+    if matrix and state_size(history) > 2 * _LARGEST_MATRIX:
+        raise ValueError(
+            f"matrix=True takes a joint state of at most {2 * _LARGEST_MATRIX} numbers; this one has "
+            f"{state_size(history)}"
+        )
     if matrix and seed_cotangent is not None:
         raise ValueError("seed_cotangent has no meaning with matrix=True, which carries every unit vector back")
     if seed_cotangent is not None:
-        state(cell, history.params, seed_cotangent, history.batch, name="seed_cotangent")
-        for field, value in seed_cotangent._asdict().items():
-            if not is_traced(value) and not np.isfinite(np.asarray(value)).all():
-                raise ValueError(f"seed_cotangent.{field} holds NaN or infinity; expected finite numbers")
+        states(history, seed_cotangent, "seed_cotangent")
     part = history[first:last]
     finite_history(part)
     return (
@@ -174,91 +173,87 @@ def path_spectrum(
     )
 
 
-def _vector_spectrum(history: History, seed: Any, max_order: int, progress: bool) -> PathSpectrum:
-    xp = namespace(*history.params, history.inputs)
+def _vector_spectrum(history: Any, seed: Any, max_order: int, progress: bool) -> PathSpectrum:
     if seed is None:
-        zero = history.cell.initial_state(history.params, history.batch)
-        seed = zero._replace(hidden=xp.ones_like(zero.hidden))
-    seed = _of_order_zero(xp, map_tree(xp.asarray, seed), max_order)
-    before, logs = _walk_orders(history, seed, True, progress)
-    return PathSpectrum(logs["norms"], logs["remainder"], logs["total"], unscaled(before), None, None, None)
+        packed = _ones_on_output(history)
+    else:
+        packed = history.cell.pack(map_tree(namespace(*leaves(history.initial)).asarray, seed))
+    before, logs = _walk_orders(history, _of_order_zero(packed, max_order), True, progress)
+    initial = history.cell.unpack(unscaled(before))
+    return PathSpectrum(logs["norms"], logs["remainder"], logs["total"], initial, None, None, None)
 
 
-def _matrix_spectrum(history: History, max_order: int, progress: bool) -> PathSpectrum:
-    xp, h = namespace(*history.params, history.inputs), history.cell.hidden_size
-    size, kind = history.cell.state_size, history.cell.state_type
-    unit = xp.eye(size, dtype=history.inputs.dtype)
-    unit = xp.reshape(unit, (size, *(1,) * len(history.batch), size))
+@jit()
+def _ones_on_output(history: Any) -> Array:
+    """The cotangent of the last state [*batch, S] that ones on the last output are."""
+    last = map_tree(lambda x: x[-1:], history.rows)
+    steps, outputs = steps_of(history.stretch(history.initial, last)), history.outputs[-1:]
+    return steps.inject(namespace(outputs).ones_like(outputs))[0]
+
+
+def _matrix_spectrum(history: Any, max_order: int, progress: bool) -> PathSpectrum:
+    size, dtype = state_size(history), history.inputs.dtype
+    xp = namespace(history.inputs)
+    unit = xp.reshape(xp.eye(size, dtype=dtype), (size, *(1,) * len(history.batch), size))
     unit = xp.broadcast_to(unit, (size, *history.batch, size))
-    seed = kind(*blocks(unit, h))
-    before, _ = _walk_orders(history, _of_order_zero(xp, seed, max_order), False, progress)
+    before, _ = _walk_orders(history, _of_order_zero(unit, max_order), False, progress)
+    cells = np.flatnonzero(_of_cell_state(history))
 
-    def frobenius(number: Scaled, rows: slice = slice(None)) -> Array:
+    def frobenius(number: Scaled, rows: Any = slice(None)) -> Array:
         return log_hypot(log_norm(number)[:, rows], axis=1)  # of [orders, rows, *batch]
 
     norms = frobenius(before)
-    at = kind._fields.index("cell") * h
-    cells = frobenius(Scaled(before.value.cell, before.exponent), slice(at, at + h))
+    own = frobenius(Scaled(before.value[..., cells], before.exponent), cells)
     whole = frobenius(map_tree(lambda x: x[None], total(before)))[0]
-    plain = unscaled(before)
-    matrices = xp.moveaxis(xp.concat(plain, axis=-1), 1, -2)
-    return PathSpectrum(None, norms[-1], whole, None, norms[:-1], cells[:-1], matrices)
+    matrices = xp.moveaxis(unscaled(before), 1, -2)
+    return PathSpectrum(None, norms[-1], whole, None, norms[:-1], own[:-1], matrices)
 
 
-def _of_order_zero(xp: Any, seed: Any, max_order: int) -> Scaled:
-    """A cotangent as order 0 of max_order + 2 rows, the others zero, on a new first axis."""
-    others = map_tree(lambda x: xp.zeros((max_order + 1, *x.shape), dtype=x.dtype), seed)
-    return scaled(map_tree(lambda x, y: xp.concat([x[None], y]), seed, others))
+def _of_cell_state(history: Any) -> np.ndarray:
+    """Which numbers of the joint state are of a cell state, bool [S]."""
+    if not isinstance(history, History):
+        return np.concatenate([_of_cell_state(layer) for layer in history.layers])
+    sizes = zip(history.cell.state_type._fields, history.cell.field_sizes, strict=True)
+    return np.concatenate([np.full(size, name == "cell") for name, size in sizes])
 
 
-def _walk_orders(history: History, seed: Scaled, norms: bool, progress: bool) -> tuple[Scaled, Any]:
-    """Carry all orders back through a history; with `norms`, the log norms of what arrives at each step."""
+def _carried(history: Any) -> np.ndarray:
+    """Which numbers of the joint state are carried on along a gate, bool [S]: c, and an SLSTM's n and m."""
+    if not isinstance(history, History):
+        return np.concatenate([_carried(layer) for layer in history.layers])
     cell = history.cell
-
-    def segment(packed: Array, part: History, extras: None) -> tuple[Array, Any]:
-        return _segment(cell, *part.data, packed, norms=norms)
-
-    packed, rows = by_segments(history, segment, pack(seed), None, progress)
-    return unpack(packed, cell.state_type, cell.field_sizes), rows
-
-
-@jit(static=("cell", "norms"))
-def _segment(
-    cell: Any, params: Any, initial: Any, inputs: Array, states: Any, stored: Any, packed: Array, norms: bool
-) -> tuple[Array, Any]:
-    xp = namespace(*params, inputs)
-    history = History(cell, params, initial, inputs, states, stored)
-    pull = pull_by(cell, params)
     straight = {field for _, field in cell.layout.from_before.values()}
+    sizes = zip(cell.state_type._fields, cell.field_sizes, strict=True)
+    return np.concatenate([np.full(size, name in straight) for name, size in sizes])
 
-    def hand_back(slopes: Any, cotangent: Scaled) -> Scaled:
-        return _shift_orders(pull(slopes, cotangent), straight)
 
-    def chunk(packed: Array, part: History, extras: None) -> tuple[Array, Any]:
-        slopes = part.slopes
-        packed, arriving = walk_back(cell, hand_back, slopes, packed, None)
+def _of_order_zero(seed: Array, max_order: int) -> Scaled:
+    """A cotangent as order 0 of max_order + 2 rows, the others zero, on a new first axis."""
+    xp = namespace(seed)
+    return scaled(xp.concat([seed[None], xp.zeros((max_order + 1, *seed.shape), dtype=seed.dtype)]))
+
+
+def _walk_orders(history: Any, seed: Scaled, norms: bool, progress: bool) -> tuple[Scaled, Any]:
+    """Carry all orders back through a history; with `norms`, the log norms of what arrives at each step."""
+
+    def segment(packed: Array, part: Any, extras: None) -> tuple[Array, Any]:
+        return _segment(part, packed, norms=norms)
+
+    packed, rows = backward_by_segments(history, segment, pack(seed), None, progress)
+    return unpack(packed), rows
+
+
+@jit(static=("norms",))
+def _segment(history: Any, packed: Array, norms: bool) -> tuple[Array, Any]:
+    xp = namespace(history.inputs)
+    carried = xp.asarray(_carried(history))
+
+    def chunk(packed: Array, part: Any, extras: None) -> tuple[Array, Any]:
+        packed, arriving, _ = scaled_back(part, lambda step, v: step.vjp(v)[0], packed, None, carried)
         if not norms:
             return packed, None
         by_order = log_norm(arriving)
         whole = log_norm(total(map_tree(lambda x: xp.moveaxis(x, 1, 0), arriving)))
         return packed, {"norms": by_order[:, :-1], "remainder": by_order[:, -1], "total": whole}
 
-    return reverse_chunks(history, chunk, packed, steps=max(1, _CHUNK_ELEMENTS // packed.size))
-
-
-def _shift_orders(pulled: Scaled, straight: set[str]) -> Scaled:
-    """What a step back does to orders: the part that arrives in c keeps its order, that in h gains one.
-
-    As in c it is in all `straight` fields, an SLSTM's n and m; as in h it is in gates, where they are part of the
-    state. The last row is the remainder: it keeps both parts of its own and gains the part in h of the row before.
-    """
-    xp = namespace(*pulled.value)
-    fields = pulled.value._asdict()
-    nothing = {name: xp.zeros_like(x) for name, x in fields.items() if name in straight}
-    others = {name: x for name, x in fields.items() if name not in straight}
-    kept = {name: xp.concat([xp.zeros_like(x[:-1]), x[-1:]]) for name, x in others.items()}
-    shifted = {name: xp.concat([xp.zeros_like(x[:1]), x[:-1]]) for name, x in others.items()}
-    own = pulled.value._replace(**kept)
-    gained = pulled.value._replace(**nothing, **shifted)
-    exponent = xp.concat([pulled.exponent[:1], pulled.exponent[:-1]])
-    return add(scaled(own, pulled.exponent), scaled(gained, exponent))
+    return walk_back(history, chunk, packed, size=max(1, _CHUNK_ELEMENTS // packed.size))

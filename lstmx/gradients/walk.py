@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
 
-from lstmx.adjoint import alone, by_segments, pull_by, reverse_chunks, walk_back
 from lstmx.arrays import Array, exp, jit, map_tree, namespace, result
+from lstmx.gradients.scaled import scaled_back
 from lstmx.gradients.summary import FlowSummary
 from lstmx.history import History, StoredHistory
+from lstmx.linear import backward_by_segments, steps_of, walk_back, without_unit_batch
 from lstmx.scaling import Scaled, log_hypot, log_norm, pack, scaled, times_power, unpack, unscaled
 
 
@@ -79,7 +81,7 @@ class GradientFlow(FlowSummary):
 
 
 def flow_of(
-    history: History | StoredHistory,
+    history: Any,
     direct: Array | Scaled | None,
     outputs: str,
     progress: bool,
@@ -95,157 +97,127 @@ def flow_of(
         progress: as for `gradient_flow`.
         handed: give ∂L/∂x_t, [T, *batch, D], as numbers beyond the range of a float.
     """
-    cell, past = history.cell, math.nan  # past a sequence's end there is no step to speak of
-    carry = _started(cell, history.params, history[:1].inputs[0], last=direct is None)
+    carry = _started(history[:1] if isinstance(history, StoredHistory) else history, last=direct is None)
 
     def segment(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
-        if injected is not None and not isinstance(injected, Scaled):
-            injected = in_scale(part.within(injected))
-        carry, rows = _segment(cell, *part.data, injected, carry, outputs=outputs, handed=handed)
-        norms = {name: part.within(rows[name], past) for name in ("joint", "profile", "highway") if name in rows}
-        fields = {name: part.within(row, past) for name, row in rows["fields"].items()}
-        own = {"inputs": part.own_features(rows["inputs"])} if "inputs" in rows else {}
-        return carry, {**rows, **norms, **own, "fields": fields}
+        return _segment(part, injected, carry, outputs=outputs, handed=handed)
 
-    ((final, _), gradient), rows = by_segments(history, segment, carry, direct, progress)
+    ((final, _), gradient), rows = backward_by_segments(history, segment, carry, direct, progress)
 
     everything = outputs == "all"
+    norms, totals = rows["fields"], rows.get("total", {})
+    names = rows.get("gates", {})
     flow = GradientFlow(
         log_norm=rows["joint"],
-        log_norm_hidden=rows["fields"]["hidden"],
-        log_norm_cell=rows["fields"].get("cell"),
+        log_norm_hidden=norms.get("hidden"),
+        log_norm_cell=norms.get("cell"),
         log_highway=rows.get("highway"),
-        log_parameter_profile=rows["profile"],
-        parameter_alignment=_alignment(rows["pairs"], gradient) if everything else None,
+        log_parameter_profile=rows.get("profile"),
+        parameter_alignment=_alignment(rows["pairs"], gradient) if "pairs" in rows else None,
         parameters=gradient,
-        hidden=rows["total"].hidden if everything else None,
-        cell=getattr(rows["total"], "cell", None) if everything else None,
+        hidden=totals.get("hidden"),
+        cell=totals.get("cell"),
         inputs=rows.get("inputs"),
-        initial=_unpacked(cell, final),
-        gates={name: GateShare(*rows["gates"][name]) for name in _way_names(cell)} if everything else None,
+        initial=_unpacked(history.cell, final),
+        gates={name: GateShare(*names[name]) for name in _way_names(history.cell)} if everything else None,
     )
     return flow, rows.get("handed")
 
 
-@jit()
-def in_scale(direct: Array) -> Scaled:
-    """∂L/∂h_t as `flow_of` takes it."""
-    return scaled(namespace(direct).asarray(direct))
-
-
-@jit(static=("cell", "last"))
-def _started(cell: Any, params: Any, x: Array, last: bool) -> Any:
+@jit(static=("last",))
+def _started(history: History, last: bool) -> Any:
     """The carry after the last step: the cotangent, of the sum of the last output or zero, and no gradient yet."""
-    xp = namespace(*params, x)
-    zero = cell.initial_state(params, x.shape[:-1])
-    start = pack(scaled(zero._replace(hidden=xp.ones_like(zero.hidden)) if last else zero))
-    return (start, start), map_tree(xp.zeros_like, params)
+    xp, cell = namespace(history.inputs), history.cell
+    final = history.final
+    ones = xp.ones((*history.batch, cell.output_size), dtype=history.inputs.dtype)
+    if last:
+        one_step = map_tree(lambda x: x[-1:], history.rows)
+        start = steps_of(history.stretch(history.initial, one_step)).inject(ones[None])[0]
+    else:
+        start = xp.zeros_like(cell.pack(final))
+    packed = pack(scaled(start))
+    straight = packed if cell.retention_gate is not None else None
+    return (packed, straight), map_tree(xp.zeros_like, history.params)
 
 
 @jit(static=("cell",))
 def _unpacked(cell: Any, packed: Array) -> Any:
-    return unscaled(unpack(packed, cell.state_type, cell.field_sizes))
+    return cell.unpack(unscaled(unpack(packed)))
 
 
-@jit(static=("cell", "outputs", "handed"))
+@jit(static=("outputs", "handed"))
 def _segment(
-    cell: Any,
-    params: Any,
-    initial: Any,
-    inputs: Array,
-    states: Any,
-    stored: Array | None,
-    injected: Scaled | None,
-    carry: Any,
-    outputs: str,
-    handed: bool,
+    history: History, injected: Any, carry: Any, outputs: str, handed: bool
 ) -> tuple[Any, dict[str, Any]]:
     """A stretch of the pass: the carry before it, and what each of its steps leaves."""
-    xp = namespace(*params, inputs)
-    history = History(cell, params, initial, inputs, states, stored)
-    hand_back, transposed = pull_by(cell, params), cell.transposed(params)
+    cell = history.cell
+    if injected is not None and not isinstance(injected, Scaled):
+        injected = scaled(namespace(injected, history.inputs).asarray(history.where_counted(injected)))
 
     def chunk(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
         (cotangent, straight), gradient = carry
-        before, slopes = part.before, part.slopes
-        cotangent, arriving = walk_back(cell, hand_back, slopes, cotangent, injected)
-        total = Scaled(cell.total_cotangent(transposed, slopes, arriving.value), arriving.exponent)
-        d_a = cell.preactivation_cotangent(transposed, slopes, arriving.value)
-        d_a_true = unscaled(Scaled(d_a, arriving.exponent))
-        here = cell.parameter_cotangent(slopes, before, part.inputs, part.states, d_a_true)
-        gradient = map_tree(xp.add, gradient, here)
+        cotangent, arriving, steps = scaled_back(part, _by_vjp, cotangent, injected)
+        totals = steps.totals(arriving.value)
+        drive = steps.drive_vjp(arriving.value)
+        plain = unscaled(Scaled(drive, arriving.exponent))
+        gradient = map_tree(lambda x, y: x + y, gradient, steps.parameter_vjp(plain))
+        past = math.nan  # at a step that does not count there is nothing to speak of
 
-        pairs = cell.pairs(slopes, before, part.inputs, d_a)
-        rows = {
-            "joint": log_norm(arriving),
-            "fields": _norm_of_fields(total),
-            "profile": _log_norm_of_pairs(pairs, arriving.exponent),
-        }
-        if cell.retention_gate is not None:
-            straight, rows["highway"] = _walk_highway(cell, transposed, slopes, straight, injected)
+        def norm(value: Array) -> Array:
+            return part.where_counted(log_norm(Scaled(value, arriving.exponent)), past)
+
+        rows: dict[str, Any] = {"joint": norm(arriving.value), "fields": {k: norm(x) for k, x in totals.items()}}
+        pairs = steps.outer_pairs(drive) if cell.closed_form else None
+        if pairs is not None:
+            rows["profile"] = part.where_counted(_log_norm_of_pairs(pairs, arriving.exponent), past)
+        if straight is not None:
+            straight, along, _ = scaled_back(part, _along_state, straight, injected)
+            reached = steps.totals(along.value)
+            highway = log_norm(along._replace(value=reached.get("cell", reached["hidden"])))
+            rows["highway"] = part.where_counted(highway, past)
         if handed:
-            own = part.own_features(cell.input_cotangent(params, d_a))
-            rows["handed"] = scaled(own, arriving.exponent)
+            rows["handed"] = scaled(steps.input_vjp(drive), arriving.exponent)
         if outputs == "all":
-            rows["inputs"] = cell.input_cotangent(params, d_a_true)
-            rows["total"] = unscaled(total)
-            rows["pairs"] = pairs
-            rows["gates"] = _ways_back(cell, transposed, slopes, arriving, d_a)
+            rows["inputs"] = steps.input_vjp(plain)
+            rows["total"] = {name: unscaled(Scaled(x, arriving.exponent)) for name, x in totals.items()}
+            if pairs is not None:
+                rows["pairs"] = pairs
+                rows["gates"] = _ways_back(steps, arriving, drive)
         return ((cotangent, straight), gradient), rows
 
-    return reverse_chunks(history, alone(chunk), carry, injected)
+    return walk_back(history, without_unit_batch(chunk), carry, injected)
 
 
-def _walk_highway(
-    cell: Any, transposed: Any, slopes: Any, packed: Array, injected: Scaled | None
-) -> tuple[Array, Array]:
-    """As `walk_back`, along the retention gates alone: the cotangent, and the log norm at each step."""
-
-    def hand_back(slopes: Any, cotangent: Scaled) -> Scaled:
-        return cotangent._replace(value=cell.straight(transposed, slopes, cotangent.value))
-
-    before, arriving = walk_back(cell, hand_back, slopes, packed, injected)
-    total = cell.total_cotangent(transposed, slopes, arriving.value)
-    return before, log_norm(arriving._replace(value=getattr(total, "cell", total.hidden)))
+def _by_vjp(step: Any, cotangent: Array) -> Array:
+    return step.vjp(cotangent)[0]
 
 
-def _norm_of_fields(total: Scaled) -> dict[str, Array]:
-    return {name: log_norm(Scaled(value, total.exponent)) for name, value in total.value._asdict().items()}
+def _along_state(step: Any, cotangent: Array) -> Array:
+    return step.along_state(cotangent)
 
 
 def _way_names(cell: Any) -> tuple[str, ...]:
     """The gates in the order of their blocks, then the straight way; a compiled dict comes back sorted."""
-    return (*cell.way_names, *(["straight"] if cell.retention_gate is not None else []))
+    return (*cell.core.way_names, *(["straight"] if cell.retention_gate is not None else []))
 
 
-def _ways_back(
-    cell: Any, transposed: Any, slopes: Any, arriving: Scaled, d_a: Array
-) -> dict[str, tuple[Array, Array]]:
+def _ways_back(steps: Any, arriving: Scaled, drive: Array) -> dict[str, tuple[Array, Array]]:
     """Log norm and share of each way from the state after to the state before, for all steps of a chunk."""
-    xp = namespace(d_a)
-    ways = cell.ways(transposed, slopes, d_a)
-    straight = cell.straight(transposed, slopes, arriving.value)
-    if cell.retention_gate is not None:
+    xp = namespace(drive)
+    ways = steps.by_gate(drive)
+    straight = steps.along_state(arriving.value)
+    if steps.retention_gate is not None:
         ways["straight"] = straight
-    whole = map_tree(xp.zeros_like, straight)
-    for way in ways.values():
-        whole = map_tree(xp.add, whole, way)
-    whole = scaled(whole)
-    square = _inner(whole.value, whole.value)
+    whole = scaled(functools.reduce(xp.add, ways.values(), xp.zeros_like(straight)))
+    square = xp.sum(whole.value**2, axis=-1)
     square = xp.where(square == 0, xp.nan, square)
     return {
         name: (
             log_norm(Scaled(way, arriving.exponent)),
-            _inner(times_power(xp, way, -whole.exponent), whole.value) / square,
+            xp.sum(times_power(xp, way, -whole.exponent) * whole.value, axis=-1) / square,
         )
         for name, way in ways.items()
     }
-
-
-def _inner(left: Any, right: Any) -> Array:
-    """⟨left, right⟩ over the last axis and all fields."""
-    xp = namespace(*left)
-    return sum(xp.sum(a * b, axis=-1) for a, b in zip(left, right, strict=True))
 
 
 def _log_norm_of_pairs(pairs: Any, exponent: Array) -> Array:

@@ -16,9 +16,10 @@ from lstmx.history.schema import (
     attributes_of,
     cell_of,
     constants_from,
+    controls_in,
     fields_of,
     library_of,
-    stretch_from,
+    rows_from,
 )
 from lstmx.history.store import batch_axes
 
@@ -26,11 +27,11 @@ from lstmx.history.store import batch_axes
 def dataset_of(history: History) -> Any:
     """See `History.to_xarray`."""
     xarray = require("xarray", "to_xarray", extra="disk")
-    if is_traced(history.data):
+    if is_traced(history):
         raise TypeError("this history is inside a JAX transformation, and has no numbers to give to xarray")
     cell, batch = history.cell, batch_axes(len(history.batch))
-    fields = fields_of(cell, "states" if history.stored is None else "all")
     arrays = arrays_of(history)
+    fields = fields_of(cell, "states" if history.stored is None else "all", controls_in(arrays))
     for name, gate in history.gates._asdict().items():
         arrays[name] = gate
         fields[name] = Field("time", ("unit",), (cell.hidden_size,), _gate_words(name))
@@ -61,14 +62,14 @@ def history_from(dataset: Any) -> History:
         return xp.asarray(dataset[name].values)
 
     params, initial = constants_from(cell, take)
-    inputs, states, stored = stretch_from(cell, keep, take)
-    door(cell, params, inputs, initial)
-    return History(cell, params, initial, inputs, states, stored)
+    rows = rows_from(cell, keep, controls_in(dataset), take)
+    door(cell, params, rows[0], initial)
+    return History(cell, params, initial, *rows)
 
 
 def _check(dataset: Any, cell: Cell, keep: str) -> None:
     """Raise unless every variable is there with its axes, from the first step on."""
-    fields = fields_of(cell, keep)
+    fields = fields_of(cell, keep, controls_in(dataset))
     missing = [name for name in fields if name not in dataset]
     if missing:
         raise ValueError(f"the dataset lacks {', '.join(missing)}, which a history of {cell} has")
@@ -79,7 +80,10 @@ def _check(dataset: Any, cell: Cell, keep: str) -> None:
         found, expected = dataset[name], field.axes(batch)
         if found.dims != expected:
             raise ValueError(f"{name} has dimensions {found.dims}; expected {expected}")
-        there, due = (found.shape, found.dtype), (field.whole(length, tuple(sizes)), inputs.dtype)
+        there, due = (
+            (found.shape, found.dtype),
+            (field.whole(length, tuple(sizes)), np.dtype(bool) if field.flag else inputs.dtype),
+        )
         if there != due:
             raise ValueError(f"{name} is {there}; expected (shape, dtype) {due}")
     finished = dataset.attrs.get("finished_steps")

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, is_traced, log_sigmoid, map_tree, namespace, result, to_numpy
+from lstmx.arrays import (
+    Array,
+    is_jax,
+    is_traced,
+    leaves,
+    log,
+    log_sigmoid,
+    map_tree,
+    namespace,
+    result,
+    to_numpy,
+)
 from lstmx.cells.base import Cell
-from lstmx.cells.masked import HOLD, RESET, Masked, within
 from lstmx.checks import dead
+from lstmx.history.controls import Controls, where_held
 
 
 @result(static=("cell",))
@@ -29,8 +41,10 @@ class History:
         initial: the state before the first step, fields [*batch, H].
         inputs: x_t, [T, *batch, D].
         states: state after each step, fields [T, *batch, H].
-        stored: the pre-activations a_t [T, *batch, blocks·H], or None where only states were kept; read
-            `preactivations`, which rebuilds them on demand.
+        stored: the pre-activations a_t [T, *batch, blocks·H], or what a step function shows by name, or None where
+            only states were kept; read `preactivations`, which rebuilds them on demand.
+        controls: which steps count, where sequences start anew, and what a Zoneout drew: a `Controls`; None where
+            there is nothing to say.
     """
 
     cell: Cell
@@ -38,12 +52,18 @@ class History:
     initial: Any
     inputs: Array
     states: Any
-    stored: Array | None
+    stored: Any
+    controls: Controls | None = None
 
     @property
     def hidden_state(self) -> Array:
-        """h_t, [T, *batch, H]."""
-        return self.states.hidden
+        """h_t, [T, *batch, H]; at a step that does not count that of the one before."""
+        return self.cell.output(self.states)
+
+    @property
+    def outputs(self) -> Array:
+        """What `run` returns: h_t, and 0 at the steps that do not count, [T, *batch, H]."""
+        return self.where_counted(self.hidden_state)
 
     @property
     def final(self) -> Any:
@@ -52,21 +72,29 @@ class History:
 
     @property
     def before(self) -> Any:
-        """The state before each step, fields [T, *batch, H]: the initial state, then all but the last."""
-        xp = namespace(*self.states)
-        return map_tree(lambda first, x: xp.concat([first[None], x[:-1]]), self.initial, self.states)
+        """The state that each step starts from, fields [T, *batch, H].
+
+        That is the initial state, then all but the last; zeros where a sequence starts anew.
+        """
+        xp = namespace(*leaves(self.states))
+        before = map_tree(lambda first, x: xp.concat([first[None], x[:-1]]), self.initial, self.states)
+        if self.controls is None or self.controls.reset is None:
+            return before
+        return self.cell.restarted(self.params, before, self.controls.reset)
 
     @property
     def preactivations(self) -> Array:
         """a_t, [T, *batch, blocks·H], stored or rebuilt from inputs and states by one matrix product."""
-        if self.stored is not None:
-            return self.stored
-        return self.cell.preactivations(self.params, self.before, self.inputs)
+        if not self.cell.closed_form:
+            raise TypeError(f"{self.cell} is a step function, which has no pre-activations")
+        return self.kept_rows
 
     @property
-    def slopes(self) -> Any:
-        """The cell's linearisation of each step: the factors of its one-step Jacobian, fields [T, *batch, H]."""
-        return self.cell.linearise(self.params, self.before, self.preactivations, self.states)
+    def kept_rows(self) -> Any:
+        """What is stored of each step, rebuilt where only states were kept."""
+        if self.stored is not None:
+            return self.stored
+        return self.cell.restored(self.params, self.before, self.inputs)
 
     @property
     def read_by_gates(self) -> Any:
@@ -74,9 +102,30 @@ class History:
         return self.before if self.cell.gates_read_state else None
 
     @property
+    def log_retention(self) -> Array:
+        """Ln of the share of the old state that a step leaves along its retention gate, [T, *batch, H].
+
+        What Zoneout keeps is counted; 0 at a step that does not count, −inf where a sequence starts anew.
+
+        Raises:
+            ValueError: no gate multiplies the cell's old state.
+        """
+        cell, controls = self.cell, self.controls or Controls()
+        if cell.retention_gate is None:
+            raise ValueError(f"a {type(cell).__name__} has no highway: no gate multiplies its old state")
+        logs = cell.core.log_retention(self.read_by_gates, self.preactivations)
+        kept = cell.kept(controls.kept)
+        if kept is not None:
+            share = namespace(logs).asarray(getattr(kept, "cell", kept.hidden), dtype=logs.dtype)
+            logs = namespace(logs).logaddexp(log(share), log(1 - share) + logs)
+        if controls.reset is not None:
+            logs = where_held(controls.reset, logs, -math.inf)
+        return where_held(controls.hold, logs)
+
+    @property
     def gates(self) -> Any:
         """All gate activations, a NamedTuple of [T, *batch, H]."""
-        return self.cell.readings(self.read_by_gates, self.preactivations)
+        return self.cell.readings(self.read_by_gates, self.kept_rows)
 
     def log_gate(self, name: str) -> Array:
         """Natural log of a sigmoid gate, [T, *batch, H], from its pre-activation.
@@ -96,87 +145,94 @@ class History:
             raise AttributeError(name)  # while it is copied or unpickled, before it has a cell to ask
         if name == "log_forget":
             return self.log_gate("forget_gate")
+        states = {f"{field}_state": value for field, value in self.cell.named_fields(self.states).items()}
+        if name in states:
+            return states[name]
         if name == "cell_state":
-            if "cell" in self.cell.state_type._fields:
-                return self.states.cell
             raise AttributeError(f"a {type(self.cell).__name__} has no cell state; its history has hidden_state")
-        if name in self.cell.gate_type._fields:
+        if name in self._shown:
             return getattr(self.gates, name)
         raise AttributeError(self._no_attribute(name))
 
+    @property
+    def _shown(self) -> tuple[str, ...]:
+        """The names of what `gates` has."""
+        return self.cell.gate_type._fields if self.cell.closed_form else tuple(self.kept_rows)
+
     def _no_attribute(self, name: str) -> str:
-        known = ", ".join(self.cell.gate_type._fields)
+        known = ", ".join(self._shown) or "not one"
         return f"the history of a {type(self.cell).__name__} has no {name}; its gates and activations are: {known}"
 
     def __dir__(self) -> list[str]:
-        states = {f"{name}_state" for name in self.cell.state_type._fields}
+        states = {f"{name}_state" for name in self.cell.named_fields(self.states)}
         logs = {"log_forget"} & {f"log_{name.removesuffix('_gate')}" for name in self.cell.gate_names}
-        return sorted({*super().__dir__(), *states, *logs, *self.cell.gate_type._fields})
+        return sorted({*super().__dir__(), *states, *logs, *self._shown})
 
     def __len__(self) -> int:
         """The number of steps T."""
         return self.inputs.shape[0]
 
     @property
-    def data(self) -> tuple[Any, ...]:
-        """What the history holds beside its cell: params, initial, inputs, states, stored; a tree of arrays."""
-        return self.params, self.initial, self.inputs, self.states, self.stored
-
-    @property
-    def features(self) -> Array:
-        """The inputs x_t [T, *batch, D] without what `lengths`, `resets` and a key put beside them."""
-        return self.own_features(self.inputs)
+    def counts(self) -> Array | None:
+        """Whether each step counts, booleans [T, *batch]; None where all do."""
+        return None if self.controls is None or self.controls.hold is None else ~self.controls.hold
 
     @property
     def lengths(self) -> Array:
-        """Steps of each sequence, [*batch]; T where no lengths were given."""
+        """Steps of each sequence that count, [*batch]."""
         xp = namespace(self.inputs)
-        if not isinstance(self.cell, Masked):
+        if self.counts is None:
             return xp.full(self.batch, len(self))
-        return xp.sum((self.inputs[..., HOLD] == 0).astype(int), axis=0)
+        return xp.sum(self.counts.astype(int), axis=0)
 
     @property
-    def resets(self) -> bool:
-        """Whether a sequence starts anew within the pass; not inside a JAX transformation."""
-        return isinstance(self.cell, Masked) and bool((self.inputs[1:, ..., RESET] == 1).any())
+    def whole(self) -> bool:
+        """Whether every step counts and none but the first starts a sequence."""
+        return self.controls is None or (self.controls.hold is None and self.controls.reset is None)
 
-    def own_features(self, x: Array) -> Array:
-        """Of numbers for each input column, those for the cell's own features."""
-        return x[..., : self.cell.input_size - self.cell.controls] if self.cell.controls else x
+    def where_counted(self, x: Array, otherwise: float = 0.0) -> Array:
+        """`x` [T, *batch, ...] at the steps that count, and another number at the others."""
+        return x if self.controls is None else where_held(self.controls.hold, x, otherwise)
 
-    def within(self, x: Array, otherwise: float = 0.0) -> Array:
-        """`x` [T, *batch, ...] at the steps of each sequence, and another number past its end."""
-        return within(self.inputs, x, otherwise) if isinstance(self.cell, Masked) else x
+    def with_gaps(self, first: bool) -> History:
+        """The same pass with the steps that do not count before or behind those that do, sequence by sequence."""
+        if self.counts is None:
+            return self
+        xp = namespace(self.inputs)
+        order = xp.argsort(self.counts if first else ~self.counts, axis=0, stable=True)
+
+        def taken(x: Array) -> Array:
+            return xp.take_along_axis(x, order.reshape(*order.shape, *(1,) * (x.ndim - order.ndim)), axis=0)
+
+        inputs, states, stored, controls = map_tree(taken, self.rows)
+        still = self.initial if first else self.final
+        states = map_tree(lambda x, y: where_held(controls.hold, x, y[None]), states, still)
+        return self.stretch(self.initial, (inputs, states, stored, controls))
 
     def pieces(self) -> list[History]:
-        """Every sequence as a history of its own: row by row of the batch, cut at its length and its resets.
+        """Every sequence as a history of its own: row by row of the batch, its counted steps, cut at its resets.
 
         Raises:
             TypeError: the history is inside a JAX transformation, where lengths are no numbers.
         """
-        if is_traced(self.inputs):
+        if is_traced(self.inputs, self.controls):
             raise TypeError("pieces of a history have lengths of their own, unknown inside a JAX transformation")
-        found = []
-        for index in np.ndindex(*self.batch):
-            row = self.sequence(*index)
-            if not isinstance(row.cell, Masked):
-                found.append(row)
-                continue
-            hold, reset = np.asarray(row.inputs[:, HOLD:]).T == 1
-            length = len(row) - int(hold.sum())
-            starts = [0, *(int(t) for t in np.flatnonzero(reset[:length]) if t)]
-            found += [row._piece(a, b) for a, b in itertools.pairwise([*starts, length])]
-        return found
+        rows = (self.sequence(*index) for index in np.ndindex(*self.batch))
+        return [piece for row in rows for piece in ([row] if row.whole else row._pieces())]
 
-    def _piece(self, start: int, stop: int) -> History:
-        """A stretch without holds and resets inside, as a history of the cell that is masked."""
-        part, masked = self[start:stop], self.cell
-        assert isinstance(masked, Masked)
-        cell = masked.cell
-        zero = cell.initial_state(self.params, self.batch)
-        first = zero if bool(part.inputs[0, RESET] == 1) else part.initial
-        stored = None if part.stored is None else masked.split(part.stored)[0]
-        return History(cell, self.params, first, masked.split(part.inputs)[0], part.states, stored)
+    def _pieces(self) -> list[History]:
+        """Of one sequence: stretches of its counted steps without a start inside."""
+        hold, reset, kept = self.controls or Controls()
+        steps = np.flatnonzero(~np.asarray(hold)) if hold is not None else np.arange(len(self))
+        starts = [] if reset is None else [k for k in np.flatnonzero(np.asarray(reset)[steps]) if k]
+        before, found = self.before, []
+        for a, b in itertools.pairwise([0, *starts, len(steps)]):
+            at = steps[a:b]
+            initial = map_tree(lambda x, first=at[0]: x[first], before)
+            cut = map_tree(lambda x, at=at: x[at], (self.inputs, self.states, self.stored, kept))
+            controls = None if kept is None else Controls(kept=cut[3])
+            found.append(History(self.cell, self.params, initial, *cut[:3], controls))
+        return found
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -192,8 +248,16 @@ class History:
         """
         start, stop = span(steps, len(self))
         initial = self.initial if start == 0 else map_tree(lambda x: x[start - 1], self.states)
-        cut = map_tree(lambda x: x[start:stop], (self.inputs, self.states, self.stored))
-        return History(self.cell, self.params, initial, *cut)
+        return self.stretch(initial, map_tree(lambda x: x[start:stop], self.rows))
+
+    @property
+    def rows(self) -> tuple[Any, ...]:
+        """What has an axis of time: inputs, states, what is stored and controls, a tree of [T, ...]."""
+        return self.inputs, self.states, self.stored, self.controls
+
+    def stretch(self, initial: Any, rows: tuple[Any, ...]) -> History:
+        """A history of the same cell and parameters with another initial state and other `rows`."""
+        return History(self.cell, self.params, initial, *rows)
 
     def __iter__(self) -> Any:
         raise TypeError("a history is not iterated step by step; use its arrays, such as history.hidden_state")
@@ -217,14 +281,13 @@ class History:
             if not -size <= position < size:
                 raise IndexError(f"sequence index {index} is outside the batch axes {self.batch}")
         initial = map_tree(lambda x: x[index], self.initial)
-        cut = map_tree(lambda x: x[(slice(None), *index)], (self.inputs, self.states, self.stored))
-        return History(self.cell, self.params, initial, *cut)
+        return self.stretch(initial, map_tree(lambda x: x[(slice(None), *index)], self.rows))
 
     def save(self, path: str | Path) -> None:
         """Write this history into a new folder as Zarr, chunked over time and compressed, for `load_history`.
 
         `zarr.open(path)` and `xarray.open_zarr(path, consolidated=False)` read it, too. The folder appears once it
-        is complete. `record(..., into=path)` writes one while it runs.
+        is complete. `record_to(path, ...)` writes one while it runs.
 
         Args:
             path: the folder.
@@ -237,7 +300,7 @@ class History:
         """
         from lstmx.history.stored import save
 
-        if is_traced(self.data):
+        if is_traced(self):
             raise TypeError("this history is inside a JAX transformation, and has no numbers to save")
         save(self, path)
 
@@ -277,7 +340,7 @@ class History:
 
     def to_numpy(self) -> History:
         """This history with every array copied to NumPy, so that what follows runs in NumPy."""
-        return History(self.cell, *to_numpy(self.data))
+        return to_numpy(self)
 
     @staticmethod
     def concatenate(*histories: History) -> History:
@@ -295,19 +358,21 @@ class History:
             if position:
                 _check_continues(position, histories[position - 1], history)
         stored = all(history.stored is not None for history in histories)
-        parts = [(h.inputs, h.states, h.stored if stored else None) for h in histories]
+        controls = _joint_controls(histories)
+        parts = [
+            (h.inputs, h.states, h.stored if stored else None, c) for h, c in zip(histories, controls, strict=True)
+        ]
         xp = namespace(*(h.inputs for h in histories))
-        joined = map_tree(lambda *arrays: xp.concat(arrays), *parts)
-        return History(histories[0].cell, histories[0].params, histories[0].initial, *joined)
+        return histories[0].stretch(histories[0].initial, map_tree(lambda *arrays: xp.concat(arrays), *parts))
 
     def summary(self) -> str:
         """Range of the final state, and mean and standard deviation of each gate, a line each."""
         lines = [repr(self)]
-        for name, value in self.final._asdict().items():
+        for name, value in self.cell.named_fields(self.final).items():
             low, high = np.min(np.asarray(value)), np.max(np.asarray(value))
             lines.append(f"final {name} state: from {low:+.4f} to {high:+.4f}")
-        gates, active = self.gates, self.cell.active(self.preactivations)
-        counted = ... if active is None else np.asarray(active)  # steps past a sequence's end do not count
+        gates = self.gates
+        counted = ... if self.counts is None else np.asarray(self.counts)
         for name in self.cell.gate_names:
             gate = np.asarray(getattr(gates, name))[counted]
             lines.append(f"{name.replace('_', ' ')}: mean {gate.mean():.4f}, standard deviation {gate.std():.4f}")
@@ -335,6 +400,26 @@ def span(steps: Any, length: int) -> tuple[int, int]:
     return start, stop
 
 
+def _joint_controls(histories: Any) -> list[Controls | None]:
+    """The controls of histories that are joined: what one of them has, all have."""
+    known = [history.controls or Controls() for history in histories]
+    if any(c.kept is None for c in known) and any(c.kept is not None for c in known):
+        raise ValueError(
+            "of these histories some were recorded with a key and some without; expected one or the other"
+        )
+    if all(history.controls is None for history in histories):
+        return [None] * len(known)
+
+    def filled(name: str) -> list[Any]:
+        found = [getattr(c, name) for c in known]
+        if all(x is None for x in found):
+            return found
+        lead = [(namespace(h.inputs), h.inputs.shape[:-1]) for h in histories]
+        return [xp.zeros(s, dtype=bool) if x is None else x for x, (xp, s) in zip(found, lead, strict=True)]
+
+    return [Controls(*one) for one in zip(filled("hold"), filled("reset"), [c.kept for c in known], strict=True)]
+
+
 def _check_continues(position: int, first: History, second: History) -> None:
     """Raise unless `second` is what followed `first`."""
     if second.cell != first.cell:
@@ -345,7 +430,8 @@ def _check_continues(position: int, first: History, second: History) -> None:
         ("other parameters than", first.params, second.params),
         ("an initial state that is not the final state of", first.final, second.initial),
     ):
-        if is_traced(left, right) or all(a is b for a, b in zip(left, right, strict=True)):
+        pairs = list(zip(leaves(left), leaves(right), strict=True))
+        if is_traced(left, right) or all(a is b for a, b in pairs):
             continue
-        if not all(np.array_equal(a, b) for a, b in zip(left, right, strict=True)):
+        if not all(np.array_equal(a, b) for a, b in pairs):
             raise ValueError(f"history {position} has {what} the one before it")

@@ -10,10 +10,11 @@ from lstmx.arrays import Array, is_jax, library, namespace
 from lstmx.cells.base import Cell
 from lstmx.description import cell_from, described
 from lstmx.draws import float_dtype
+from lstmx.history.controls import Controls
 from lstmx.history.recorded import History
 
 FORMAT = "lstmx history"
-VERSION = 1
+VERSION = 2
 
 
 class Field(NamedTuple):
@@ -27,6 +28,8 @@ class Field(NamedTuple):
     """Lengths of those."""
     long_name: str
     """What it is, in words."""
+    flag: bool = False
+    """Whether it holds booleans, and not numbers of the history's dtype."""
 
     def axes(self, batch: tuple[str, ...]) -> tuple[str, ...]:
         """Names of all axes, from those of the batch."""
@@ -40,14 +43,26 @@ class Field(NamedTuple):
         return {"long_name": self.long_name, "units": "1"}
 
 
-def fields_of(cell: Cell, keep: str = "all") -> dict[str, Field]:
-    """The arrays of a history of this cell, by name."""
+def fields_of(cell: Cell, keep: str = "all", controls: tuple[str, ...] = ()) -> dict[str, Field]:
+    """The arrays of a history of this cell, by name.
+
+    Args:
+        cell: the cell.
+        keep: as for `record`.
+        controls: which of the fields of `Controls` the history has.
+    """
     known = {"inputs": Field("time", ("feature",), (cell.input_size,), "input of each step")}
     sizes = dict(zip(cell.state_type._fields, cell.field_sizes, strict=True))
     for name, size in sizes.items():
         axis, words = (_axis(cell, name, size),), name.replace("_", " ")
         known[f"{name}_state"] = Field("time", axis, (size,), f"{words} state after each step")
         known[f"initial_{name}"] = Field("batch", axis, (size,), f"{words} state before the first step")
+        if "kept" in controls:
+            words = f"whether a Zoneout kept the {words} state of the step before"
+            known[f"kept_{name}"] = Field("time", axis, (size,), words)
+    for name, words in (("hold", "step that does not count"), ("reset", "step that starts a sequence")):
+        if name in controls:
+            known[name] = Field("time", (), (), words, flag=True)
     if keep == "all":
         known["preactivations"] = _preactivations(cell)
     for name, shape in cell.parameter_shapes()._asdict().items():
@@ -75,6 +90,9 @@ def arrays_of(history: History) -> dict[str, Array]:
     states, initial = history.states._asdict(), history.initial._asdict()
     made = {"inputs": history.inputs} | {f"{name}_state": x for name, x in states.items()}
     made |= constants_of(history.params, initial)
+    hold, reset, kept = history.controls or Controls()
+    made |= {name: x for name, x in (("hold", hold), ("reset", reset)) if x is not None}
+    made |= {} if kept is None else {f"kept_{name}": x for name, x in kept._asdict().items()}
     if history.stored is not None:
         made["preactivations"] = history.stored.reshape(
             (*history.stored.shape[:-1], *_preactivations(history.cell).shape)
@@ -102,11 +120,24 @@ def states_from(cell: Cell, take: Callable[[str], Array]) -> Any:
     return cell.state_type(*(take(f"{name}_state") for name in cell.state_type._fields))
 
 
-def stretch_from(cell: Cell, keep: str, take: Callable[[str], Array]) -> tuple[Array, Any, Array | None]:
-    """Inputs, states and stored pre-activations, likewise."""
+def rows_from(cell: Cell, keep: str, controls: tuple[str, ...], take: Callable[[str], Array]) -> tuple[Any, ...]:
+    """The `rows` of a history, likewise: inputs, states, stored pre-activations and controls."""
     inputs, stored = take("inputs"), take("preactivations") if keep == "all" else None
     stored = None if stored is None else stored.reshape((*inputs.shape[:-1], -1))
-    return inputs, states_from(cell, take), stored
+    if not controls:
+        return inputs, states_from(cell, take), stored, None
+    hold, reset = (take(name) if name in controls else None for name in ("hold", "reset"))
+    kept = (
+        cell.state_type(*(take(f"kept_{name}") for name in cell.state_type._fields))
+        if "kept" in controls
+        else None
+    )
+    return inputs, states_from(cell, take), stored, Controls(hold, reset, kept)
+
+
+def controls_in(names: Any) -> tuple[str, ...]:
+    """Which fields of `Controls` there are, from the names of a history's arrays."""
+    return tuple(k for k in Controls._fields if any(name == k or name.startswith(f"{k}_") for name in names))
 
 
 def attributes_of(cell: Cell, like: Array, finished: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from lstmx.arrays import require
 from lstmx.cells.base import Cell
 from lstmx.history.recorded import History
-from lstmx.history.schema import arrays_of, attributes_of, cell_of, constants_of, fields_of
+from lstmx.history.schema import arrays_of, attributes_of, cell_of, constants_of, controls_in, fields_of
 
 _CHUNK = 2**20  # numbers of a chunk's widest array
 _MARKER = "zarr.json"  # the group's own metadata, replaced as a whole when a chunk is finished
@@ -44,7 +44,14 @@ def building(path: Path) -> Iterator[Path]:
 
 
 def create(
-    path: Path, cell: Cell, params: Any, initial: Any, keep: str, length: int, batch: tuple[int, ...]
+    path: Path,
+    cell: Cell,
+    params: Any,
+    initial: Any,
+    keep: str,
+    controls: tuple[str, ...],
+    length: int,
+    batch: tuple[int, ...],
 ) -> Store:
     """A new store for a pass of `length` steps, of which none is finished."""
     attributes = attributes_of(cell, params[0], 0)
@@ -54,16 +61,16 @@ def create(
     names = batch_axes(len(batch))
     dtype = np.dtype(params[0].dtype)
     packed = zarr.codecs.BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
-    for name, field in fields_of(cell, keep).items():
+    for name, field in fields_of(cell, keep, controls).items():
         shape = field.whole(length, batch)
         chunks = (chunk_steps(cell, length, batch), *shape[1:]) if field.lead == "time" else shape
         made = group.create_array(
             name,
             shape=shape,
             chunks=tuple(max(1, size) for size in chunks),
-            dtype=dtype,
-            compressors=packed,
-            fill_value=float("nan"),  # of steps that no run has reached
+            dtype=np.dtype(bool) if field.flag else dtype,
+            compressors="auto" if field.flag else packed,
+            fill_value=False if field.flag else float("nan"),  # of steps that no run has reached
             dimension_names=field.axes(names),
             attributes=field.attributes(),
             config={"write_empty_chunks": True},
@@ -108,11 +115,13 @@ class Store:
         self.cell = cell_of(self.attributes, str(path))
         self.arrays = dict(group.arrays())
         self.keep = "all" if "preactivations" in self.arrays else "states"
+        self.controls = controls_in(self.arrays)
+        self.fields = fields_of(self.cell, self.keep, self.controls)
         self._check()
 
     def _check(self) -> None:
         """Raise unless every array is there, in its shape."""
-        fields = fields_of(self.cell, self.keep)
+        fields = self.fields
         missing = [name for name in fields if name not in self.arrays]
         if missing:
             raise ValueError(f"{self.path} lacks {', '.join(missing)}, which a history of {self.cell} has")
@@ -121,7 +130,7 @@ class Store:
         self.chunk = inputs.chunks[0]
         for name, field in fields.items():
             found = self.arrays[name].shape, self.arrays[name].dtype
-            expected = field.whole(self.length, self.batch), self.dtype
+            expected = field.whole(self.length, self.batch), np.dtype(bool) if field.flag else self.dtype
             if found != expected:
                 raise ValueError(f"{self.path}: {name} is {found}; expected (shape, dtype) {expected}")
         if not 0 <= self.finished <= self.length:
@@ -135,13 +144,13 @@ class Store:
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows of an array; all of one that has no axis of time."""
         array = self.arrays[name]
-        return array[start:stop] if fields_of(self.cell, self.keep)[name].lead == "time" else array[...]
+        return array[start:stop] if self.fields[name].lead == "time" else array[...]
 
     def write(self, part: History) -> None:
         """Add the next chunk: its arrays first, and when they are there, that they are."""
         start, stop = self.finished, self.finished + len(part)
         for name, array in arrays_of(part).items():
-            if fields_of(self.cell, self.keep)[name].lead == "time":
+            if self.fields[name].lead == "time":
                 self.arrays[name][start:stop] = np.asarray(array)
         self._mark(stop)
 

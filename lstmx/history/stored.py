@@ -11,9 +11,9 @@ import numpy as np
 
 from lstmx.arrays import is_jax, to_numpy
 from lstmx.cells.base import Cell
-from lstmx.cells.masked import RESET
+from lstmx.history.controls import Controls
 from lstmx.history.recorded import History, span
-from lstmx.history.schema import constants_from, library_of, states_from, stretch_from
+from lstmx.history.schema import arrays_of, constants_from, controls_in, library_of, rows_from, states_from
 from lstmx.history.store import Store, building, chunk_steps, create
 
 _AT_ONCE = 8  # chunks that an analysis reads at a time
@@ -60,7 +60,7 @@ class StoredHistory:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are there; else the same call of `record` goes on where the last one stopped."""
+        """Whether all steps are there; else the same call of `record_to` goes on where the last one stopped."""
         return len(self) == self.store.length
 
     @property
@@ -103,16 +103,42 @@ class StoredHistory:
             yield start, self._part(start, min(start + self.at_once, len(self)), "states")
 
     @property
-    def lengths(self) -> Any:
-        """Steps of each sequence, [*batch]."""
-        return sum(part.lengths for _, part in self.stretches())
+    def controls(self) -> Controls | None:
+        """Those of the whole pass, without what Zoneout drew; None where there is nothing to say."""
+        if not self.store.controls:
+            return None
+        flags = (
+            self.store.read(name, 0, len(self)) if name in self.store.controls else None
+            for name in ("hold", "reset")
+        )
+        return Controls(*(None if flag is None else self.library.asarray(flag) for flag in flags))
 
     @property
-    def resets(self) -> bool:
-        """Whether a sequence starts anew within the pass."""
-        return self.cell.masked and any(
-            bool((part.inputs[0 if start else 1 :, ..., RESET] == 1).any()) for start, part in self.stretches()
+    def counts(self) -> Any:
+        """Whether each step counts, booleans [T, *batch]; None where all do."""
+        return (
+            ~self.library.asarray(self.store.read("hold", 0, len(self))) if "hold" in self.store.controls else None
         )
+
+    @property
+    def lengths(self) -> Any:
+        """Steps of each sequence that count, [*batch]."""
+        if self.counts is None:
+            return self.library.full(self.batch, len(self))
+        return self.library.sum(self.counts.astype(int), axis=0)
+
+    def with_gaps(self, first: bool) -> StoredHistory:
+        """This history, where the steps that do not count are the last of each sequence already.
+
+        Raises:
+            TypeError: they are not.
+        """
+        counts = np.asarray(self.counts)
+        if first or (counts[1:] & ~counts[:-1]).any():
+            raise TypeError(
+                "some steps before counted ones do not count; take the history into memory: history.read()"
+            )
+        return self
 
     def _part(self, start: int, stop: int, keep: str) -> History:
         def rows(name: str) -> Any:
@@ -122,7 +148,7 @@ class StoredHistory:
             return self.library.asarray(self.store.read(name, start - 1, start)[0])
 
         initial = states_from(self.cell, before) if start else self.initial
-        return History(self.cell, self.params, initial, *stretch_from(self.cell, keep, rows))
+        return History(self.cell, self.params, initial, *rows_from(self.cell, keep, self.store.controls, rows))
 
     def __repr__(self) -> str:
         batch = f", batch {self.batch}" if self.batch else ""
@@ -133,7 +159,7 @@ class StoredHistory:
 
 
 def load_history(path: str | Path) -> StoredHistory:
-    """Open a history that `history.save(path)` or `record(..., into=path)` wrote, without reading its steps.
+    """Open a history that `history.save(path)` or `record_to(path, ...)` wrote, without reading its steps.
 
     The file format is Zarr 3, so `zarr.open(path)` and `xarray.open_zarr(path, consolidated=False)` read it, too.
 
@@ -152,7 +178,7 @@ def load_history(path: str | Path) -> StoredHistory:
     """
     store = Store(Path(path))
     if not store.finished:
-        raise ValueError(f"{path} has no finished step yet; the same call of record starts it again")
+        raise ValueError(f"{path} has no finished step yet; the same call of record_to starts it again")
     return opened(store)
 
 
@@ -170,7 +196,15 @@ def save(history: History, path: str | Path) -> None:
     size = chunk_steps(history.cell, *shape)
     try:
         with building(Path(path)) as partial:
-            store = create(partial, history.cell, history.params, history.initial, keep, *shape)
+            store = create(
+                partial,
+                history.cell,
+                history.params,
+                history.initial,
+                keep,
+                controls_in(arrays_of(history)),
+                *shape,
+            )
             for start in range(0, len(history), size):
                 store.write(history[start : start + size])
     except FileExistsError:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from lstmx.arrays import Array, namespace
+from lstmx.arrays import Array, cumulative_max, namespace
 from lstmx.cells.base import Cell
 from lstmx.cells.zoneout import Zoneout
 from lstmx.draws import Draws, float_dtype
@@ -28,16 +28,31 @@ class Directions(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Where sequences end and start, and where chance comes from; None for no lengths, resets or chance."""
+    """Which steps count, where sequences start, and where chance comes from; None for all, nowhere and none."""
 
-    lengths: Any
+    mask: Any
     resets: Any
     draws: Draws | None
 
     def options(self, cell: Cell) -> dict[str, Any]:
         """What `run` and `record` of one cell are to know of these."""
         key = self.draws.part() if self.draws is not None and isinstance(cell, Zoneout) else None
-        return {"lengths": self.lengths, "resets": self.resets, "key": key}
+        return {"mask": self.mask, "resets": self.resets, "key": key}
+
+    def reversed(self) -> Timing:
+        """For who reads from the last step on: a sequence starts after the counted step that was its first."""
+        if self.resets is None:
+            return self if self.mask is None else self._replace(mask=flipped(self.mask))
+        xp = namespace(self.resets)
+        resets = flipped(self.resets)
+        if self.mask is None:
+            return self._replace(resets=xp.concat([xp.zeros_like(resets[:1]), resets[:-1]]))
+        mask = flipped(self.mask)
+        steps = xp.reshape(xp.arange(len(mask)), (-1, *(1,) * (mask.ndim - 1)))
+        latest = cumulative_max(xp.where(mask, steps, -1))
+        before = xp.concat([xp.full_like(latest[:1], -1), latest[:-1]])  # the last counted step before each
+        starts = xp.take_along_axis(resets & mask, xp.maximum(before, 0), axis=0) & (before >= 0)
+        return self._replace(mask=mask, resets=starts)
 
 
 class Layers(ABC):
@@ -127,31 +142,6 @@ def pass_of(one: Any, layer: Layer, params: Any, xs: Array, state: Any, timing: 
     return one(layer, params, xs, state, timing)
 
 
-def reversal(xs: Array, lengths: Any) -> Array | None:
-    """For each step the one that takes its place when every sequence is read backwards, [T, *batch].
-
-    None where all sequences are T steps long, and time is simply flipped.
-    """
-    if lengths is None:
-        return None
-    xp = namespace(xs)
-    steps = xp.arange(xs.shape[0]).reshape(-1, *(1,) * (xs.ndim - 2))
-    ends = xp.asarray(lengths)
-    return xp.where(steps < ends, ends - 1 - steps, steps)
-
-
-def reordered(x: Array, order: Array | None) -> Array:
-    """`x` [T, *batch, ...] with every sequence read backwards, as `reversal` has it; twice is not at all."""
-    xp = namespace(x)
-    if order is None:
-        return xp.flip(x, axis=0)
-    return xp.take_along_axis(x, order.reshape(*order.shape, *(1,) * (x.ndim - order.ndim)), axis=0)
-
-
-def turned_resets(timing: Timing, order: Array | None) -> Any:
-    """Where new sequences start for who reads backwards: after the step that was a sequence's first."""
-    if timing.resets is None:
-        return None
-    xp = namespace(timing.resets)
-    turned = reordered(timing.resets, order)
-    return xp.concat([xp.zeros_like(turned[:1]), turned[:-1]])
+def flipped(x: Array) -> Array:
+    """`x` [T, *batch, ...] with time reversed."""
+    return namespace(x).flip(x, axis=0)

@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from lstmx.arrays import Array, result
+from lstmx.arrays import Array, namespace, result
 from lstmx.cells.base import Cell
 from lstmx.history import History
-from lstmx.layers.base import Directions, Passing, Timing, reordered
+from lstmx.history.recorded import span
+from lstmx.layers.base import Directions, Passing, Timing, flipped
 from lstmx.layers.structures import Bidirectional, Stack
 
 
@@ -31,9 +32,9 @@ def outputs_passing(run: Callable[..., tuple[Array, Any]]) -> Passing:
         del params, masks
         return Outputs(made[-1].outputs, stack.tree([layer.final for layer in made]))
 
-    def joined(pair: Bidirectional, params: Any, forward: Outputs, backward: Outputs, order: Any) -> Outputs:
+    def joined(pair: Bidirectional, params: Any, forward: Outputs, backward: Outputs) -> Outputs:
         del params
-        outputs = pair.merged(forward.outputs, reordered(backward.outputs, order))
+        outputs = pair.merged(forward.outputs, flipped(backward.outputs))
         return Outputs(outputs, Directions(forward.final, backward.final))
 
     return Passing(one, stacked, joined)
@@ -53,7 +54,7 @@ class LayeredHistory(ABC):
     @property
     @abstractmethod
     def outputs(self) -> Array:
-        """What the top gives, [T, *batch, H]; 0 past a sequence's end."""
+        """What the top gives, [T, *batch, H]; 0 at the steps that do not count."""
 
     @property
     def hidden_state(self) -> Array:
@@ -71,6 +72,21 @@ class LayeredHistory(ABC):
         return self.cell.tree([part.final for part in self.parts.values()])
 
     @property
+    def states(self) -> Any:
+        """States after each step, a tree of states with fields [T, *batch, H]."""
+        return self.cell.tree([part.states for part in self.parts.values()])
+
+    @property
+    def counts(self) -> Any:
+        """Whether each step counts, booleans [T, *batch]; None where all do."""
+        return self.first.counts
+
+    @property
+    def lengths(self) -> Array:
+        """Steps of each sequence that count, [*batch]."""
+        return self.first.lengths
+
+    @property
     def first(self) -> History:
         """The history of the first cell."""
         part = next(iter(self.parts.values()))
@@ -79,7 +95,7 @@ class LayeredHistory(ABC):
     @property
     def inputs(self) -> Array:
         """x_t, [T, *batch, D]."""
-        return self.first.features
+        return self.first.inputs
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -133,7 +149,39 @@ class StackHistory(LayeredHistory):
 
     @property
     def outputs(self) -> Array:
-        return outputs_of(self.layers[-1])
+        return self.layers[-1].outputs
+
+    @property
+    def rows(self) -> tuple[Any, ...]:
+        """What has an axis of time, a tree of [T, ...]: of each layer, and the masks."""
+        return tuple(layer.rows for layer in self.layers), self.masks
+
+    def stretch(self, initial: Any, rows: tuple[Any, ...]) -> StackHistory:
+        """A history of the same layers and parameters with other initial states and other `rows`."""
+        parts = zip(self.layers, initial, rows[0], strict=True)
+        return StackHistory(self.cell, self.params, tuple(layer.stretch(*of) for layer, *of in parts), rows[1])
+
+    def __getitem__(self, steps: slice) -> StackHistory:
+        """A stretch of time as a history of its own, whose initial states are those before its first step.
+
+        Raises:
+            TypeError: not a slice, or a layer reads in both directions.
+            ValueError: a slice with a stride, or an empty one.
+        """
+        if any(isinstance(layer, BidirectionalHistory) for layer in self.layers):
+            raise TypeError("a layer reads in both directions: a stretch of time is no pass of its own")
+        start, stop = span(steps, len(self))
+        masks = None if self.masks is None else tuple(mask[start:stop] for mask in self.masks)
+        return StackHistory(self.cell, self.params, tuple(layer[start:stop] for layer in self.layers), masks)
+
+    def with_gaps(self, first: bool) -> StackHistory:
+        """The same pass with the steps that do not count before or behind those that do, sequence by sequence."""
+        if self.counts is None:
+            return self
+        xp = namespace(self.inputs)
+        order = xp.argsort(self.counts if first else ~self.counts, axis=0, stable=True)[..., None]
+        masks = None if self.masks is None else tuple(xp.take_along_axis(x, order, axis=0) for x in self.masks)
+        return StackHistory(self.cell, self.params, tuple(layer.with_gaps(first) for layer in self.layers), masks)
 
     @property
     def downward(self) -> list[tuple[str, Any, Array | None]]:
@@ -153,15 +201,12 @@ class BidirectionalHistory(LayeredHistory):
         params: its parameters.
         forward: the history of the cell that reads from the first step on.
         backward: that of the other one, in the order in which it reads: its step 0 is the last step.
-        order: with lengths, for each step the one that takes its place for who reads backwards, [T, *batch]; None
-            where time is simply flipped.
     """
 
     cell: Bidirectional
     params: Any
     forward: History
     backward: History
-    order: Any
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -169,11 +214,11 @@ class BidirectionalHistory(LayeredHistory):
 
     @property
     def outputs(self) -> Array:
-        return self.cell.merged(outputs_of(self.forward), reordered(outputs_of(self.backward), self.order))
+        return self.cell.merged(self.forward.outputs, flipped(self.backward.outputs))
 
     def in_time(self, name: str, rows: Array) -> Array:
         """Rows [T, ...] of a direction, in the order of time."""
-        return reordered(rows, self.order) if name == "backward" else rows
+        return flipped(rows) if name == "backward" else rows
 
     __repr__ = LayeredHistory.__repr__
 
@@ -185,24 +230,19 @@ class _Recorded(NamedTuple):
     outputs: Array
 
 
-def outputs_of(history: Any) -> Array:
-    """The outputs of any layer's history: 0 past a sequence's end, where the state of a history stands still."""
-    return history.within(history.hidden_state) if isinstance(history, History) else history.outputs
-
-
 def history_passing(record: Callable[..., History]) -> Passing:
     """Passes of `record`."""
 
     def one(cell: Cell, params: Any, xs: Array, state: Any, timing: Timing) -> _Recorded:
         history = record(cell, params, xs, state, **timing.options(cell))
-        return _Recorded(history, outputs_of(history))
+        return _Recorded(history, history.outputs)
 
     def stacked(stack: Stack, params: Any, made: list[_Recorded], masks: Any) -> _Recorded:
         history = StackHistory(stack, params, tuple(layer.history for layer in made), masks)
         return _Recorded(history, made[-1].outputs)
 
-    def joined(pair: Bidirectional, params: Any, forward: _Recorded, backward: _Recorded, order: Any) -> _Recorded:
-        history = BidirectionalHistory(pair, params, forward.history, backward.history, order)
+    def joined(pair: Bidirectional, params: Any, forward: _Recorded, backward: _Recorded) -> _Recorded:
+        history = BidirectionalHistory(pair, params, forward.history, backward.history)
         return _Recorded(history, history.outputs)
 
     return Passing(one, stacked, joined)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lstmx.arrays import Array, leaves, namespace
+from lstmx.arrays import Array, columns, leaves, namespace
 from lstmx.cells.base import Cell
 from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import array, in_one_library, one_of, parameters, sequences, state
 from lstmx.draws import Draws, draws_for
-from lstmx.layers.base import Directions, Layer, Layers, Timing, pass_of, reordered, reversal, turned_resets
+from lstmx.history.controls import Controls, controlled
+from lstmx.layers.base import Directions, Layer, Layers, Timing, flipped, pass_of
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,35 @@ class Stack(Layers):
     def tree(self, values: Any) -> Any:
         """A tuple with a value for each layer, bottom first."""
         return tuple(values)
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in the joint state of all layers."""
+        return sum(self._sizes)
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        for name, layer in self.parts.items():
+            if isinstance(layer, Layers):
+                raise TypeError(
+                    f"{name} is {layer!r}, which reads both directions of time: there is no joint state"
+                )
+        return tuple(layer.state_size for layer in self.cells)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the state stays in a box under a constant input, whatever the parameters."""
+        return all(layer.bounded for layer in self.cells)
+
+    def pack(self, states: Any) -> Array:
+        """The states of all layers as one array [*lead, S], the lowest first."""
+        parts = [layer.pack(own) for layer, own in zip(self.cells, states, strict=True)]
+        return namespace(*parts).concat(parts, axis=-1)
+
+    def unpack(self, packed: Array) -> Any:
+        """What `pack` packed."""
+        parts = columns(packed, self._sizes)
+        return tuple(layer.unpack(part) for layer, part in zip(self.cells, parts, strict=True))
 
     def masks(self, draws: Draws, xs: Array) -> Any:
         """What outputs between layers are multiplied by, [T, *batch, H] each; None where nothing is dropped."""
@@ -138,12 +168,10 @@ class Bidirectional(Layers):
     ) -> Any:
         """One pass in each direction; see `Layers.passed`."""
         del masks
-        order = reversal(xs, timing.lengths)
         states = Directions(None, None) if state is None else state
         forward = one(self.cell, params.forward, xs, states.forward, timing)
-        turned = timing._replace(resets=turned_resets(timing, order))
-        backward = one(self.cell, params.backward, reordered(xs, order), states.backward, turned)
-        return one.joined(self, params, forward, backward, order)  # type: ignore  # a `Passing`
+        backward = one(self.cell, params.backward, flipped(xs), states.backward, timing.reversed())
+        return one.joined(self, params, forward, backward)  # type: ignore  # a `Passing`
 
 
 def _layer(name: str, value: Any) -> None:
@@ -152,7 +180,7 @@ def _layer(name: str, value: Any) -> None:
 
 
 def layered_door(
-    layers: Layers, params: Any, xs: Array, initial: Any, timing: tuple[Any, Any], key: Any
+    layers: Layers, params: Any, xs: Array, initial: Any, timing: tuple[Any, Any, Any], key: Any
 ) -> tuple[Any, Array, Any, Timing, Any]:
     """Check the arguments of a pass through layers before any of them runs; and draw its dropout masks.
 
@@ -161,7 +189,7 @@ def layered_door(
         params: their parameters.
         xs: inputs.
         initial: their states, or None.
-        timing: lengths and resets, or None.
+        timing: lengths, mask and resets, or None.
         key: of what is drawn; None for no chance.
 
     Returns:
@@ -174,10 +202,13 @@ def layered_door(
     if initial is not None:
         layers.check("state", initial, lambda cell, value, name: state(cell, (first,), value, batch, name=name))
     params, xs, initial = in_one_library((params, xs, initial))
+    xs, controls = controlled(layers, xs, *timing, None)
+    hold, resets, _ = controls or Controls()
+    mask = None if hold is None else ~hold
     if key is None:
-        return params, xs, initial, Timing(*timing, None), None
+        return params, xs, initial, Timing(mask, resets, None), None
     if not isinstance(layers, Stack) and not isinstance(layers.cell, Zoneout):  # type: ignore  # a Bidirectional
         raise ValueError(f"key is given; {layers!r} has nothing random")
     draws = draws_for(namespace(*leaves((params, xs))), key)
     masks = layers.masks(draws, xs) if isinstance(layers, Stack) else None
-    return params, xs, initial, Timing(*timing, draws), masks
+    return params, xs, initial, Timing(mask, resets, draws), masks

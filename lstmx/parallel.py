@@ -7,6 +7,7 @@ from typing import Any
 from lstmx.arrays import Array, custom_gradient, exp, map_tree, namespace
 from lstmx.cells.base import Cell
 from lstmx.history import History
+from lstmx.linear import steps_of
 from lstmx.prefixes import associative_scan
 
 
@@ -44,20 +45,20 @@ def _forward(cell: Cell, params: Any, xs: Array, state: Any) -> tuple[Any, Any]:
 def _backward(cell: Cell, history: History, cotangents: Any) -> tuple[Any, Array, Any]:
     """δ_t = ∂L/∂h_t at fixed other outputs + f_{t+1} ∘ δ_{t+1}: a linear recurrence itself, of any sign."""
     direct, final = cotangents
-    xp, slopes, before = namespace(direct), history.slopes, history.before
+    xp, steps = namespace(direct), steps_of(history)
     direct = xp.concat([direct[:-1], (direct[-1] + final.hidden)[None]])
-    kept = xp.concat([slopes.carry[1:], xp.zeros_like(slopes.carry[:1])])
+    carry = steps.slopes.carry
+    kept = xp.concat([carry[1:], xp.zeros_like(carry[:1])])
 
     def combine(later: Any, earlier: Any) -> Any:
         (reach, held), (kept, added) = later, earlier
         return reach * kept, held * kept + added
 
     turned = map_tree(lambda x: xp.flip(x, axis=0), (kept, direct))
-    total = cell.state_type(xp.flip(associative_scan(combine, turned)[1], axis=0))
-    d_a = cell.preactivation_cotangent(None, slopes, total)
-    gradient = cell.parameter_cotangent(slopes, before, history.inputs, history.states, d_a)
-    initial = map_tree(lambda x: x[0], cell.straight(None, slopes, total))
-    return gradient, cell.input_cotangent(history.params, d_a), initial
+    total = xp.flip(associative_scan(combine, turned)[1], axis=0)
+    drive = steps.drive_vjp(total)
+    initial = cell.state_type(steps.along_state(total)[0])
+    return steps.parameter_vjp(drive), steps.input_vjp(drive), initial
 
 
 parallel_outputs = custom_gradient(parallel_forward, _forward, _backward, static=(0,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import operator
 from numbers import Real
@@ -13,11 +12,9 @@ import numpy as np
 from lstmx.arrays import (
     Array,
     all_finite,
-    constants_evaluated,
     dtype_of,
     is_jax,
     is_traced,
-    jit,
     leaves,
     map_tree,
     namespace,
@@ -184,9 +181,9 @@ def unreset(history: Any, analysis: str) -> None:
 
 def parts_of(history: Any) -> list[Any]:
     """The histories of the cells of layers, or the one of a cell; of one on disk its stretches."""
-    if hasattr(history, "cells"):
+    if hasattr(type(history), "cells"):
         return [part for part, _ in history.cells().values()]
-    return [part for _, part in history.stretches()] if hasattr(history, "stretches") else [history]
+    return [part for _, part in history.stretches()] if hasattr(type(history), "stretches") else [history]
 
 
 def constant(cell: Any, params: Any, x: Any, state: Any, name: str = "state") -> tuple[Any, Array, Any, Any]:
@@ -253,34 +250,34 @@ def require_history(history: Any, *, layers: bool = False, disk: bool = False) -
         layers: the analysis takes those of layers, too.
         disk: the analysis takes those on disk, too.
     """
-    if hasattr(history, "cells"):
+    kind = type(history)
+    fields = getattr(kind, "__dataclass_fields__", {})
+    if hasattr(kind, "cells"):
         if layers:
             return
         raise TypeError(
-            f"history is a {type(history).__name__}; this analysis takes the history of one cell: "
+            f"history is a {kind.__name__}; this analysis takes the history of one cell: "
             f"history.parts[...] has {', '.join(map(repr, history.parts))}"
         )
-    if hasattr(history, "acted"):
+    if "acted" in fields:
         raise TypeError(
             "history is an Edited, whose steps do not follow the equations of its cell, so that an analysis would "
             "be wrong; expected a History, as made by record. lstmx.effect compares the two"
         )
-    if hasattr(history, "every"):
+    if "every" in fields:
         raise TypeError(
             "history is an Excerpt, which keeps too little of a pass to analyse; expected a History, as made by "
             "record(cell, params, xs)"
         )
-    if hasattr(history, "stretches"):
+    if hasattr(kind, "stretches"):
         if disk:
             return
         raise TypeError(
             "history is on disk; this analysis takes one in memory: history.read(), or a stretch, "
             "history[start:stop]"
         )
-    if not hasattr(history, "rows") or not hasattr(history, "params"):
-        raise TypeError(
-            f"history is a {type(history).__name__}; expected a History, as made by record(cell, params, xs)"
-        )
+    if not hasattr(kind, "stretch"):
+        raise TypeError(f"history is a {kind.__name__}; expected a History, as made by record(cell, params, xs)")
 
 
 def finite(name: str, values: Array, unit: str = "unit", start: int = 0) -> None:
@@ -319,24 +316,12 @@ def finite_history(history: Any) -> None:
     """
     start = 0
     for part in parts_of(history):
-        if not is_traced(part) and not _healthy(part):
+        if not is_traced(part) and not all(map(all_finite, leaves((part.params, part.inputs, part.states)))):
             finite_parameters(part.params)
             finite("inputs", part.inputs, "feature", start)
             for field, value in part.cell.named_fields(part.states).items():
                 finite(f"{field}_state", value.reshape(*part.inputs.shape[:-1], -1), start=start)
-        start += len(part) if hasattr(history, "stretches") else 0
-
-
-def _healthy(part: Any) -> bool:
-    """Whether all numbers are finite, asked of a compiled program in one call."""
-    with constants_evaluated():
-        return bool(_all_finite((part.params, part.inputs, part.states)))
-
-
-@jit()
-def _all_finite(tree: Any) -> Array:
-    xp = namespace(*leaves(tree))
-    return functools.reduce(lambda a, b: a & b, (xp.all(xp.isfinite(x)) for x in leaves(tree)))
+        start += len(part) if hasattr(type(history), "stretches") else 0
 
 
 def populated(history: Any) -> None:

@@ -120,7 +120,7 @@ def test_an_analysis_in_numpy_is_the_one_in_jax(name):
     params, state, xs, draws = family.draw(cell, (2,), length=6, seed=4)
     loss = draws.normal(size=(6, 2, cell.output_size))
     both = [lstmx.record(cell, *to(library, (params, xs, state))) for library in ("numpy", "jax")]
-    assert_close(both[1].data, both[0].data, 1e-13)
+    assert_close(both[1], both[0], 1e-13)
     flows = [
         lstmx.gradient_flow(history, to(which, loss))
         for history, which in zip(both, ("numpy", "jax"), strict=True)
@@ -188,7 +188,7 @@ def test_pieces_of_a_pass_continue_it(name):
     whole = lstmx.record(cell, params, xs, state)
     first = lstmx.record(cell, params, xs[:3], state)
     second = lstmx.record(cell, params, xs[3:], first.final)
-    assert_same(lstmx.History.concatenate(first, second).data, whole.data)
+    assert_same(lstmx.History.concatenate(first, second), whole)
     assert_same(lstmx.run(cell, params, xs[3:], first.final), (whole.hidden_state[3:], whole.final))
 
 

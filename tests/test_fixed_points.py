@@ -335,7 +335,7 @@ def test_float32_finds_the_points_to_its_own_tolerance():
 
 def test_newtons_step_solves_the_whole_system(kind, library):
     history = random_history(kind, length=2, batch=(3,), hidden=4, seed=3)
-    history = lstmx.History(history.cell, *to(library, history.data))
+    history = to(library, history)
     cell, params = history.cell, history.params
     slopes = cell.linearise(history.params, history.before, history.preactivations, history.states)
     residual = to(library, draw_state(cell, np.random.default_rng(1), (2, 3)))

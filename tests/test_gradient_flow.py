@@ -1152,7 +1152,7 @@ def test_bad_parameters_are_named(kind, library):
     cell, params, xs, _ = draw_pass(kind)
     history = lstmx.record(cell, *to(library, (params, xs)))
     params.bias[0] = np.nan
-    broken = lstmx.History(cell, to(library, params), *history.data[1:])
+    broken = lstmx.History(cell, to(library, params), history.initial, *history.rows)
     with pytest.raises(ValueError, match=r"params\.bias holds NaN or infinity"):
         lstmx.gradient_flow(broken)
 

@@ -354,7 +354,7 @@ def test_numbers_that_are_not_finite_are_named(kind, library):
     history = random_history(kind, library)
     broken = params._replace(bias=params.bias * np.nan)
     with pytest.raises(ValueError, match=r"params\.bias holds NaN or infinity"):
-        lstmx.influence(lstmx.History(cell, to(library, broken), *history.data[1:]))
+        lstmx.influence(lstmx.History(cell, to(library, broken), history.initial, *history.rows))
 
 
 def test_an_infinite_cell_state_is_refused(library):

@@ -49,7 +49,7 @@ def example(kind, batch=()):
 
 
 def in_library(library, history):
-    return lstmx.History(history.cell, *to(library, history.data))
+    return to(library, history)
 
 
 # ---------------------------------------------------------------------------------------------- against autodiff
@@ -310,4 +310,4 @@ def test_numbers_that_are_not_finite_are_named(function):
         function(history)
     broken = params._replace(bias=params.bias * np.nan)
     with pytest.raises(ValueError, match=r"params\.bias holds NaN or infinity"):
-        function(lstmx.History(cell, broken, *history.data[1:]))
+        function(lstmx.History(cell, broken, history.initial, *history.rows))

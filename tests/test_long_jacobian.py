@@ -165,7 +165,7 @@ def test_a_batch_is_its_sequences_each_alone(kind):
 
 def test_numpy_and_jax_agree(kind):
     history = three_units(kind)
-    made = lstmx.long_jacobian(lstmx.History(history.cell, *to("jax", history.data)))
+    made = lstmx.long_jacobian(to("jax", history))
     assert isinstance(made.log_singular_values, np.ndarray)
     np.testing.assert_allclose(
         made.log_singular_values, lstmx.long_jacobian(history).log_singular_values, rtol=1e-12, atol=1e-12

@@ -267,7 +267,7 @@ def test_numpy_and_jax_agree():
     history = random_history(lstmx.LSTM, length=90, batch=(2,), hidden=3)
     options = {"count": "all", "window": 7, "seed": 5}
     expected = lstmx.lyapunov_spectrum(history, **options)
-    made = lstmx.lyapunov_spectrum(lstmx.History(history.cell, *to("jax", history.data)), **options)
+    made = lstmx.lyapunov_spectrum(to("jax", history), **options)
     assert made.interval == expected.interval
     assert isinstance(made.exponents, np.ndarray)
     assert_close(made, expected, 1e-9)

@@ -25,7 +25,7 @@ OTHERS = [
 @functools.cache
 def short(kind, library="numpy", batch=()):
     history = random_history(kind, length=12, batch=batch, features=2, hidden=3, seed=1)
-    return lstmx.History(history.cell, *to(library, history.data))
+    return to(library, history)
 
 
 @functools.cache

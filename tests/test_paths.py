@@ -528,7 +528,7 @@ def test_numbers_that_are_not_finite_are_named(library, matrix):
         lstmx.path_spectrum(history, matrix=matrix)
     broken = params._replace(recurrent_kernel=params.recurrent_kernel * np.inf)
     history = random_history(lstmx.LSTM, library)
-    history = lstmx.History(cell, to(library, broken), *history.data[1:])
+    history = lstmx.History(cell, to(library, broken), history.initial, *history.rows)
     with pytest.raises(ValueError, match=r"params\.recurrent_kernel holds NaN or infinity"):
         lstmx.path_spectrum(history, matrix=matrix)
 

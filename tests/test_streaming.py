@@ -147,7 +147,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(library, chunks, tmp_path, monk
         part = lstmx.load_history(tmp_path / "pass")
         assert not part.finished
         assert "of 50 steps" in repr(part)
-        assert_same(part.read().data, lstmx.load_history(tmp_path / "whole")[: 8 * chunks].data)
+        assert_same(part.read(), lstmx.load_history(tmp_path / "whole")[: 8 * chunks])
     (tmp_path / "pass" / "inputs" / "left.partial").write_text("by a killed run")
     assert lstmx.record(cell, params, xs, state, into=tmp_path / "pass").finished
     assert contents(tmp_path / "pass") == contents(tmp_path / "whole")
@@ -237,7 +237,7 @@ def killed_at_random(library, folder, kills, seed):
         assert store.finished >= least
         least = store.finished
         if least:
-            assert_same(lstmx.load_history(path).to_numpy().read().data, expected[:least].data)
+            assert_same(lstmx.load_history(path).to_numpy().read(), expected[:least])
     if not done:
         subprocess.run([sys.executable, "-c", KILLED, library, str(path)], check=True, capture_output=True)
     assert contents(path) == contents(whole)

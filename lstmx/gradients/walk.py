@@ -97,12 +97,16 @@ def flow_of(
         progress: as for `gradient_flow`.
         handed: give ∂L/∂x_t, [T, *batch, D], as numbers beyond the range of a float.
     """
-    carry = _started(history[:1] if isinstance(history, StoredHistory) else history, last=direct is None)
+    if isinstance(history, StoredHistory) or progress:
+        carry = _started(history[:1], last=direct is None)
 
-    def segment(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
-        return _segment(part, injected, carry, outputs=outputs, handed=handed)
+        def segment(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
+            return _segment(part, injected, carry, outputs=outputs, handed=handed)
 
-    ((final, _), gradient), rows = backward_by_segments(history, segment, carry, direct, progress)
+        carry, rows = backward_by_segments(history, segment, carry, direct, progress)
+        initial, gradient = _ended(history.cell, carry)
+    else:
+        initial, gradient, rows = _whole(history, direct, outputs=outputs, handed=handed)
 
     everything = outputs == "all"
     norms, totals = rows["fields"], rows.get("total", {})
@@ -118,7 +122,7 @@ def flow_of(
         hidden=totals.get("hidden"),
         cell=totals.get("cell"),
         inputs=rows.get("inputs"),
-        initial=_unpacked(history.cell, final),
+        initial=initial,
         gates={name: GateShare(*names[name]) for name in _way_names(history.cell)} if everything else None,
     )
     return flow, rows.get("handed")
@@ -141,8 +145,18 @@ def _started(history: History, last: bool) -> Any:
 
 
 @jit(static=("cell",))
-def _unpacked(cell: Any, packed: Array) -> Any:
-    return cell.unpack(unscaled(unpack(packed)))
+def _ended(cell: Any, carry: Any) -> tuple[Any, Any]:
+    """∂L/∂(initial state), and the parameters' gradient, from the carry before the first step."""
+    (packed, _), gradient = carry
+    return cell.unpack(unscaled(unpack(packed))), gradient
+
+
+@jit(static=("outputs", "handed"))
+def _whole(history: History, injected: Any, outputs: str, handed: bool) -> tuple[Any, Any, dict[str, Any]]:
+    """A whole pass: ∂L/∂(initial state), the parameters' gradient, and what each step leaves."""
+    carry = _started(history, last=injected is None)
+    carry, rows = _segment(history, injected, carry, outputs=outputs, handed=handed)
+    return *_ended(history.cell, carry), rows
 
 
 @jit(static=("outputs", "handed"))

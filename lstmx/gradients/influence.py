@@ -14,7 +14,7 @@ import numpy as np
 from lstmx.arrays import Array, exp, is_traced, jit, log, map_tree, namespace, require, result
 from lstmx.checks import finite_history, one_of, positive, require_history
 from lstmx.history import Controls, History
-from lstmx.linear import back_through, state_size, walk_back
+from lstmx.linear import back_through, state_size, steps_of, walk_back
 from lstmx.scaling import NOTHING, Scaled, add, log_hypot, log_norm, normalised, pack, scaled, unpack
 
 _ALL_PAIRS = 512
@@ -172,9 +172,11 @@ def _influence(history: Any, vectors: Array, hot: Array, of: str) -> tuple[Array
     lead = (hot.shape[1], vectors.shape[0], *batch)
     unit = xp.broadcast_to(xp.reshape(vectors, (1, vectors.shape[0], *middle, -1)), (*lead, vectors.shape[1]))
     zero = xp.zeros((*lead, state_size(history)), dtype=vectors.dtype)
+    first = steps_of(history[:1])[0]
+    same = scaled(first.inject(unit)) if first.output_is_linear else None
 
     def step(packed: Array, at: Any, hot: Array) -> tuple[Array, Any]:
-        here = scaled(at.inject(unit))
+        here = scaled(at.inject(unit)) if same is None else same
         hot = xp.reshape(hot, (-1, 1, *middle))
         exponent = xp.where(hot == 1, here.exponent, xp.full_like(here.exponent, NOTHING))
         injected = Scaled(here.value * hot[..., None], exponent)

@@ -116,6 +116,9 @@ class PassSteps(LinearSteps):
     held: Array | None = None
     """Where the state stands still, booleans [*lead, 1]; None for nowhere."""
 
+    output_is_linear: bool = True
+    """Whether the output is a part of the state, so that `inject` is the same at every step."""
+
     @abstractmethod
     def inject(self, outputs_cotangent: Array) -> Array:
         """The cotangent of the state after [*lead, S] that one of the outputs [*lead, H] is."""
@@ -364,6 +367,10 @@ class FunctionSteps(PassSteps):
         return self.cell.input_size
 
     @property
+    def output_is_linear(self) -> bool:  # type: ignore  # a constant of the class in the others
+        return self.cell.output_at is not None
+
+    @property
     def lead(self) -> tuple[int, ...]:
         return tuple(self.inputs.shape[:-1])
 
@@ -486,6 +493,10 @@ class ControlledSteps(PassSteps):
     @property
     def held(self) -> Array | None:  # type: ignore  # a constant of the class in the others
         return self.hold
+
+    @property
+    def output_is_linear(self) -> bool:  # type: ignore  # as above
+        return self.inner.output_is_linear
 
     @property
     def _share(self) -> Array | None:
@@ -629,6 +640,10 @@ class StackSteps(PassSteps):
     @property
     def held(self) -> Array | None:  # type: ignore  # a constant of the class in the others
         return self.layers[0].held
+
+    @property
+    def output_is_linear(self) -> bool:  # type: ignore  # as above
+        return self.layers[-1].output_is_linear
 
     def _upward(self, k: int, x: Array) -> Array:
         """Outputs of layer k, or their cotangent, through the mask on their way up."""

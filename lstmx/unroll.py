@@ -266,8 +266,9 @@ def record(
             the pass is written when it is made; `xs` may then be anything with a shape and a dtype that can be
             sliced, such as a `numpy.memmap` or a Zarr array, and is never read whole. A run that was stopped, at
             any moment, goes on where it was with the same call.
-        edit: what changes gates and states: `lstmx.clamp`, `ablate`, `patch` or `noise`, a function of your own,
-            or a list of these, which follow one another at each value; where given, an `Edited` is returned.
+        edit: what changes gates and states: an edit of `lstmx.edits` (`clamp`, `ablate`, `patch`, `noise`), a
+            function of your own, or a list of these, which follow one another at each value; where given, an
+            `Edited` is returned.
         progress: show a progress bar, where `into` is a path; needs tqdm.
 
     Returns:
@@ -297,7 +298,8 @@ def record(
         >>> excerpt = lstmx.record(cell, params, numpy.ones((5, 3), "float32"), every=2, fields=["forget_gate"])
         >>> excerpt.steps, excerpt.forget_gate.shape
         (array([0, 2, 4]), (3, 8))
-        >>> edited = lstmx.record(cell, params, history.inputs, edit=lstmx.clamp(forget_gate=1.0, units=[0, 3]))
+        >>> clamp = lstmx.edits.clamp(forget_gate=1.0, units=[0, 3])
+        >>> edited = lstmx.record(cell, params, history.inputs, edit=clamp)
         >>> edited.forget_gate[:, 3]
         array([1., 1., 1., 1., 1.], dtype=float32)
     """

@@ -26,7 +26,7 @@ _SEQUENCES = 32
 class Problem(NamedTuple):
     """A task and how long it is trained on."""
 
-    make: Callable[[], lstmx.Task]
+    make: Callable[[], lstmx.tasks.Task]
     length: int
     """Steps T of its sequences."""
     steps: int
@@ -43,19 +43,19 @@ class Contender(NamedTuple):
 
 
 FULL = {
-    "adding-100": Problem(lambda: lstmx.adding_problem(100), 100, 3000),
-    "adding-200": Problem(lambda: lstmx.adding_problem(200), 200, 4000),
-    "adding-400": Problem(lambda: lstmx.adding_problem(400), 400, 4000),
-    "copy-10": Problem(lambda: lstmx.copy_memory(10), 30, 4000),
-    "copy-100": Problem(lambda: lstmx.copy_memory(100), 120, 3000),
-    "digits": Problem(lstmx.sequential_digits, 64, 3000),
-    "permuted-digits": Problem(lambda: lstmx.sequential_digits(permuted=True), 64, 3000),
-    "text": Problem(lambda: lstmx.next_character(help_topics()), 64, 2000),
+    "adding-100": Problem(lambda: lstmx.tasks.adding_problem(100), 100, 3000),
+    "adding-200": Problem(lambda: lstmx.tasks.adding_problem(200), 200, 4000),
+    "adding-400": Problem(lambda: lstmx.tasks.adding_problem(400), 400, 4000),
+    "copy-10": Problem(lambda: lstmx.tasks.copy_memory(10), 30, 4000),
+    "copy-100": Problem(lambda: lstmx.tasks.copy_memory(100), 120, 3000),
+    "digits": Problem(lstmx.tasks.sequential_digits, 64, 3000),
+    "permuted-digits": Problem(lambda: lstmx.tasks.sequential_digits(permuted=True), 64, 3000),
+    "text": Problem(lambda: lstmx.tasks.next_character(help_topics()), 64, 2000),
 }
 QUICK = {
-    "adding-30": Problem(lambda: lstmx.adding_problem(30), 30, 150),
-    "copy-5": Problem(lambda: lstmx.copy_memory(5), 25, 150),
-    "digits": Problem(lstmx.sequential_digits, 64, 150),
+    "adding-30": Problem(lambda: lstmx.tasks.adding_problem(30), 30, 150),
+    "copy-5": Problem(lambda: lstmx.tasks.copy_memory(5), 25, 150),
+    "digits": Problem(lstmx.tasks.sequential_digits, 64, 150),
 }
 
 
@@ -67,8 +67,10 @@ MODELS = {
     "LSTM": Contender(lstmx.LSTM),
     "GRU": Contender(lstmx.GRU),
     "RNN": Contender(lstmx.SimpleRNN),
-    "IRNN": Contender(lambda d, h: lstmx.SimpleRNN(d, h, activation="relu"), lambda length: lstmx.identity()),
-    "chrono": Contender(lstmx.LSTM, lambda length: lstmx.chrono(length)),
+    "IRNN": Contender(
+        lambda d, h: lstmx.SimpleRNN(d, h, activation="relu"), lambda length: lstmx.schemes.identity()
+    ),
+    "chrono": Contender(lstmx.LSTM, lambda length: lstmx.schemes.chrono(length)),
     **{name: _variant(name) for name in ("V", "NIG", "NFG", "NOG", "NIAF", "NOAF", "CIFG", "NP", "FGR")},
 }
 SAME = {"NP": "LSTM"}
@@ -129,7 +131,7 @@ def save(run: Run, folder: Path, results: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
-def train(run: Run, problem: Problem, task: lstmx.Task) -> dict[str, Any]:
+def train(run: Run, problem: Problem, task: lstmx.tasks.Task) -> dict[str, Any]:
     """Train a model, and measure it before and after.
 
     Returns:
@@ -186,7 +188,7 @@ def train(run: Run, problem: Problem, task: lstmx.Task) -> dict[str, Any]:
     }
 
 
-def sized(run: Run, task: lstmx.Task) -> Any:
+def sized(run: Run, task: lstmx.tasks.Task) -> Any:
     """The cell of a run, with about as many parameters as an LSTM of `run.units`."""
     kinds = {"LSTM": lstmx.LSTM, run.model: MODELS[run.model].make}
     with warnings.catch_warnings():
@@ -194,7 +196,7 @@ def sized(run: Run, task: lstmx.Task) -> Any:
         return matched({name: make(task.input_size, run.units) for name, make in kinds.items()}, task)[run.model]
 
 
-def accuracy(model: lstmx.Model, params: Any, task: lstmx.Task) -> float | None:
+def accuracy(model: lstmx.Model, params: Any, task: lstmx.tasks.Task) -> float | None:
     """Share of the answers asked for that are right; None for a task of values."""
     if task.loss != "cross_entropy":
         return None
@@ -203,7 +205,7 @@ def accuracy(model: lstmx.Model, params: Any, task: lstmx.Task) -> float | None:
     return float(((predictions.argmax(-1) == targets) * weights).sum() / weights.sum())
 
 
-def horizon(model: lstmx.Model, params: Any, task: lstmx.Task) -> float | None:
+def horizon(model: lstmx.Model, params: Any, task: lstmx.tasks.Task) -> float | None:
     """Steps back until the gradient of the last output's loss has fallen to 1 % of its norm at the last step.
 
     `lstmx.gradient_flow(...).horizon(0.01)`, the median of some validation sequences; None where it does not

@@ -1,127 +1,215 @@
-"""lstmx: a microscope for recurrent networks. The public names; README.md has the tour."""
+"""A microscope for recurrent networks: record every gate, see where the gradient goes.
+
+README.md has the tour. `help(lstmx.LSTM)` and the like say what each takes and returns.
+"""
 
 from importlib.metadata import version as _version
 
-from lstmx import convert as convert
-from lstmx import plot as plot
-from lstmx.adjoint import Gradients as Gradients
-from lstmx.adjoint import backward as backward
-from lstmx.cells import GRU as GRU
-from lstmx.cells import JANET as JANET
-from lstmx.cells import LSTM as LSTM
-from lstmx.cells import MGU as MGU
-from lstmx.cells import SLSTM as SLSTM
-from lstmx.cells import Cell as Cell
-from lstmx.cells import GateRecurrentState as GateRecurrentState
-from lstmx.cells import GRUParams as GRUParams
-from lstmx.cells import GRUState as GRUState
-from lstmx.cells import JANETParams as JANETParams
-from lstmx.cells import JANETState as JANETState
-from lstmx.cells import LSTMParams as LSTMParams
-from lstmx.cells import LSTMState as LSTMState
-from lstmx.cells import LSTMVariantParams as LSTMVariantParams
-from lstmx.cells import MGUParams as MGUParams
-from lstmx.cells import MGUState as MGUState
-from lstmx.cells import MinGRU as MinGRU
-from lstmx.cells import MinGRUParams as MinGRUParams
-from lstmx.cells import MinGRUState as MinGRUState
-from lstmx.cells import MinLSTM as MinLSTM
-from lstmx.cells import MinLSTMParams as MinLSTMParams
-from lstmx.cells import MinLSTMState as MinLSTMState
-from lstmx.cells import ResetBeforeParams as ResetBeforeParams
-from lstmx.cells import SimpleRNN as SimpleRNN
-from lstmx.cells import SimpleRNNParams as SimpleRNNParams
-from lstmx.cells import SimpleRNNState as SimpleRNNState
-from lstmx.cells import SLSTMParams as SLSTMParams
-from lstmx.cells import SLSTMState as SLSTMState
-from lstmx.cells import Zoneout as Zoneout
-from lstmx.cells import from_step as from_step
-from lstmx.comparison import Comparison as Comparison
-from lstmx.comparison import compare as compare
-from lstmx.convert import record_flax as record_flax
-from lstmx.convert import record_keras as record_keras
-from lstmx.convert import record_torch as record_torch
-from lstmx.dynamics import FixedPoints as FixedPoints
-from lstmx.dynamics import Isometry as Isometry
-from lstmx.dynamics import LongJacobian as LongJacobian
-from lstmx.dynamics import LyapunovSpectrum as LyapunovSpectrum
-from lstmx.dynamics import Points as Points
-from lstmx.dynamics import PublishedRecipes as PublishedRecipes
-from lstmx.dynamics import SumRule as SumRule
-from lstmx.dynamics import autonomous_spectrum as autonomous_spectrum
-from lstmx.dynamics import critical_gain as critical_gain
-from lstmx.dynamics import fixed_points as fixed_points
-from lstmx.dynamics import input_jacobians as input_jacobians
-from lstmx.dynamics import isometry as isometry
-from lstmx.dynamics import jacobians as jacobians
-from lstmx.dynamics import kaplan_yorke as kaplan_yorke
-from lstmx.dynamics import long_jacobian as long_jacobian
-from lstmx.dynamics import lyapunov_spectrum as lyapunov_spectrum
-from lstmx.editing import Edit as Edit
-from lstmx.editing import Edited as Edited
-from lstmx.editing import Effect as Effect
-from lstmx.editing import ablate as ablate
-from lstmx.editing import clamp as clamp
-from lstmx.editing import effect as effect
-from lstmx.editing import noise as noise
-from lstmx.editing import patch as patch
-from lstmx.excerpt import Excerpt as Excerpt
-from lstmx.gradients import GateShare as GateShare
-from lstmx.gradients import GradientFlow as GradientFlow
-from lstmx.gradients import Influence as Influence
-from lstmx.gradients import LayeredFlow as LayeredFlow
-from lstmx.gradients import PathSpectrum as PathSpectrum
-from lstmx.gradients import gate_kernel as gate_kernel
-from lstmx.gradients import gradient_flow as gradient_flow
-from lstmx.gradients import highway as highway
-from lstmx.gradients import influence as influence
-from lstmx.gradients import path_spectrum as path_spectrum
-from lstmx.history import Controls as Controls
-from lstmx.history import History as History
-from lstmx.history import StoredHistory as StoredHistory
-from lstmx.history import load_history as load_history
-from lstmx.layers import Bidirectional as Bidirectional
-from lstmx.layers import BidirectionalHistory as BidirectionalHistory
-from lstmx.layers import Directions as Directions
-from lstmx.layers import Stack as Stack
-from lstmx.layers import StackHistory as StackHistory
-from lstmx.linear import LinearSteps as LinearSteps
-from lstmx.linear import linearise as linearise
-from lstmx.memory import MemoryReport as MemoryReport
-from lstmx.memory import Notion as Notion
-from lstmx.memory import memory_report as memory_report
-from lstmx.schemes import chrono as chrono
-from lstmx.schemes import defaults_of as defaults_of
-from lstmx.schemes import identity as identity
-from lstmx.schemes import orthogonal as orthogonal
-from lstmx.schemes import uniform_gates as uniform_gates
-from lstmx.schemes import unit_forget_bias as unit_forget_bias
-from lstmx.sharding import shard_batch as shard_batch
-from lstmx.statistics import GateStatistics as GateStatistics
-from lstmx.statistics import UnitStatistics as UnitStatistics
-from lstmx.statistics import gate_statistics as gate_statistics
-from lstmx.statistics import summarise as summarise
-from lstmx.storage import load as load
-from lstmx.storage import save as save
-from lstmx.tasks import Batch as Batch
-from lstmx.tasks import Task as Task
-from lstmx.tasks import adding_problem as adding_problem
-from lstmx.tasks import copy_memory as copy_memory
-from lstmx.tasks import next_character as next_character
-from lstmx.tasks import next_step as next_step
-from lstmx.tasks import sequential_digits as sequential_digits
-from lstmx.training import Model as Model
-from lstmx.training import ModelParams as ModelParams
-from lstmx.training import ReadoutParams as ReadoutParams
-from lstmx.training import Training as Training
-from lstmx.training import TrainingDiverged as TrainingDiverged
-from lstmx.training import evaluate as evaluate
-from lstmx.training import train as train
-from lstmx.truncation import truncated as truncated
-from lstmx.unroll import excerpt as excerpt
-from lstmx.unroll import intervene as intervene
-from lstmx.unroll import record as record
-from lstmx.unroll import record_to as record_to
-from lstmx.unroll import run as run
+from lstmx import convert, edits, plot, schemes, tasks
+from lstmx.adjoint import Gradients, backward
+from lstmx.cells import (
+    GRU,
+    JANET,
+    LSTM,
+    MGU,
+    SLSTM,
+    Cell,
+    GateRecurrentState,
+    GRUParams,
+    GRUState,
+    JANETParams,
+    JANETState,
+    LSTMParams,
+    LSTMState,
+    LSTMVariantParams,
+    MGUParams,
+    MGUState,
+    MinGRU,
+    MinGRUParams,
+    MinGRUState,
+    MinLSTM,
+    MinLSTMParams,
+    MinLSTMState,
+    ResetBeforeParams,
+    SimpleRNN,
+    SimpleRNNParams,
+    SimpleRNNState,
+    SLSTMParams,
+    SLSTMState,
+    Zoneout,
+    from_step,
+)
+from lstmx.comparison import Comparison, compare
+from lstmx.contents import publish as _publish
+from lstmx.convert import record_flax, record_keras, record_torch
+from lstmx.dynamics import (
+    FixedPoints,
+    Isometry,
+    LongJacobian,
+    LyapunovSpectrum,
+    Points,
+    PublishedRecipes,
+    SumRule,
+    autonomous_spectrum,
+    critical_gain,
+    fixed_points,
+    input_jacobians,
+    isometry,
+    jacobians,
+    kaplan_yorke,
+    long_jacobian,
+    lyapunov_spectrum,
+)
+from lstmx.editing import Edited, Effect, effect
+from lstmx.excerpt import Excerpt
+from lstmx.gradients import (
+    GateShare,
+    GradientFlow,
+    Influence,
+    LayeredFlow,
+    PathSpectrum,
+    gate_kernel,
+    gradient_flow,
+    highway,
+    influence,
+    path_spectrum,
+)
+from lstmx.history import Controls, History, StoredHistory, load_history
+from lstmx.layers import Bidirectional, BidirectionalHistory, Directions, Stack, StackHistory
+from lstmx.linear import LinearSteps, linearise
+from lstmx.memory import MemoryReport, Notion, memory_report
+from lstmx.sharding import shard_batch
+from lstmx.statistics import GateStatistics, UnitStatistics, gate_statistics, summarise
+from lstmx.storage import load, save
+from lstmx.training import Model, ModelParams, ReadoutParams, Training, TrainingDiverged, evaluate, train
+from lstmx.truncation import truncated
+from lstmx.unroll import excerpt, intervene, record, record_to, run
 
 __version__ = _version("lstmx")
+
+__all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
+    "LSTM",
+    "GRU",
+    "SimpleRNN",
+    "JANET",
+    "MGU",
+    "MinLSTM",
+    "MinGRU",
+    "SLSTM",
+    "Zoneout",
+    "from_step",
+    "Cell",
+    "Stack",
+    "Bidirectional",
+    "schemes",
+    "run",
+    "truncated",
+    "shard_batch",
+    "record",
+    "History",
+    "Controls",
+    "StackHistory",
+    "BidirectionalHistory",
+    "excerpt",
+    "Excerpt",
+    "intervene",
+    "edits",
+    "Edited",
+    "effect",
+    "Effect",
+    "gate_statistics",
+    "summarise",
+    "GateStatistics",
+    "UnitStatistics",
+    "backward",
+    "Gradients",
+    "gradient_flow",
+    "GradientFlow",
+    "LayeredFlow",
+    "GateShare",
+    "path_spectrum",
+    "PathSpectrum",
+    "influence",
+    "gate_kernel",
+    "Influence",
+    "highway",
+    "linearise",
+    "LinearSteps",
+    "jacobians",
+    "input_jacobians",
+    "isometry",
+    "Isometry",
+    "long_jacobian",
+    "LongJacobian",
+    "lyapunov_spectrum",
+    "autonomous_spectrum",
+    "LyapunovSpectrum",
+    "SumRule",
+    "PublishedRecipes",
+    "kaplan_yorke",
+    "fixed_points",
+    "FixedPoints",
+    "Points",
+    "critical_gain",
+    "memory_report",
+    "MemoryReport",
+    "Notion",
+    "tasks",
+    "Model",
+    "ModelParams",
+    "ReadoutParams",
+    "train",
+    "Training",
+    "TrainingDiverged",
+    "evaluate",
+    "compare",
+    "Comparison",
+    "convert",
+    "record_torch",
+    "record_flax",
+    "record_keras",
+    "save",
+    "load",
+    "record_to",
+    "load_history",
+    "StoredHistory",
+    "plot",
+    "LSTMParams",
+    "LSTMVariantParams",
+    "LSTMState",
+    "GateRecurrentState",
+    "GRUParams",
+    "ResetBeforeParams",
+    "GRUState",
+    "SimpleRNNParams",
+    "SimpleRNNState",
+    "JANETParams",
+    "JANETState",
+    "MGUParams",
+    "MGUState",
+    "MinLSTMParams",
+    "MinLSTMState",
+    "MinGRUParams",
+    "MinGRUState",
+    "SLSTMParams",
+    "SLSTMState",
+    "Directions",
+]
+
+_publish(
+    __name__,
+    headings={
+        "LSTM": "Cells and layers, and how their parameters start",
+        "run": "Run a model",
+        "record": "Record and look",
+        "gate_statistics": "Statistics",
+        "backward": "Gradients",
+        "jacobians": "Dynamics",
+        "memory_report": "Memory",
+        "tasks": "Train and compare",
+        "convert": "Other frameworks",
+        "save": "Disk",
+        "plot": "Figures",
+        "LSTMParams": "Parameters and states",
+    },
+)

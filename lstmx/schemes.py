@@ -15,7 +15,10 @@ from typing import Any
 
 from lstmx.arrays import Array
 from lstmx.checks import finite_number, one_of
+from lstmx.contents import publish
 from lstmx.draws import Draws
+
+__all__ = ["chrono", "defaults_of", "identity", "orthogonal", "uniform_gates", "unit_forget_bias"]
 
 Scheme = Callable[[Any, Any, Draws], Any]
 
@@ -190,7 +193,7 @@ def defaults_of(framework: str) -> Scheme:
 
     Example:
         >>> import lstmx
-        >>> params = lstmx.LSTM(3, 8).init(0, scheme=lstmx.defaults_of("keras"))
+        >>> params = lstmx.LSTM(3, 8).init(0, scheme=lstmx.schemes.defaults_of("keras"))
         >>> float(params.bias[8]), float(params.bias[0])
         (1.0, 0.0)
     """
@@ -298,3 +301,6 @@ def _with_bias(cell: Any, params: Any, gate: str, values: Array) -> Any:
     xp = values.__array_namespace__()
     bias = xp.concat([params.bias[:start], sign * values, params.bias[start + cell.hidden_size :]])
     return params._replace(bias=bias)
+
+
+publish(__name__)

@@ -65,7 +65,7 @@ class Model:
             key: an int, a `numpy.random.Generator` or a JAX key, as for a cell.
             dtype: "float32" or "float64".
             scheme: how to change the cell's parameters, as for `cell.init`: a scheme such as
-                `lstmx.chrono(1000)`, or several in a list.
+                `lstmx.schemes.chrono(1000)`, or several in a list.
         """
         draws = Draws(key)
         dtype = float_dtype(draws.xp, dtype)

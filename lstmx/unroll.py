@@ -375,7 +375,7 @@ def intervene(
         >>> import lstmx, numpy
         >>> cell = lstmx.LSTM(input_size=3, hidden_size=8)
         >>> params, xs = cell.init(numpy.random.default_rng(0)), numpy.ones((5, 3), "float32")
-        >>> edited = lstmx.intervene(cell, params, xs, lstmx.clamp(forget_gate=1.0, units=[0, 3]))
+        >>> edited = lstmx.intervene(cell, params, xs, lstmx.edits.clamp(forget_gate=1.0, units=[0, 3]))
         >>> edited.forget_gate[:, 3]
         array([1., 1., 1., 1., 1.], dtype=float32)
     """

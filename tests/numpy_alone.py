@@ -39,7 +39,7 @@ assert np.isfinite(
     lstmx.path_spectrum(lstmx.record(lstmx.LSTM(3, 8), lstmx.LSTM(3, 8).init(0), xs)).log_total
 ).all()
 
-task = lstmx.adding_problem(10)
+task = lstmx.tasks.adding_problem(10)
 model = lstmx.Model(lstmx.LSTM(2, 4), 1, "mean_squared_error")
 for name, call in {
     "progress": lambda: lstmx.gradient_flow(history, progress=True),

@@ -88,7 +88,7 @@ def test_interrupted_training_still_reports(tmp_path, text_file, monkeypatch, ca
     from lstmx import cli
 
     def interrupted(text, **options):
-        task = lstmx.next_character(text, **options)
+        task = lstmx.tasks.next_character(text, **options)
 
         def batch(step):
             if step == 2:

@@ -12,7 +12,7 @@ import lstmx
 from lstmx.comparison import estimate, matched
 from lstmx.training import adam
 
-TASK = lstmx.adding_problem(length=8, batch=4, seed=0)
+TASK = lstmx.tasks.adding_problem(length=8, batch=4, seed=0)
 VARIANTS = ("V", "NIG", "NFG", "NOG", "NIAF", "NOAF", "CIFG", "FGR")
 OTHERS = {
     **{kind.__name__: kind(2, 3) for kind in (lstmx.GRU, lstmx.SimpleRNN, lstmx.MGU, lstmx.JANET)},
@@ -130,13 +130,13 @@ def test_a_plain_function_gives_all_seeds_its_batches():
     for seed in (0, 3):
         np.testing.assert_array_equal(task.batches(seed)(1).inputs, TASK.batch(1).inputs)
     assert not np.array_equal(TASK.batches(3)(1).inputs, TASK.batch(1).inputs)
-    other = lstmx.adding_problem(length=8, batch=4, seed=3)
+    other = lstmx.tasks.adding_problem(length=8, batch=4, seed=3)
     np.testing.assert_array_equal(TASK.batches(3)(1).inputs, other.batch(1).inputs)
 
 
 def test_schemes_go_to_the_models_they_name():
     cells = {"plain": lstmx.LSTM(2, 4), "patient": lstmx.LSTM(2, 4)}
-    comparison = compared(cells, schemes={"patient": lstmx.unit_forget_bias(8.0)})
+    comparison = compared(cells, schemes={"patient": lstmx.schemes.unit_forget_bias(8.0)})
     (plain,), (patient,) = comparison.trainings
     np.testing.assert_allclose(plain.params.cell.bias[4:8], 1, atol=0.1)
     np.testing.assert_allclose(patient.params.cell.bias[4:8], 8, atol=0.1)
@@ -229,7 +229,7 @@ def test_next_step_prediction_of_two_cells_is_one_call():
     time = np.arange(30)[:, None, None] * 0.3
     waves = np.sin(time + np.linspace(0, 6, 20)[None, :, None] + np.arange(3)).astype(np.float32)
     cells = [lstmx.LSTM(3, 16), lstmx.SimpleRNN(3, 16)]
-    comparison = compared(cells, lstmx.next_step(waves), steps=100, optimizer=adam(1e-2))
+    comparison = compared(cells, lstmx.tasks.next_step(waves), steps=100, optimizer=adam(1e-2))
     assert (comparison.final_loss < 0.5 * comparison.baseline).all()
     assert (comparison.validation_error[..., -1] < comparison.validation_error[..., 0]).all()
     assert np.isfinite(comparison.steps_to_half).all()
@@ -348,7 +348,7 @@ def test_a_comparison_is_a_pytree(three):
         (None, {"seeds": [1], "seed": 3}, ValueError, r"seeds lists the seeds, \[1\]; seed=3 has no place"),
         (
             None,
-            {"schemes": {"GRU": lstmx.identity()}},
+            {"schemes": {"GRU": lstmx.schemes.identity()}},
             ValueError,
             "schemes names 'GRU'; the cells are called 'LSTM', ",
         ),

@@ -77,7 +77,7 @@ def test_each_value_alone_reaches_what_is_computed_from_it_and_nothing_else(name
             return np.where(ends & (step == 2), 0.3, value) if other == what else value
 
         edited = lstmx.record(
-            cell, params, xs, state, edit=lstmx.clamp(**{what: 0.3}, units=[0, -1], steps=slice(2, 3))
+            cell, params, xs, state, edit=lstmx.edits.clamp(**{what: 0.3}, units=[0, -1], steps=slice(2, 3))
         )
         assert_pass(edited, looped(cell, params, xs, state, change))
         assert {one for one in fields_of(cell) if edited.acted[one].any()} == {what}
@@ -114,7 +114,7 @@ def test_without_a_change_the_pass_is_the_recorded_one(name):
 )
 def test_with_the_old_kept_and_nothing_taken_in_a_state_stays_to_the_bit(name, held, kept, dtype, library):
     cell, params, xs, state = passed(name, length=50, batch=(2,), dtype=dtype)
-    edited = lstmx.record(cell, *to(library, (params, xs, state)), edit=lstmx.clamp(**held))
+    edited = lstmx.record(cell, *to(library, (params, xs, state)), edit=lstmx.edits.clamp(**held))
     start = getattr(state, kept.removesuffix("_state"))
     assert_same(field_of(edited, kept), np.broadcast_to(start, (50, 2, 4)))
 
@@ -124,7 +124,7 @@ def test_with_the_old_kept_and_nothing_taken_in_a_state_stays_to_the_bit(name, h
 
 def test_edits_follow_one_another_in_their_order():
     cell, params, xs, state = passed()
-    clamp = lstmx.clamp(forget_gate=0.5)
+    clamp = lstmx.edits.clamp(forget_gate=0.5)
 
     def double(step, values):
         return values._replace(forget_gate=2 * values.forget_gate) if "forget_gate" in values._fields else values
@@ -149,7 +149,7 @@ def test_a_clamp_takes_a_value_for_each_unit_and_any_way_to_name_units_and_steps
         (np.array([0, 1]), slice(None, 1), np.s_[:1, :2]),
         ([-1], slice(0, 1, 2), np.s_[:1, 3:]),
     ]:
-        edited = lstmx.record(cell, *given, edit=lstmx.clamp(forget_gate=values, units=units, steps=steps))
+        edited = lstmx.record(cell, *given, edit=lstmx.edits.clamp(forget_gate=values, units=units, steps=steps))
         expected = base.copy()
         expected[at] = np.broadcast_to(values, base.shape)[at]
         found = np.asarray(edited.forget_gate)
@@ -160,7 +160,7 @@ def test_a_clamp_takes_a_value_for_each_unit_and_any_way_to_name_units_and_steps
 def test_an_ablation_takes_a_unit_out_or_leaves_its_mean(library):
     cell, params, xs, state = passed(batch=(3,), length=8)
     given = to(library, (params, xs, state))
-    silent = lstmx.record(cell, *given, edit=lstmx.ablate(units=1))
+    silent = lstmx.record(cell, *given, edit=lstmx.edits.ablate(units=1))
     assert not np.any(silent.hidden_state[..., 1])
     assert not np.any(silent.cell_state[..., 1])
     without = params.recurrent_kernel.copy()
@@ -169,11 +169,13 @@ def test_an_ablation_takes_a_unit_out_or_leaves_its_mean(library):
     start.hidden[..., 1] = 0
     deaf = lstmx.record(cell, params._replace(recurrent_kernel=without), xs, start)
     others = [0, 2, 3]
-    first = lstmx.record(cell, *to(library, (params, xs, start)), edit=lstmx.ablate("hidden_state", units=1))
+    first = lstmx.record(cell, *to(library, (params, xs, start)), edit=lstmx.edits.ablate("hidden_state", units=1))
     np.testing.assert_allclose(first.hidden_state[..., others], deaf.hidden_state[..., others], atol=1e-14)
 
     history = lstmx.record(cell, *given)
-    edited = lstmx.record(cell, *given, edit=lstmx.ablate("output_gate", units=[0], mean_of=history, steps=3))
+    edited = lstmx.record(
+        cell, *given, edit=lstmx.edits.ablate("output_gate", units=[0], mean_of=history, steps=3)
+    )
     mean = np.mean(np.asarray(history.output_gate)[..., 0])
     np.testing.assert_allclose(edited.output_gate[3, :, 0], np.full(3, mean), rtol=1e-14)
     np.testing.assert_allclose(edited.output_gate[2], history.output_gate[2], rtol=1e-14)
@@ -182,17 +184,17 @@ def test_an_ablation_takes_a_unit_out_or_leaves_its_mean(library):
 def test_a_patched_state_continues_as_the_pass_that_it_comes_from():
     cell, params, xs, state = passed("V", length=9, batch=(2,))
     source = lstmx.record(cell, params, xs)  # from zeros
-    edited = lstmx.record(cell, params, xs, state, edit=lstmx.patch(source, steps=4))
+    edited = lstmx.record(cell, params, xs, state, edit=lstmx.edits.patch(source, steps=4))
     assert_same(jax.tree.map(lambda x: x[4:], edited.states), jax.tree.map(lambda x: x[4:], source.states))
     assert_same(edited.hidden_state[:4], lstmx.record(cell, params, xs, state).hidden_state[:4])
-    gates = lstmx.record(cell, params, xs, state, edit=lstmx.patch(edited, "forget_gate", "candidate"))
+    gates = lstmx.record(cell, params, xs, state, edit=lstmx.edits.patch(edited, "forget_gate", "candidate"))
     assert_same((gates.forget_gate, gates.candidate), (edited.forget_gate, edited.candidate))
 
 
 def test_noise_follows_from_key_step_and_shape_alone(library):
     cell, params, xs, state = passed(length=400, batch=(2,))
     given = to(library, (params, xs, state))
-    edit = lstmx.noise(3, candidate=0.2, hidden_state=0.1, units=slice(1, None), steps=slice(1, None))
+    edit = lstmx.edits.noise(3, candidate=0.2, hidden_state=0.1, units=slice(1, None), steps=slice(1, None))
     edited, again = (lstmx.record(cell, *given, edit=edit) for _ in range(2))
     assert_same(edited.states, again.states)
     short = lstmx.record(cell, given[0], given[1][:7], given[2], edit=edit)
@@ -200,7 +202,7 @@ def test_noise_follows_from_key_step_and_shape_alone(library):
     other = lstmx.record(cell, *given, edit=dataclasses.replace(edit, key=4))
     assert not np.any(np.asarray(other.candidate)[1, :, 1:] == np.asarray(edited.candidate)[1, :, 1:])
 
-    still = lstmx.clamp(candidate=0.0, hidden_state=0.0, cell_state=0.0)  # what is left is the noise
+    still = lstmx.edits.clamp(candidate=0.0, hidden_state=0.0, cell_state=0.0)  # what is left is the noise
     draws = lstmx.record(cell, *given, edit=[still, edit])
     for what, scale in (("candidate", 0.2), ("hidden_state", 0.1)):
         values = np.asarray(field_of(draws, what))
@@ -216,10 +218,10 @@ def test_noise_follows_from_key_step_and_shape_alone(library):
 
 def test_a_seed_is_the_jax_key_of_it():
     cell, params, xs, state = passed()
-    by_seed = lstmx.record(cell, *to("jax", (params, xs, state)), edit=lstmx.noise(5, cell_state=1.0))
+    by_seed = lstmx.record(cell, *to("jax", (params, xs, state)), edit=lstmx.edits.noise(5, cell_state=1.0))
     for key in (jax.random.key(5), jax.random.PRNGKey(5)):
         by_key = lstmx.record(
-            cell, params, xs, state, edit=lstmx.noise(key, cell_state=1.0)
+            cell, params, xs, state, edit=lstmx.edits.noise(key, cell_state=1.0)
         )  # is in JAX by the key
         assert is_in("jax", by_key.states)
         assert_same(by_key.states, by_seed.states)
@@ -229,23 +231,25 @@ def test_edits_are_shown_with_what_was_asked():
     cell, params, xs, _ = passed()
     history = lstmx.record(cell, params, xs)
     shown = {
-        "clamp(forget_gate=1.0, units=[0, 3], steps=10:20)": lstmx.clamp(
+        "clamp(forget_gate=1.0, units=[0, 3], steps=10:20)": lstmx.edits.clamp(
             forget_gate=1.0, units=[0, 3], steps=slice(10, 20)
         ),
-        "clamp(cell_state=array[4])": lstmx.clamp(cell_state=np.ones(4)),
-        "ablate()": lstmx.ablate(),
-        "ablate(input_gate, to means, steps=::2)": lstmx.ablate(
+        "clamp(cell_state=array[4])": lstmx.edits.clamp(cell_state=np.ones(4)),
+        "ablate()": lstmx.edits.ablate(),
+        "ablate(input_gate, to means, steps=::2)": lstmx.edits.ablate(
             "input_gate", mean_of=history, steps=slice(None, None, 2)
         ),
-        "patch(a history, hidden_state, cell_state, steps=0:9:3)": lstmx.patch(history, steps=range(0, 9, 3)),
-        "noise(0, hidden_state=0.1, steps=[0, 1, 2, 3, 4, 5, ... 8 in all])": lstmx.noise(
+        "patch(a history, hidden_state, cell_state, steps=0:9:3)": lstmx.edits.patch(
+            history, steps=range(0, 9, 3)
+        ),
+        "noise(0, hidden_state=0.1, steps=[0, 1, 2, 3, 4, 5, ... 8 in all])": lstmx.edits.noise(
             0, hidden_state=0.1, steps=list(range(8))
         ),
-        "noise(key, hidden_state=0.1)": lstmx.noise(jax.random.key(0), hidden_state=0.1),
+        "noise(key, hidden_state=0.1)": lstmx.edits.noise(jax.random.key(0), hidden_state=0.1),
     }
     for words, edit in shown.items():
         assert repr(edit) == words
-    edited = lstmx.record(cell, params, xs, edit=[lstmx.ablate(), lambda step, values: values])
+    edited = lstmx.record(cell, params, xs, edit=[lstmx.edits.ablate(), lambda step, values: values])
     assert repr(edited).endswith("6 steps, float64, NumPy; ablate(); <lambda>)")
 
 
@@ -256,7 +260,11 @@ def test_edits_are_shown_with_what_was_asked():
 def test_any_form_of_a_pass_can_be_edited(length, hidden, batch, library):
     cell, params, xs, state = draw_pass(lstmx.LSTM, length=length, batch=batch, hidden=hidden)
     given = to(library, (params, xs, state))
-    edits = [lstmx.clamp(forget_gate=0.5, units=0, steps=0), lstmx.noise(0, cell_state=0.1), lambda step, v: v]
+    edits = [
+        lstmx.edits.clamp(forget_gate=0.5, units=0, steps=0),
+        lstmx.edits.noise(0, cell_state=0.1),
+        lambda step, v: v,
+    ]
     edited = lstmx.record(cell, *given, edit=edits)
     assert edited.forget_gate.shape == (length, *batch, hidden)
     assert len(edited) == length
@@ -267,7 +275,7 @@ def test_any_form_of_a_pass_can_be_edited(length, hidden, batch, library):
 
 def test_a_batch_is_each_of_its_sequences():
     cell, params, xs, state = passed("FGR", batch=(2, 3))
-    edit = lstmx.clamp(forget_gate=0.2, cell_state=0.4, units=[1], steps=slice(1, 4))
+    edit = lstmx.edits.clamp(forget_gate=0.2, cell_state=0.4, units=[1], steps=slice(1, 4))
     edited = lstmx.record(cell, params, xs, state, edit=edit)
     one = lstmx.record(cell, params, xs[:, 1, 2], jax.tree.map(lambda x: x[1, 2], state), edit=edit)
     assert_close(edited.sequence(1, 2).states, one.states, 1e-14)
@@ -283,7 +291,7 @@ def test_a_batch_is_each_of_its_sequences():
 def test_an_edited_pass_has_the_names_of_a_history():
     cell, params, xs, state = passed("GRU", batch=(2,))
     history = lstmx.record(cell, params, xs, state)
-    edited = lstmx.record(cell, *to("jax", (params, xs, state)), edit=lstmx.ablate("reset_gate"))
+    edited = lstmx.record(cell, *to("jax", (params, xs, state)), edit=lstmx.edits.ablate("reset_gate"))
     for name in ("hidden_state", "reset_gate", "update_gate", "candidate", "inputs", "batch", "cell"):
         assert np.shape(getattr(edited, name)) == np.shape(getattr(history, name))
         assert name in dir(edited)
@@ -311,7 +319,7 @@ def test_an_edited_pass_is_differentiated_through_its_edits(name):
             bent = values._asdict()
             return values._replace(candidate=0.5 * bent["candidate"]) if "candidate" in bent else values
 
-        edits = [lstmx.clamp(**{gate: value}, units=[0, 2], steps=slice(1, 4)), mine]
+        edits = [lstmx.edits.clamp(**{gate: value}, units=[0, 2], steps=slice(1, 4)), mine]
         return (lstmx.record(cell, params, xs, state, edit=edits).hidden_state * weights).sum()
 
     given = params, xs, np.array(0.6)
@@ -328,7 +336,7 @@ def test_a_traced_value_makes_a_pass_in_jax_of_numpy_parameters():
     cell, params, xs, state = passed()
 
     def total(value):
-        return lstmx.record(cell, params, xs, state, edit=lstmx.clamp(forget_gate=value)).hidden_state.sum()
+        return lstmx.record(cell, params, xs, state, edit=lstmx.edits.clamp(forget_gate=value)).hidden_state.sum()
 
     at = jax.grad(total)(0.5)
     np.testing.assert_allclose(at, (total(0.5 + 1e-6) - total(0.5 - 1e-6)) / 2e-6, rtol=1e-7)
@@ -337,7 +345,7 @@ def test_a_traced_value_makes_a_pass_in_jax_of_numpy_parameters():
 def test_edits_and_edited_passes_travel_through_jit():
     cell, params, xs, state = passed()
     given = to("jax", (params, xs, state))
-    edit = lstmx.clamp(cell_state=1.0, forget_gate=0.5, steps=2)
+    edit = lstmx.edits.clamp(cell_state=1.0, forget_gate=0.5, steps=2)
     made = jax.jit(lambda edit: lstmx.record(cell, *given, edit=edit))(edit)
     assert isinstance(made, lstmx.Edited)
     assert_close(made.states, lstmx.record(cell, *given, edit=edit).states, 1e-14)
@@ -369,10 +377,10 @@ def test_equal_edits_and_the_same_function_are_compiled_once():
     for value in (0.0, 0.5, 1.0):
         history = lstmx.record(cell, params, xs)
         lstmx.record(
-            cell, params, xs, edit=lstmx.clamp(reset_gate=value, units=[int(2 * value)], steps=slice(1, 3))
+            cell, params, xs, edit=lstmx.edits.clamp(reset_gate=value, units=[int(2 * value)], steps=slice(1, 3))
         )
-        lstmx.record(cell, params, xs, edit=[lstmx.noise(int(2 * value), hidden_state=value), mine])
-        lstmx.record(cell, params, xs, edit=lstmx.patch(history, "candidate"))
+        lstmx.record(cell, params, xs, edit=[lstmx.edits.noise(int(2 * value), hidden_state=value), mine])
+        lstmx.record(cell, params, xs, edit=lstmx.edits.patch(history, "candidate"))
         counts.append(len(traced))
     assert counts[0] == counts[1] == counts[2] > 0
 
@@ -404,37 +412,41 @@ def test_a_function_gets_values_that_it_cannot_write_to_and_a_step_that_counts()
     ("make", "error", "words"),
     [
         (
-            lambda: lstmx.clamp(reset_gate=1.0),
+            lambda: lstmx.edits.clamp(reset_gate=1.0),
             ValueError,
             "a name in clamp is 'reset_gate'; expected one of 'hidden_st",
         ),
-        (lambda: lstmx.ablate("cell"), ValueError, "a name in ablate is 'cell'"),
-        (lambda: lstmx.clamp(forget_gate=1.0, units=4), ValueError, "units has 4; this LSTM has units 0 to 3"),
+        (lambda: lstmx.edits.ablate("cell"), ValueError, "a name in ablate is 'cell'"),
         (
-            lambda: lstmx.clamp(forget_gate=1.0, units=[0, -5]),
+            lambda: lstmx.edits.clamp(forget_gate=1.0, units=4),
+            ValueError,
+            "units has 4; this LSTM has units 0 to 3",
+        ),
+        (
+            lambda: lstmx.edits.clamp(forget_gate=1.0, units=[0, -5]),
             ValueError,
             "units has -5; this LSTM has units 0 to 3",
         ),
-        (lambda: lstmx.ablate(steps=6), ValueError, "steps has 6; this pass has steps 0 to 5"),
-        (lambda: lstmx.ablate(steps=slice(2, 9)), ValueError, "steps has 9; this pass has steps 0 to 5"),
+        (lambda: lstmx.edits.ablate(steps=6), ValueError, "steps has 6; this pass has steps 0 to 5"),
+        (lambda: lstmx.edits.ablate(steps=slice(2, 9)), ValueError, "steps has 9; this pass has steps 0 to 5"),
         (
-            lambda: lstmx.ablate(steps=slice(3, 3)),
+            lambda: lstmx.edits.ablate(steps=slice(3, 3)),
             ValueError,
             "steps is 3:3, which holds none of the steps 0 to 5",
         ),
-        (lambda: lstmx.ablate(steps=range(4, 8)), ValueError, "steps has 6"),
+        (lambda: lstmx.edits.ablate(steps=range(4, 8)), ValueError, "steps has 6"),
         (
-            lambda: lstmx.clamp(forget_gate=np.ones(3)),
+            lambda: lstmx.edits.clamp(forget_gate=np.ones(3)),
             ValueError,
             r"has shape \(3,\); this pass takes a number or \[H\]",
         ),
         (
-            lambda: lstmx.clamp(forget_gate=np.ones(4, "f4")),
+            lambda: lstmx.edits.clamp(forget_gate=np.ones(4, "f4")),
             TypeError,
             "forget_gate of clamp is float32; the param",
         ),
-        (lambda: 1.0, TypeError, "edit holds a float; expected an edit such as lstmx.clamp"),
-        (lambda: [lstmx.ablate(), None], TypeError, "edit holds a NoneType"),
+        (lambda: 1.0, TypeError, "edit holds a float; expected an edit such as lstmx.edits.clamp"),
+        (lambda: [lstmx.edits.ablate(), None], TypeError, "edit holds a NoneType"),
         (lambda: lambda step, v: None, TypeError, "the edit <lambda> returned a NoneType for LSTMGates"),
         (lambda: lambda step, v: tuple(v), TypeError, "returned a tuple for LSTMGates; expected the same"),
         (
@@ -463,29 +475,53 @@ def test_what_does_not_fit_the_pass_is_refused(make, error, words, library):
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda: lstmx.clamp(), TypeError, r"clamp was given no gate or state; .* lstmx.clamp\(forget_gate=1.0\)"),
-        (lambda: lstmx.clamp(forget_gate="1"), TypeError, "forget_gate is a str; expected a NumPy or JAX array"),
-        (lambda: lstmx.clamp(forget_gate=np.nan), ValueError, "forget_gate is nan; expected a finite number"),
-        (lambda: lstmx.clamp(forget_gate=True), ValueError, "forget_gate is True; expected a finite number"),
         (
-            lambda: lstmx.clamp(forget_gate=np.ones((2, 4))),
+            lambda: lstmx.edits.clamp(),
+            TypeError,
+            r"clamp was given no gate or state; .* lstmx.edits.clamp\(forget_gate=1.0\)",
+        ),
+        (
+            lambda: lstmx.edits.clamp(forget_gate="1"),
+            TypeError,
+            "forget_gate is a str; expected a NumPy or JAX array",
+        ),
+        (
+            lambda: lstmx.edits.clamp(forget_gate=np.nan),
+            ValueError,
+            "forget_gate is nan; expected a finite number",
+        ),
+        (lambda: lstmx.edits.clamp(forget_gate=True), ValueError, "forget_gate is True; expected a finite number"),
+        (
+            lambda: lstmx.edits.clamp(forget_gate=np.ones((2, 4))),
             ValueError,
             r"has shape \(2, 4\); expected a number or",
         ),
-        (lambda: lstmx.clamp(forget_gate=1.0, units=1.5), TypeError, "units holds 1.5; expected an integer"),
-        (lambda: lstmx.clamp(forget_gate=1.0, units=np.array([True, False])), TypeError, "units holds .*True"),
-        (lambda: lstmx.ablate(steps=[]), ValueError, "steps is empty; expected at least one position"),
-        (lambda: lstmx.ablate(1), TypeError, "a name is a int; expected the name of a gate or state"),
+        (lambda: lstmx.edits.clamp(forget_gate=1.0, units=1.5), TypeError, "units holds 1.5; expected an integer"),
         (
-            lambda: lstmx.ablate(mean_of=np.ones(3)),
+            lambda: lstmx.edits.clamp(forget_gate=1.0, units=np.array([True, False])),
+            TypeError,
+            "units holds .*True",
+        ),
+        (lambda: lstmx.edits.ablate(steps=[]), ValueError, "steps is empty; expected at least one position"),
+        (lambda: lstmx.edits.ablate(1), TypeError, "a name is a int; expected the name of a gate or state"),
+        (
+            lambda: lstmx.edits.ablate(mean_of=np.ones(3)),
             TypeError,
             "mean_of is a ndarray; expected a History or Edited",
         ),
-        (lambda: lstmx.patch(None), TypeError, "history is a NoneType; expected a History or Edited"),
-        (lambda: lstmx.noise(-1, cell_state=1.0), ValueError, "key is -1; a seed is an integer from 0"),
-        (lambda: lstmx.noise(np.random.default_rng(0), cell_state=1.0), TypeError, "key is a Generator; expected"),
-        (lambda: lstmx.noise(0, cell_state=-1.0), ValueError, "cell_state is -1.0; expected a standard deviation"),
-        (lambda: lstmx.noise(0), TypeError, "noise was given no gate or state"),
+        (lambda: lstmx.edits.patch(None), TypeError, "history is a NoneType; expected a History or Edited"),
+        (lambda: lstmx.edits.noise(-1, cell_state=1.0), ValueError, "key is -1; a seed is an integer from 0"),
+        (
+            lambda: lstmx.edits.noise(np.random.default_rng(0), cell_state=1.0),
+            TypeError,
+            "key is a Generator; expected",
+        ),
+        (
+            lambda: lstmx.edits.noise(0, cell_state=-1.0),
+            ValueError,
+            "cell_state is -1.0; expected a standard deviation",
+        ),
+        (lambda: lstmx.edits.noise(0), TypeError, "noise was given no gate or state"),
     ],
 )
 def test_what_no_pass_could_take_is_refused_at_once(make, error, words):
@@ -499,17 +535,17 @@ def test_a_patch_fits_one_length_batch_and_dtype():
     with pytest.raises(
         ValueError, match=r"hidden_state of patch has shape \(5, 2, 4\); this pass takes \[T, \*batch, H\]"
     ):
-        lstmx.record(cell, params, xs, state, edit=lstmx.patch(history[:5]))
+        lstmx.record(cell, params, xs, state, edit=lstmx.edits.patch(history[:5]))
     with pytest.raises(ValueError, match=r"cell_state of patch has shape \(6, 4\)"):
-        lstmx.record(cell, params, xs, state, edit=lstmx.patch(history.sequence(0), "cell_state"))
+        lstmx.record(cell, params, xs, state, edit=lstmx.edits.patch(history.sequence(0), "cell_state"))
     narrow = jax.tree.map(lambda x: x.astype("float32"), (params, xs, state))
     with pytest.raises(TypeError, match="hidden_state of patch is float64"):
-        lstmx.record(cell, *narrow, edit=lstmx.patch(history))
+        lstmx.record(cell, *narrow, edit=lstmx.edits.patch(history))
     with pytest.raises(ValueError, match="a name is 'reset_gate'; expected one of"):
-        lstmx.patch(history, "reset_gate")
+        lstmx.edits.patch(history, "reset_gate")
     excerpt = lstmx.record(cell, params, xs, state, every=2)
     with pytest.raises(TypeError, match="history is a Excerpt"):
-        lstmx.patch(excerpt)
+        lstmx.edits.patch(excerpt)
 
 
 def test_other_forms_of_a_recording_are_not_edited():
@@ -523,8 +559,8 @@ def test_other_forms_of_a_recording_are_not_edited():
         {"into": history},
     ):
         with pytest.raises(ValueError, match="edit is given with keep, every, fields, dtype or into"):
-            lstmx.record(cell, params, xs, state, edit=lstmx.ablate(), **options)
-    edited = lstmx.record(cell, params, xs, state, edit=lstmx.ablate())
+            lstmx.record(cell, params, xs, state, edit=lstmx.edits.ablate(), **options)
+    edited = lstmx.record(cell, params, xs, state, edit=lstmx.edits.ablate())
     with pytest.raises(TypeError, match="into is a Edited"):
         lstmx.record(cell, params, xs, state, into=edited)
 
@@ -564,7 +600,7 @@ def test_other_forms_of_a_recording_are_not_edited():
 )
 def test_an_analysis_refuses_an_edited_pass(analysis):
     cell, params, xs, state = passed(length=20)
-    edited = lstmx.record(cell, params, xs, state, edit=lstmx.ablate(steps=3))
+    edited = lstmx.record(cell, params, xs, state, edit=lstmx.edits.ablate(steps=3))
     with pytest.raises(TypeError, match="Edited"):
         analysis(edited)
 
@@ -576,7 +612,7 @@ def test_an_effect_is_the_change_of_outputs_and_of_a_loss(library):
     cell, params, xs, state = passed(batch=(2,), length=10)
     given = to(library, (params, xs, state))
     history = lstmx.record(cell, *given)
-    edited = lstmx.record(cell, *given, edit=lstmx.clamp(input_gate=0.0, units=[1, 2], steps=slice(4, 6)))
+    edited = lstmx.record(cell, *given, edit=lstmx.edits.clamp(input_gate=0.0, units=[1, 2], steps=slice(4, 6)))
     effect = lstmx.effect(history, edited, lambda outputs: (outputs**2).sum(-1))
     before, after = (np.asarray(one.hidden_state) for one in (history, edited))
     np.testing.assert_array_equal(effect.outputs, after - before)
@@ -601,7 +637,7 @@ def test_an_effect_is_the_change_of_outputs_and_of_a_loss(library):
 
 def test_an_effect_is_of_the_edits_alone():
     cell, params, xs, state = passed(batch=(2,))
-    edit = lstmx.ablate("candidate")
+    edit = lstmx.edits.ablate("candidate")
     edited = lstmx.record(cell, params, xs, state, edit=edit)
     history = lstmx.record(cell, params, xs, state)
     coupled, *others = passed("CIFG", batch=(2,))
@@ -634,13 +670,16 @@ def test_an_effect_is_of_the_edits_alone():
 
 def drawn(length=30, batch=(), name="NP", loss=None, edit=None):
     cell, params, xs, state = passed(name, length=length, batch=batch)
-    edited = lstmx.record(cell, params, xs, state, edit=edit or lstmx.clamp(forget_gate=1.0, steps=0))
+    edited = lstmx.record(cell, params, xs, state, edit=edit or lstmx.edits.clamp(forget_gate=1.0, steps=0))
     return lstmx.effect(lstmx.record(cell, params, xs, state), edited, loss)
 
 
 @pytest.mark.usefixtures("_pyplot_is_left_alone")
 def test_the_figure_shows_the_change_the_loss_and_what_was_edited():
-    edits = [lstmx.clamp(forget_gate=1.0, units=0, steps=slice(5, 9)), lstmx.ablate("cell_state", steps=20)]
+    edits = [
+        lstmx.edits.clamp(forget_gate=1.0, units=0, steps=slice(5, 9)),
+        lstmx.edits.ablate("cell_state", steps=20),
+    ]
     effect = drawn(batch=(2,), edit=edits, loss=lambda outputs: (outputs**2).sum(-1))
     figure = lstmx.plot.effect(effect, 1)
     render(figure)
@@ -674,17 +713,17 @@ def test_the_figure_shows_the_change_the_loss_and_what_was_edited():
 def test_a_figure_of_any_effect_can_be_drawn():
     for effect in (
         drawn(length=1),
-        drawn(length=2500, edit=lstmx.noise(0, hidden_state=0.1, steps=slice(0, None, 7))),
+        drawn(length=2500, edit=lstmx.edits.noise(0, hidden_state=0.1, steps=slice(0, None, 7))),
         drawn(edit=lambda step, values: values),  # nothing changed
-        drawn(name="SimpleRNN", edit=lstmx.ablate(units=0)),
+        drawn(name="SimpleRNN", edit=lstmx.edits.ablate(units=0)),
     ):
         render(lstmx.plot.effect(effect))
-    long = lstmx.plot.effect(drawn(length=2500, edit=lstmx.clamp(forget_gate=1.0, steps=slice(2400, None))))
+    long = lstmx.plot.effect(drawn(length=2500, edit=lstmx.edits.clamp(forget_gate=1.0, steps=slice(2400, None))))
     assert [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in long.axes[1].patches] == [
         (2399.5, 2499.5)
     ]
     cell, params, xs, _ = passed()
-    render(lstmx.plot.dynamics(lstmx.record(cell, params, xs, edit=lstmx.ablate("output_gate", steps=2))))
+    render(lstmx.plot.dynamics(lstmx.record(cell, params, xs, edit=lstmx.edits.ablate("output_gate", steps=2))))
 
 
 def test_a_figure_says_what_it_cannot_draw():

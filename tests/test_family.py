@@ -330,9 +330,9 @@ def test_at_the_critical_gain_the_zero_state_has_an_eigenvalue_of_one(name):
     ],
 )
 def test_a_scheme_sets_the_gate_that_keeps_the_state(cell, block, sign):
-    bias = cell.init(np.random.default_rng(0), scheme=lstmx.unit_forget_bias(2.5)).bias
+    bias = cell.init(np.random.default_rng(0), scheme=lstmx.schemes.unit_forget_bias(2.5)).bias
     np.testing.assert_array_equal(bias[4 * block : 4 * block + 4], sign * 2.5)
-    chrono = cell.init(np.random.default_rng(0), scheme=lstmx.chrono(100))
+    chrono = cell.init(np.random.default_rng(0), scheme=lstmx.schemes.chrono(100))
     history = lstmx.record(cell, chrono, np.zeros((1, 3), "float32"))
     u = np.exp(sign * chrono.bias[4 * block : 4 * block + 4])
     np.testing.assert_allclose(getattr(history, cell.retention_gate)[0], u / (1 + u), rtol=1e-5)
@@ -383,7 +383,7 @@ def test_other_words_are_refused():
 
 def test_analyses_say_what_a_cell_lacks():
     with pytest.raises(ValueError, match=r"unit_forget_bias sets the gate .* forget_gate=False.* has none"):
-        CELLS["NFG"].init(0, scheme=lstmx.unit_forget_bias())
+        CELLS["NFG"].init(0, scheme=lstmx.schemes.unit_forget_bias())
     with pytest.raises(ValueError, match="full gate recurrence has no closed form"):
         lstmx.critical_gain(CELLS["FGR"])
     params = CELLS["NP"].init(0)

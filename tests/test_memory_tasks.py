@@ -58,7 +58,7 @@ def test_problems_say_the_length_of_their_sequences():
 
 
 def test_models_have_nearly_equal_numbers_of_parameters():
-    task = lstmx.adding_problem(10, 2)
+    task = lstmx.tasks.adding_problem(10, 2)
     counts = [lstmx.Model(sized(run, task), 1).count() for run in plan(FULL, list(MODELS), 1, units=64)]
     np.testing.assert_allclose(counts, counts[0], rtol=0.02)
 
@@ -155,9 +155,9 @@ def test_the_csv_has_a_row_for_every_run(tmp_path):
 
 
 def test_the_horizon_is_that_of_the_last_outputs_loss():
-    task = lstmx.adding_problem(60, 2)
+    task = lstmx.tasks.adding_problem(60, 2)
     model = lstmx.Model(lstmx.SimpleRNN(2, 4), 1, "mean_squared_error")
-    params = model.init(0, scheme=lstmx.identity(0.5))
+    params = model.init(0, scheme=lstmx.schemes.identity(0.5))
     params = params._replace(cell=params.cell._replace(input_kernel=0 * params.cell.input_kernel))
     assert horizon(model, params, task) == 7  # the first k with 0.5ᵏ ≤ 0.01: zero input, so no unit saturates
     unit = params._replace(cell=params.cell._replace(recurrent_kernel=2 * params.cell.recurrent_kernel))

@@ -241,15 +241,17 @@ def test_schemes_set_the_gate_that_acts(kind):
         params = cell.init(np.random.default_rng(0), scheme=scheme)
         return np.exp(lstmx.highway(lstmx.record(cell, params, still)))
 
-    np.testing.assert_allclose(kept(lstmx.unit_forget_bias(2.0)), 1 / (1 + np.exp(-2.0)), rtol=1e-6)
-    spread = np.sort(kept(lstmx.uniform_gates()))
+    np.testing.assert_allclose(kept(lstmx.schemes.unit_forget_bias(2.0)), 1 / (1 + np.exp(-2.0)), rtol=1e-6)
+    spread = np.sort(kept(lstmx.schemes.uniform_gates()))
     np.testing.assert_allclose(spread, (np.arange(400) + 0.5) / 400, atol=0.08)
-    u = kept(lstmx.chrono(100)) / (1 - kept(lstmx.chrono(100)))
+    u = kept(lstmx.schemes.chrono(100)) / (1 - kept(lstmx.schemes.chrono(100)))
     assert (u > 0.999).all()
     assert (u < 99.01).all()
 
 
-@pytest.mark.parametrize("scheme", [lstmx.identity(), lstmx.orthogonal(), lstmx.defaults_of("pytorch")])
+@pytest.mark.parametrize(
+    "scheme", [lstmx.schemes.identity(), lstmx.schemes.orthogonal(), lstmx.schemes.defaults_of("pytorch")]
+)
 def test_schemes_of_recurrent_weights_are_refused(scheme):
     with pytest.raises(ValueError, match="draws recurrent weights; a MinLSTM has none"):
         lstmx.MinLSTM(3, 4).init(0, scheme=scheme)

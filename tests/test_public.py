@@ -2,8 +2,9 @@
 
 import dataclasses
 import importlib.metadata
+import importlib.resources
 import inspect
-import pathlib
+import pydoc
 import re
 
 import pytest
@@ -11,8 +12,10 @@ import pytest
 import lstmx
 from lstmx.cells import Cell
 
-PUBLIC = {name: getattr(lstmx, name) for name in dir(lstmx) if not name.startswith("_")}
-MODULES = {name for name, value in PUBLIC.items() if inspect.ismodule(value)}
+NAMESPACES = ["convert", "edits", "plot", "schemes", "tasks"]
+PUBLIC = {name: getattr(lstmx, name) for name in lstmx.__all__}
+for namespace in NAMESPACES:
+    PUBLIC |= {f"{namespace}.{name}": getattr(PUBLIC[namespace], name) for name in PUBLIC[namespace].__all__}
 FUNCTIONS = [name for name, value in PUBLIC.items() if inspect.isfunction(value)]
 CLASSES = [name for name, value in PUBLIC.items() if inspect.isclass(value)]
 NAMED_TUPLES = [name for name in CLASSES if hasattr(PUBLIC[name], "_fields")]
@@ -53,12 +56,41 @@ def test_the_designed_names_are_there():
 
 
 def test_nothing_leaks_into_the_public_names():
-    package = pathlib.Path(lstmx.__file__).parent
-    rooms = {path.stem for path in package.iterdir()}
-    assert rooms >= MODULES
+    assert sorted(name for name, value in PUBLIC.items() if inspect.ismodule(value)) == NAMESPACES
+    assert len(FUNCTIONS) + len(CLASSES) + len(NAMESPACES) == len(PUBLIC)
     for name in FUNCTIONS + CLASSES:
         assert PUBLIC[name].__module__.startswith("lstmx.")
-        assert PUBLIC[name].__name__ == name
+        assert PUBLIC[name].__name__ == name.rpartition(".")[2]
+
+
+def test_dir_shows_the_public_names_alone():
+    assert dir(lstmx) == sorted([*lstmx.__all__, "__version__"])
+    for name in NAMESPACES:
+        assert dir(PUBLIC[name]) == sorted(PUBLIC[name].__all__)
+
+
+@pytest.mark.parametrize("module", [lstmx, *(PUBLIC[name] for name in NAMESPACES)], ids=lambda it: it.__name__)
+def test_help_has_a_line_for_every_public_name(module):
+    shown = pydoc.render_doc(module, renderer=pydoc.plaintext)
+    for name in module.__all__:
+        first = getattr(module, name).__doc__.strip().splitlines()[0]
+        assert re.search(rf"^ +{name} +{re.escape(first)}$", shown, re.MULTILINE), name
+
+
+def test_help_lists_names_under_what_they_are_for():
+    headings = re.findall(r"^\n(\S.*)\n  (\w+)  ", lstmx.__doc__, re.MULTILINE)
+    assert {("Run a model", "run"), ("Gradients", "backward"), ("Disk", "save"), ("Figures", "plot")} <= set(
+        headings
+    )
+
+
+@pytest.mark.parametrize("name", ["chrono", "clamp", "Edit", "adding_problem", "Task", "Batch"])
+def test_what_stands_in_a_namespace_stands_nowhere_else(name):
+    assert not hasattr(lstmx, name)
+
+
+def test_the_package_says_that_its_types_are_to_be_read():
+    assert importlib.resources.files("lstmx").joinpath("py.typed").is_file()
 
 
 def test_the_version_is_that_of_the_distribution():
@@ -108,6 +140,7 @@ def test_a_named_tuple_explains_every_field(name):
 
 @pytest.mark.parametrize("name", DATACLASSES)
 def test_a_dataclass_explains_every_field(name):
-    kind = PUBLIC[name]
-    explained = set(field_docstrings(kind)) | set(entries(section(kind.__doc__, "Attributes")))
-    assert explained >= {field.name for field in dataclasses.fields(kind)}
+    explained = set()
+    for kind in filter(dataclasses.is_dataclass, PUBLIC[name].__mro__):
+        explained |= set(field_docstrings(kind)) | set(entries(section(kind.__doc__, "Attributes")))
+    assert explained >= {field.name for field in dataclasses.fields(PUBLIC[name])}

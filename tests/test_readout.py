@@ -149,7 +149,7 @@ def test_a_model_learns_and_its_memory_is_reported():
     cell = CELLS["layer norm, projection"]
     model = lstmx.Model(cell, 3, "mean_squared_error")
     waves = np.sin(0.4 * np.arange(60))[:, None, None] + np.zeros((1, 4, 3))
-    task = lstmx.next_step(waves.astype("float32"))
+    task = lstmx.tasks.next_step(waves.astype("float32"))
     with jax.numpy_dtype_promotion("standard"):  # of Adam's count of steps
         training = lstmx.train(model, model.init(0), task.batch, steps=20, progress=False)
     assert training.losses[-1] < training.losses[0]
@@ -158,7 +158,7 @@ def test_a_model_learns_and_its_memory_is_reported():
 
 
 def test_hidden_sizes_are_matched_with_the_projection_s_share():
-    task = lstmx.next_step(np.zeros((5, 4, 3), "float32"))
+    task = lstmx.tasks.next_step(np.zeros((5, 4, 3), "float32"))
     cells = {"LSTM": lstmx.LSTM(3, 200), "projected": lstmx.LSTM(3, 8, projection=2)}
     near = matched(cells, task, "parameters")["projected"]
     assert abs(near.projection / near.hidden_size - 1 / 4) < 1 / near.hidden_size
@@ -188,7 +188,7 @@ def test_what_has_no_closed_form_or_no_square_is_refused():
     with pytest.raises(ValueError, match="has no closed form"):
         lstmx.critical_gain(cell, forget_gate=0.0, input_gate=0.0, output_gate=0.0)
     with pytest.raises(ValueError, match=r"identity makes square blocks; the recurrent kernel .* is \(2, 32\)"):
-        cell.init(0, scheme=lstmx.identity())
+        cell.init(0, scheme=lstmx.schemes.identity())
     state, xs = lstmx.LSTMState(np.zeros(8, "float32"), np.zeros(8, "float32")), np.zeros((4, 3), "float32")
     with pytest.raises(ValueError, match=r"state.hidden has shape \(8,\); .* \[\*batch, projection\] = \(2,\)"):
         lstmx.run(cell, cell.init(0), xs, state)
@@ -201,5 +201,5 @@ def test_recurrent_rows_start_orthonormal_and_gains_at_one():
         np.testing.assert_allclose(block @ block.T, np.eye(2), atol=1e-14)
     for gain in (params.input_gain, params.recurrent_gain, params.cell_gain, 1 - params.cell_shift):
         np.testing.assert_array_equal(gain, 1)
-    uniform = cell.init(np.random.default_rng(0), scheme=lstmx.defaults_of("pytorch"))
+    uniform = cell.init(np.random.default_rng(0), scheme=lstmx.schemes.defaults_of("pytorch"))
     assert 0.2 < np.abs(uniform.projection).max() <= 8**-0.5

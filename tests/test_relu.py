@@ -87,7 +87,7 @@ def test_a_flow_ends_where_all_units_are_dead():
 def test_the_identity_network_keeps_a_positive_state(library):
     """The IRNN at rest: J = I, all exponents 0, on a state that is positive."""
     key = np.random.default_rng(0) if library == "numpy" else jax.random.key(0)
-    params = CELL.init(key, "float64", scheme=lstmx.identity())
+    params = CELL.init(key, "float64", scheme=lstmx.schemes.identity())
     state = to(library, lstmx.SimpleRNNState(np.array([1.0, 2.0, 0.5, 3.0])))
     history = lstmx.record(CELL, params, to(library, np.zeros((40, 3))), state)
     assert_close(history.final, state, 0)

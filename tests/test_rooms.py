@@ -6,6 +6,7 @@ from pathlib import Path
 import lstmx
 
 ROOMS = [
+    "contents",
     *(
         "arrays",
         "draws",
@@ -22,7 +23,18 @@ ROOMS = [
         "reuse",
     ),
     "layers",
-    *("adjoint", "loops", "linear", "editing", "streaming", "unroll", "truncation", "statistics", "gradients"),
+    *(
+        "adjoint",
+        "loops",
+        "linear",
+        "editing",
+        "edits",
+        "streaming",
+        "unroll",
+        "truncation",
+        "statistics",
+        "gradients",
+    ),
     *("dynamics", "memory", "tasks", "training", "comparison", "convert", "storage", "weights", "reading", "plot"),
     *("report", "cli", "__main__"),
 ]
@@ -93,7 +105,9 @@ def test_a_cell_imports_no_other_cell():
 
 def test_the_table_of_contents_holds_no_code():
     tree = ast.parse((HOUSE / "__init__.py").read_text())
-    docstring, *imported, version = tree.body
+    docstring, *imported, version, names, published = tree.body
     assert isinstance(docstring, ast.Expr)
     assert all(isinstance(node, ast.ImportFrom) for node in imported)
     assert ast.unparse(version).startswith("__version__ =")
+    assert ast.unparse(names).startswith("__all__ =")
+    assert ast.unparse(published).startswith("_publish(__name__, headings=")

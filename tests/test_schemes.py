@@ -33,7 +33,7 @@ def block(cell, array, gate):
 
 def test_chrono_draws_within_its_range_and_opposes_the_input_gate(library):
     cell = lstmx.LSTM(2, 200)
-    params = init(cell, library, scheme=lstmx.chrono(50))
+    params = init(cell, library, scheme=lstmx.schemes.chrono(50))
     forget, into = block(cell, params.bias, "forget_gate"), block(cell, params.bias, "input_gate")
     assert is_in(library, params)
     assert 0 <= forget.min() < math.log(3)
@@ -45,7 +45,7 @@ def test_chrono_draws_within_its_range_and_opposes_the_input_gate(library):
 
 def test_chrono_sets_a_grus_update_gate_alone():
     cell = lstmx.GRU(2, 200)
-    plain, params = (init(cell, "numpy", scheme=scheme) for scheme in ((), lstmx.chrono(50)))
+    plain, params = (init(cell, "numpy", scheme=scheme) for scheme in ((), lstmx.schemes.chrono(50)))
     update = block(cell, params.bias, "update_gate")
     assert update.min() >= 0
     assert math.log(45) < update.max() < math.log(49)
@@ -73,14 +73,14 @@ def retention_biases(cell, scheme, times):
 @pytest.mark.parametrize("kind", WITH_GATES)
 def test_chrono_has_the_known_retention(kind, longest, expected):
     """V32, with 10⁴ units."""
-    biases = retention_biases(kind(1, 100), lstmx.chrono(longest), 100)
+    biases = retention_biases(kind(1, 100), lstmx.schemes.chrono(longest), 100)
     for lag, value in expected.items():
         np.testing.assert_allclose(np.exp(-lag * np.logaddexp(0, -biases)).mean(), value, rtol=0.02)
 
 
 def test_uniform_gates_are_uniform(library):
     cell = lstmx.LSTM(1, H)
-    params = init(cell, library, scheme=lstmx.uniform_gates())
+    params = init(cell, library, scheme=lstmx.schemes.uniform_gates())
     gates = np.sort(1 / (1 + np.exp(-block(cell, params.bias, "forget_gate"))))
     assert 1 / H <= gates[0] < gates[-1] <= 1 - 1 / H
     assert np.abs(gates - (np.arange(H) + 0.5) / H).max() < 1.63 / math.sqrt(H)  # Kolmogorov, 1 %
@@ -90,7 +90,7 @@ def test_uniform_gates_are_uniform(library):
 @pytest.mark.parametrize("kind", WITH_GATES)
 def test_uniform_gates_have_the_known_retention(kind):
     """V33 for 256 units, drawn 40 times."""
-    biases = retention_biases(kind(1, H), lstmx.uniform_gates(), 40)
+    biases = retention_biases(kind(1, H), lstmx.schemes.uniform_gates(), 40)
     for lag, value, tolerance in ((1, 0.5, 0.02), (10, 0.0877639, 0.05), (100, 0.0067206, 0.2)):
         np.testing.assert_allclose(np.exp(-lag * np.logaddexp(0, -biases)).mean(), value, rtol=tolerance)
 
@@ -98,7 +98,7 @@ def test_uniform_gates_have_the_known_retention(kind):
 @pytest.mark.parametrize("kind", WITH_GATES)
 def test_a_unit_forget_bias_fills_the_retention_gate(kind):
     cell = kind(2, 3)
-    for scheme, value in ((lstmx.unit_forget_bias(), 1.0), (lstmx.unit_forget_bias(-2.5), -2.5)):
+    for scheme, value in ((lstmx.schemes.unit_forget_bias(), 1.0), (lstmx.schemes.unit_forget_bias(-2.5), -2.5)):
         params = init(cell, "numpy", "float32", scheme)
         np.testing.assert_array_equal(block(cell, params.bias, cell.retention_gate), np.float32(value))
         assert np.count_nonzero(np.asarray(params.bias)) == 3
@@ -107,14 +107,15 @@ def test_a_unit_forget_bias_fills_the_retention_gate(kind):
 
 def test_identity_makes_every_block_the_identity(kind):
     cell = kind(2, 3)
-    plain, params = (init(cell, "numpy", scheme=scheme) for scheme in ((), lstmx.identity(0.7)))
+    plain, params = (init(cell, "numpy", scheme=scheme) for scheme in ((), lstmx.schemes.identity(0.7)))
     blocks = params.recurrent_kernel.shape[1] // 3
     np.testing.assert_array_equal(params.recurrent_kernel, np.tile(0.7 * np.eye(3), blocks))
     assert_same(params._replace(recurrent_kernel=params.bias), plain._replace(recurrent_kernel=plain.bias))
 
 
 @pytest.mark.parametrize(
-    ("scheme", "gain"), [(lstmx.identity(), 1), (lstmx.identity(0.5), 0.5), (lstmx.orthogonal(0.9), 0.9)]
+    ("scheme", "gain"),
+    [(lstmx.schemes.identity(), 1), (lstmx.schemes.identity(0.5), 0.5), (lstmx.schemes.orthogonal(0.9), 0.9)],
 )
 def test_a_simple_network_at_rest_keeps_all_directions_alike(scheme, gain, library):
     cell = lstmx.SimpleRNN(2, 8)
@@ -125,7 +126,7 @@ def test_a_simple_network_at_rest_keeps_all_directions_alike(scheme, gain, libra
 
 def test_orthogonal_draws_every_block_anew(kind):
     cell = kind(2, 6)
-    kernel = cell.init(np.random.default_rng(0), "float64", lstmx.orthogonal(1.3)).recurrent_kernel
+    kernel = cell.init(np.random.default_rng(0), "float64", lstmx.schemes.orthogonal(1.3)).recurrent_kernel
     parts = np.split(kernel, kernel.shape[1] // 6, axis=1)
     for part in parts:
         np.testing.assert_allclose(part.T @ part, 1.69 * np.eye(6), rtol=0, atol=1e-13)
@@ -169,7 +170,7 @@ BOUNDS = {
 @functools.cache
 def default(framework, kind, library="numpy"):
     """Parameters of 256 units with 64 inputs, in NumPy."""
-    params = init(kind(D, H), library, scheme=lstmx.defaults_of(framework))
+    params = init(kind(D, H), library, scheme=lstmx.schemes.defaults_of(framework))
     assert is_in(library, params)
     return type(params)(*map(np.asarray, params))
 
@@ -223,9 +224,9 @@ def test_other_biases_are_zero_but_a_forget_gates(framework, kind):
 def test_a_cells_own_forget_bias_gives_way():
     cell = lstmx.LSTM(2, 3, forget_bias=5.0)
     for framework, value in (("keras", 1.0), ("flax", 0.0), ("haiku", 1.0)):
-        bias = cell.init(np.random.default_rng(0), scheme=lstmx.defaults_of(framework)).bias
+        bias = cell.init(np.random.default_rng(0), scheme=lstmx.schemes.defaults_of(framework)).bias
         np.testing.assert_array_equal(block(cell, bias, "forget_gate"), value)
-    bias = cell.init(np.random.default_rng(0), scheme=lstmx.defaults_of("pytorch")).bias
+    bias = cell.init(np.random.default_rng(0), scheme=lstmx.schemes.defaults_of("pytorch")).bias
     assert np.abs(bias).max() <= 2 / math.sqrt(3)
 
 
@@ -248,11 +249,11 @@ def test_flax_draws_orthogonal_blocks(kind):
 @pytest.mark.parametrize(
     ("schemes", "radius"),
     [
-        ([lstmx.defaults_of("pytorch")], 0.638),
-        ([lstmx.defaults_of("keras")], 0.854),
-        ([lstmx.defaults_of("flax")], 0.750),
-        ([lstmx.defaults_of("flax"), lstmx.unit_forget_bias()], 0.981),
-        ([lstmx.defaults_of("flax"), lstmx.chrono(1000)], 0.9992),
+        ([lstmx.schemes.defaults_of("pytorch")], 0.638),
+        ([lstmx.schemes.defaults_of("keras")], 0.854),
+        ([lstmx.schemes.defaults_of("flax")], 0.750),
+        ([lstmx.schemes.defaults_of("flax"), lstmx.schemes.unit_forget_bias()], 0.981),
+        ([lstmx.schemes.defaults_of("flax"), lstmx.schemes.chrono(1000)], 0.9992),
     ],
     ids=["pytorch", "keras", "flax", "flax with bias", "chrono"],
 )
@@ -269,15 +270,15 @@ def test_a_frameworks_network_at_rest_has_the_known_spectral_radius(schemes, rad
 
 
 def test_a_key_gives_the_same_parameters_again(library):
-    schemes = [lstmx.defaults_of("pytorch"), lstmx.chrono(100)]
+    schemes = [lstmx.schemes.defaults_of("pytorch"), lstmx.schemes.chrono(100)]
     first, again, other = (init(lstmx.LSTM(2, 5), library, "float32", schemes, seed) for seed in (3, 3, 4))
     assert_same(again, first)
     assert all(np.abs(np.asarray(a) - np.asarray(b)).max() > 1e-3 for a, b in zip(first, other, strict=True))
 
 
 def test_an_int_seeds_jax():
-    params = lstmx.GRU(2, 5).init(3, scheme=lstmx.defaults_of("haiku"))
-    assert_same(params, lstmx.GRU(2, 5).init(jax.random.key(3), scheme=lstmx.defaults_of("haiku")))
+    params = lstmx.GRU(2, 5).init(3, scheme=lstmx.schemes.defaults_of("haiku"))
+    assert_same(params, lstmx.GRU(2, 5).init(jax.random.key(3), scheme=lstmx.schemes.defaults_of("haiku")))
 
 
 def test_schemes_are_applied_in_order():
@@ -286,14 +287,20 @@ def test_schemes_are_applied_in_order():
     def made(*schemes, kind=list):
         return cell.init(np.random.default_rng(0), "float64", kind(schemes))
 
-    np.testing.assert_array_equal(made(lstmx.chrono(9), lstmx.unit_forget_bias(2)).bias[4:8], 2)
-    chrono = made(lstmx.unit_forget_bias(2), lstmx.chrono(9))
+    np.testing.assert_array_equal(made(lstmx.schemes.chrono(9), lstmx.schemes.unit_forget_bias(2)).bias[4:8], 2)
+    chrono = made(lstmx.schemes.unit_forget_bias(2), lstmx.schemes.chrono(9))
     assert (chrono.bias[4:8] != 2).all()
-    np.testing.assert_array_equal(made(lstmx.identity(), lstmx.orthogonal()).recurrent_kernel[0, 1] != 0, True)
-    np.testing.assert_array_equal(made(lstmx.orthogonal(), lstmx.identity()).recurrent_kernel[:, :4], np.eye(4))
-    assert_same(made(lstmx.chrono(9), kind=tuple), made(lstmx.chrono(9)))
+    np.testing.assert_array_equal(
+        made(lstmx.schemes.identity(), lstmx.schemes.orthogonal()).recurrent_kernel[0, 1] != 0, True
+    )
+    np.testing.assert_array_equal(
+        made(lstmx.schemes.orthogonal(), lstmx.schemes.identity()).recurrent_kernel[:, :4], np.eye(4)
+    )
+    assert_same(made(lstmx.schemes.chrono(9), kind=tuple), made(lstmx.schemes.chrono(9)))
     assert_same(made(), cell.init(np.random.default_rng(0), "float64"))
-    assert_same(made(lstmx.chrono(9)), cell.init(np.random.default_rng(0), "float64", lstmx.chrono(9)))
+    assert_same(
+        made(lstmx.schemes.chrono(9)), cell.init(np.random.default_rng(0), "float64", lstmx.schemes.chrono(9))
+    )
 
 
 def test_a_function_of_ones_own_is_a_scheme(library):
@@ -307,9 +314,14 @@ def test_a_function_of_ones_own_is_a_scheme(library):
 
 
 def test_float32_parameters_stay_float32(kind, library):
-    schemes = [lstmx.orthogonal(0.5), lstmx.defaults_of("pytorch"), lstmx.defaults_of("haiku"), lstmx.identity(2)]
+    schemes = [
+        lstmx.schemes.orthogonal(0.5),
+        lstmx.schemes.defaults_of("pytorch"),
+        lstmx.schemes.defaults_of("haiku"),
+        lstmx.schemes.identity(2),
+    ]
     if kind is not lstmx.SimpleRNN:
-        schemes += [lstmx.chrono(10), lstmx.uniform_gates(), lstmx.unit_forget_bias(3)]
+        schemes += [lstmx.schemes.chrono(10), lstmx.schemes.uniform_gates(), lstmx.schemes.unit_forget_bias(3)]
     params = init(kind(2, 3), library, "float32", schemes)
     assert {x.dtype for x in params} == {np.dtype("float32")}
 
@@ -320,10 +332,12 @@ def test_float32_parameters_stay_float32(kind, library):
 @pytest.mark.parametrize("longest", [2, 1, -5, math.inf, math.nan, "10", None])
 def test_chrono_needs_more_than_two_steps(longest):
     with pytest.raises(ValueError, match=r"longest is .*; expected a finite number of steps over 2"):
-        lstmx.chrono(longest)
+        lstmx.schemes.chrono(longest)
 
 
-@pytest.mark.parametrize("scheme", [lstmx.chrono(10), lstmx.uniform_gates(), lstmx.unit_forget_bias()])
+@pytest.mark.parametrize(
+    "scheme", [lstmx.schemes.chrono(10), lstmx.schemes.uniform_gates(), lstmx.schemes.unit_forget_bias()]
+)
 def test_a_cell_without_a_gate_cannot_set_it(scheme):
     with pytest.raises(ValueError, match="sets the gate that multiplies the old state; a SimpleRNN has none"):
         lstmx.SimpleRNN(2, 3).init(0, scheme=scheme)
@@ -331,12 +345,14 @@ def test_a_cell_without_a_gate_cannot_set_it(scheme):
 
 def test_uniform_gates_need_two_units():
     with pytest.raises(ValueError, match="has H = 1, not 2 or more"):
-        lstmx.LSTM(2, 1).init(np.random.default_rng(0), scheme=lstmx.uniform_gates())
-    two = lstmx.LSTM(2, 2).init(np.random.default_rng(0), scheme=lstmx.uniform_gates())
+        lstmx.LSTM(2, 1).init(np.random.default_rng(0), scheme=lstmx.schemes.uniform_gates())
+    two = lstmx.LSTM(2, 2).init(np.random.default_rng(0), scheme=lstmx.schemes.uniform_gates())
     np.testing.assert_array_equal(two.bias[2:4], 0)  # from [½, ½]
 
 
-@pytest.mark.parametrize("scheme", [lstmx.unit_forget_bias, lstmx.identity, lstmx.orthogonal])
+@pytest.mark.parametrize(
+    "scheme", [lstmx.schemes.unit_forget_bias, lstmx.schemes.identity, lstmx.schemes.orthogonal]
+)
 @pytest.mark.parametrize("value", [math.nan, math.inf, "1"])
 def test_numbers_of_schemes_are_finite(scheme, value):
     with pytest.raises(ValueError, match="expected a finite number"):
@@ -347,12 +363,14 @@ def test_another_framework_is_refused_with_the_list():
     with pytest.raises(
         ValueError, match="framework is 'mxnet'; expected one of 'pytorch', 'keras', 'flax', 'haiku'"
     ):
-        lstmx.defaults_of("mxnet")
+        lstmx.schemes.defaults_of("mxnet")
 
 
-@pytest.mark.parametrize("scheme", ["pytorch", [lstmx.chrono(9), 3], None])
+@pytest.mark.parametrize("scheme", ["pytorch", [lstmx.schemes.chrono(9), 3], None])
 def test_what_is_no_scheme_is_refused(scheme):
-    with pytest.raises(TypeError, match=r"scheme holds .*; expected schemes such as lstmx\.chrono\(1000\)"):
+    with pytest.raises(
+        TypeError, match=r"scheme holds .*; expected schemes such as lstmx\.schemes\.chrono\(1000\)"
+    ):
         lstmx.LSTM(2, 3).init(0, scheme=scheme)
 
 

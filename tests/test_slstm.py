@@ -280,7 +280,7 @@ def test_at_the_critical_gain_the_resting_state_has_an_eigenvalue_of_one(activat
 @each
 def test_schemes_set_what_the_gate_comes_to(activation):
     cell = lstmx.SLSTM(1, 3, forget_bias=2.0, forget_activation=activation)
-    for scheme, logit in (((), 2.0), (lstmx.unit_forget_bias(3.0), 3.0)):
+    for scheme, logit in (((), 2.0), (lstmx.schemes.unit_forget_bias(3.0), 3.0)):
         params = cell.init(np.random.default_rng(0), "float64", scheme=scheme)
         history = lstmx.record(cell, params._replace(recurrent_kernel=np.zeros((3, 12))), np.zeros((900, 1)))
         np.testing.assert_allclose(history.forget_gate[-1], logistic(logit), rtol=1e-9)

@@ -304,7 +304,7 @@ def test_another_run_does_not_go_on(tmp_path, monkeypatch):
         {"every": 2},
         {"fields": ["forget_gate"]},
         {"dtype": "float16"},
-        {"edit": lstmx.ablate(units=1)},
+        {"edit": lstmx.edits.ablate(units=1)},
         {"key": 0},
     ],
     ids=lambda option: next(iter(option)),

@@ -9,7 +9,7 @@ import pytest
 import lstmx
 from lstmx.training import adam
 
-TASK = lstmx.adding_problem(length=8, batch=16, seed=0)
+TASK = lstmx.tasks.adding_problem(length=8, batch=16, seed=0)
 MODEL = lstmx.Model(lstmx.LSTM(2, 6), 1, "mean_squared_error")
 
 
@@ -56,7 +56,7 @@ def test_gradients_are_clipped_by_their_global_norm():
 
 
 def test_cross_entropy_of_equal_logits_is_log_of_the_classes():
-    task = lstmx.copy_memory(delay=3, batch=2)
+    task = lstmx.tasks.copy_memory(delay=3, batch=2)
     model = lstmx.Model(lstmx.GRU(10, 4), 9)
     params = jax.tree.map(jnp.zeros_like, model.init(0))
     loss, error = lstmx.evaluate(model, params, task.validation)
@@ -142,7 +142,7 @@ def test_a_model_counts_two_operations_for_each_multiply_add():
 
 
 def test_schemes_set_how_a_model_starts():
-    schemes = [lstmx.identity(), lstmx.unit_forget_bias(3.0)]
+    schemes = [lstmx.schemes.identity(), lstmx.schemes.unit_forget_bias(3.0)]
     started, plain = MODEL.init(0, scheme=schemes), MODEL.init(0)
     np.testing.assert_array_equal(started.cell.recurrent_kernel[:, :6], np.eye(6))
     np.testing.assert_array_equal(started.cell.bias[6:12], 3.0)
@@ -155,7 +155,7 @@ def test_schemes_set_how_a_model_starts():
 @pytest.mark.slow
 def test_a_stack_is_trained_like_a_cell():
     stack = lstmx.Stack([lstmx.GRU(2, 6), lstmx.Bidirectional(lstmx.LSTM(6, 4))])
-    task = lstmx.adding_problem(length=8, batch=8)
+    task = lstmx.tasks.adding_problem(length=8, batch=8)
     model = lstmx.Model(stack, task.output_size, task.loss)
     params = model.init(0)
     assert model.count() == sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -220,7 +220,7 @@ class Cell(Faces, ABC):
                 key (JAX). The library of the parameters is the library that everything computed from them
                 runs in.
             dtype: "float32" or "float64".
-            scheme: how to change them: a scheme such as `lstmx.chrono(1000)` or `lstmx.defaults_of("pytorch")`, or
+            scheme: how to change them: a scheme of `lstmx.schemes`, such as `lstmx.schemes.chrono(1000)`, or
                 several in a list, applied in order.
 
         Returns:
@@ -243,7 +243,7 @@ class Cell(Faces, ABC):
         schemes = scheme if isinstance(scheme, (tuple, list)) else (scheme,)
         for one in schemes:
             if not callable(one):
-                raise TypeError(f"scheme holds {one!r}; expected schemes such as lstmx.chrono(1000)")
+                raise TypeError(f"scheme holds {one!r}; expected schemes such as lstmx.schemes.chrono(1000)")
         params = self.draw(draws, dtype)
         for one in schemes:
             params = one(self, params, draws)

@@ -59,7 +59,7 @@ class SimpleRNN(Cell):
         input_size: number of features D of x_t.
         hidden_size: number of units H.
         activation: φ: "tanh", or "relu" for max(0, a), whose derivative at 0 is taken as 0. With
-            `init(key, scheme=lstmx.identity())` the latter is the IRNN.
+            `init(key, scheme=lstmx.schemes.identity())` the latter is the IRNN.
 
     References:
         Elman, "Finding structure in time", Cognitive Science 14(2), 1990.

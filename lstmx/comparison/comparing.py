@@ -47,7 +47,7 @@ def compare(
 
     Args:
         cells: the cells, or names to cells; their input size is the task's.
-        task: what they learn, such as `next_step(sequences)` or `adding_problem()`.
+        task: what they learn, a task of `lstmx.tasks`, such as `lstmx.tasks.adding_problem()`.
         steps: training steps of each.
         match: "parameters" gives every model the hidden size whose parameter count is nearest to the first
             model's, "flop" the one whose operations in one step are (`Model.operations`), both with the readout;
@@ -57,7 +57,7 @@ def compare(
         seed: of the initial parameters, and added to the task's own seed for the batches; where `seeds` is a
             number, the first of them.
         seeds: how many seeds, counted up from `seed`; or the seeds themselves.
-        schemes: how the parameters of some models start, by name: schemes such as `lstmx.chrono(100)`, or
+        schemes: how the parameters of some models start, by name: schemes such as `lstmx.schemes.chrono(100)`, or
             lists of them, as `cell.init` takes them.
         evaluations: how often the validation loss is taken, evenly over the steps.
         progress: show a progress bar for each training.
@@ -77,7 +77,7 @@ def compare(
         UserWarning: the nearest size of a model is off by more than 1 %, as happens with few units.
     """
     if not isinstance(task, Task):
-        raise TypeError(f"task is a {type(task).__name__}; expected a Task, such as lstmx.adding_problem()")
+        raise TypeError(f"task is a {type(task).__name__}; expected a Task, such as lstmx.tasks.adding_problem()")
     steps = positive("steps", steps)
     seeds = _seeds(seeds, seed)
     named = _named(cells, task)

@@ -4,20 +4,34 @@ Parameters are NumPy arrays, or JAX arrays where the source holds these. Time fi
 weights: `lstmx.run` takes time first, whatever the framework did.
 """
 
-from lstmx.convert.cudnn import from_cudnn as from_cudnn
-from lstmx.convert.cudnn import to_cudnn as to_cudnn
-from lstmx.convert.equinox import from_equinox as from_equinox
-from lstmx.convert.equinox import to_equinox as to_equinox
-from lstmx.convert.flax import from_flax as from_flax
-from lstmx.convert.flax import to_flax as to_flax
-from lstmx.convert.haiku import from_haiku as from_haiku
-from lstmx.convert.haiku import to_haiku as to_haiku
-from lstmx.convert.keras import from_keras as from_keras
-from lstmx.convert.keras import to_keras as to_keras
-from lstmx.convert.live import record_flax as record_flax
-from lstmx.convert.live import record_keras as record_keras
-from lstmx.convert.live import record_torch as record_torch
-from lstmx.convert.onnx import from_onnx as from_onnx
-from lstmx.convert.onnx import to_onnx as to_onnx
-from lstmx.convert.torch import from_torch as from_torch
-from lstmx.convert.torch import to_torch as to_torch
+from lstmx.contents import publish
+from lstmx.convert.cudnn import from_cudnn, to_cudnn
+from lstmx.convert.equinox import from_equinox, to_equinox
+from lstmx.convert.flax import from_flax, to_flax
+from lstmx.convert.haiku import from_haiku, to_haiku
+from lstmx.convert.keras import from_keras, to_keras
+from lstmx.convert.live import record_flax, record_keras, record_torch
+from lstmx.convert.onnx import from_onnx, to_onnx
+from lstmx.convert.torch import from_torch, to_torch
+
+__all__ = [
+    "from_cudnn",
+    "from_equinox",
+    "from_flax",
+    "from_haiku",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
+    "record_flax",
+    "record_keras",
+    "record_torch",
+    "to_cudnn",
+    "to_equinox",
+    "to_flax",
+    "to_haiku",
+    "to_keras",
+    "to_onnx",
+    "to_torch",
+]
+
+publish(__name__)

@@ -78,7 +78,7 @@ def clamp(*, units: Any = None, steps: Any = None, **values: Any) -> Edit:
         >>> cell = lstmx.LSTM(3, 8)
         >>> params = cell.init(numpy.random.default_rng(0))
         >>> xs = numpy.ones((5, 3), "float32")
-        >>> edited = lstmx.record(cell, params, xs, edit=lstmx.clamp(forget_gate=1.0, steps=slice(2, 4)))
+        >>> edited = lstmx.record(cell, params, xs, edit=lstmx.edits.clamp(forget_gate=1.0, steps=slice(2, 4)))
         >>> edited.forget_gate[2:4].min()
         np.float32(1.0)
     """
@@ -200,7 +200,9 @@ def _mean(field: Array) -> Array:
 
 def _named(what: str, values: dict[str, Any], example: str) -> None:
     if not values:
-        raise TypeError(f"{what} was given no gate or state; expected names and values, as in lstmx.{example}")
+        raise TypeError(
+            f"{what} was given no gate or state; expected names and values, as in lstmx.edits.{example}"
+        )
 
 
 def _words(names: tuple[Any, ...]) -> None:
@@ -233,8 +235,8 @@ def listed(edit: Any) -> tuple[Edit | Callable[..., Any], ...]:
     for one in edits:
         if not isinstance(one, Edit) and not callable(one):
             raise TypeError(
-                f"edit holds a {type(one).__name__}; expected an edit such as lstmx.clamp(forget_gate=1.0), a "
-                "function (step, gates or states) -> the same, or a list of these"
+                f"edit holds a {type(one).__name__}; expected an edit such as lstmx.edits.clamp(forget_gate=1.0), "
+                "a function (step, gates or states) -> the same, or a list of these"
             )
         if type(one).__hash__ is None:
             raise TypeError(

@@ -93,7 +93,7 @@ def effect(history: History | Edited, edited: Edited, loss: Callable[[Array], Ar
         >>> params = cell.init(numpy.random.default_rng(0))
         >>> xs = numpy.ones((6, 3), "float32")
         >>> history = lstmx.record(cell, params, xs)
-        >>> edited = lstmx.record(cell, params, xs, edit=lstmx.clamp(input_gate=0.0, steps=slice(2, 4)))
+        >>> edited = lstmx.record(cell, params, xs, edit=lstmx.edits.clamp(input_gate=0.0, steps=slice(2, 4)))
         >>> effect = lstmx.effect(history, edited, loss=lambda outputs: (outputs**2).mean(-1))
         >>> effect.norm > 0
         array([False, False,  True,  True,  True,  True])

@@ -15,7 +15,7 @@ from lstmx.arrays import Array, exp, is_traced, jit, log, map_tree, namespace, r
 from lstmx.checks import finite_history, one_of, positive, require_history
 from lstmx.history import Controls, History
 from lstmx.linear import back_through, state_size, steps_of, walk_back
-from lstmx.scaling import NOTHING, Scaled, add, log_hypot, log_norm, normalised, pack, scaled, unpack
+from lstmx.scaling import Scaled, log_hypot, log_norm, normalised, pack, scaled, unpack
 
 _ALL_PAIRS = 512
 _EXACT_UNITS = 512
@@ -149,7 +149,7 @@ def influence(
     for group in groups:
         last = max(chosen[group : group + size])
         hot = np.arange(last + 1)[:, None] == np.array(chosen[group : group + size])
-        log_norms, error = _influence(history[: last + 1], vectors, xp.asarray(hot, dtype=vectors.dtype), of=of)
+        log_norms, error = _influence(history[: last + 1], vectors, xp.asarray(hot), of=of)
         missing = [(0, length - last - 1)] + [(0, 0)] * (log_norms.ndim - 1)
         logs.append(xp.moveaxis(xp.pad(log_norms, missing, constant_values=-np.inf), 1, 0))
         errors.append(xp.moveaxis(xp.pad(error, missing), 1, 0))
@@ -166,7 +166,7 @@ def influence(
 
 @jit(static=("of",))
 def _influence(history: Any, vectors: Array, hot: Array, of: str) -> tuple[Array, Array]:
-    """Log norms and relative standard errors, [T, outputs, *batch], of outputs where `hot` [T, outputs]."""
+    """Log norms and relative standard errors, [T, outputs, *batch], of outputs where `hot` [T, outputs] is true."""
     xp, batch = namespace(history.inputs, vectors), history.batch
     middle = (1,) * len(batch)
     lead = (hot.shape[1], vectors.shape[0], *batch)
@@ -177,10 +177,14 @@ def _influence(history: Any, vectors: Array, hot: Array, of: str) -> tuple[Array
 
     def step(packed: Array, at: Any, hot: Array) -> tuple[Array, Any]:
         here = scaled(at.inject(unit)) if same is None else same
-        hot = xp.reshape(hot, (-1, 1, *middle))
-        exponent = xp.where(hot == 1, here.exponent, xp.full_like(here.exponent, NOTHING))
-        injected = Scaled(here.value * hot[..., None], exponent)
-        cotangent = add(normalised(unpack(packed)), injected)
+        cotangent = normalised(unpack(packed))
+        starts = xp.reshape(hot, (-1, 1, *middle))  # until its own step the cotangent of an output is zero
+        if at.held is not None:
+            starts = starts & ~at.held[..., 0]
+        cotangent = Scaled(
+            xp.where(starts[..., None], here.value, cotangent.value),
+            xp.where(starts, here.exponent, cotangent.exponent),
+        )
         before, drive = at.vjp(cotangent.value)
         reached = cotangent if of == "state" else cotangent._replace(value=at.input_vjp(drive))
         return pack(cotangent._replace(value=before)), _over_vectors(log_norm(reached))

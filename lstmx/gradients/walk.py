@@ -41,6 +41,8 @@ class GradientFlow(FlowSummary):
     Attributes:
         log_norm: of the cotangent of the joint state, whose fields are independent coordinates: for an LSTM
             h_t counts with all its ways and c_t without the one through h_t, [T, *batch].
+        log_direct: of the direct part of ∂L/∂h_t, what the loss, or the layer above, hands to this output,
+            [T, *batch].
         log_norm_hidden: of ∂L/∂h_t, [T, *batch].
         log_norm_cell: of ∂L/∂c_t, the way through h_t included, [T, *batch]; None without a cell state.
         log_highway: of what reaches c_t (h_t in a GRU) along the retention gates alone, [T, *batch]; None for
@@ -60,6 +62,7 @@ class GradientFlow(FlowSummary):
     """
 
     log_norm: Array
+    log_direct: Array
     log_norm_hidden: Array
     log_norm_cell: Array | None
     log_highway: Array | None
@@ -102,7 +105,11 @@ def flow_of(
         if injected is not None and not isinstance(injected, Scaled):
             injected = in_scale(part.within(injected))
         carry, rows = _segment(cell, *part.data, injected, carry, outputs=outputs, handed=handed)
-        norms = {name: part.within(rows[name], past) for name in ("joint", "profile", "highway") if name in rows}
+        norms = {
+            name: part.within(rows[name], past)
+            for name in ("joint", "direct", "profile", "highway")
+            if name in rows
+        }
         fields = {name: part.within(row, past) for name, row in rows["fields"].items()}
         own = {"inputs": part.own_features(rows["inputs"])} if "inputs" in rows else {}
         return carry, {**rows, **norms, **own, "fields": fields}
@@ -112,6 +119,7 @@ def flow_of(
     everything = outputs == "all"
     flow = GradientFlow(
         log_norm=rows["joint"],
+        log_direct=rows["direct"] if "direct" in rows else _of_the_last(rows["joint"], cell.output_size),
         log_norm_hidden=rows["fields"]["hidden"],
         log_norm_cell=rows["fields"].get("cell"),
         log_highway=rows.get("highway"),
@@ -125,6 +133,15 @@ def flow_of(
         gates={name: GateShare(*rows["gates"][name]) for name in _way_names(cell)} if everything else None,
     )
     return flow, rows.get("handed")
+
+
+def _of_the_last(joint: Array, size: int) -> Array:
+    """`log_direct` of the sum of each sequence's last output; `joint` is NaN past a sequence's end."""
+    xp = namespace(joint)
+    past = xp.isnan(joint)
+    ends = xp.concat([past[1:], xp.ones_like(past[:1])])
+    direct = xp.where(ends, xp.full_like(joint, 0.5 * math.log(size)), xp.full_like(joint, -xp.inf))
+    return xp.where(past, joint, direct)
 
 
 @jit()
@@ -181,6 +198,8 @@ def _segment(
             "fields": _norm_of_fields(total),
             "profile": _log_norm_of_pairs(pairs, arriving.exponent),
         }
+        if injected is not None:
+            rows["direct"] = log_norm(injected)
         if cell.retention_gate is not None:
             straight, rows["highway"] = _walk_highway(cell, transposed, slopes, straight, injected)
         if handed:

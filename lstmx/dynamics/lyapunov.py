@@ -120,7 +120,9 @@ def autonomous_spectrum(
 ) -> LyapunovSpectrum:
     """The Lyapunov spectrum of a network left to itself, with a constant input or none.
 
-    The pass is run and forgotten stretch by stretch: memory does not grow with `steps`.
+    The pass is run and forgotten stretch by stretch: memory does not grow with `steps`. Under JAX the exponents
+    can be differentiated with respect to parameters, input and state, like those of
+    `lyapunov_spectrum`; then it does.
 
     Args:
         cell: the cell.
@@ -148,7 +150,6 @@ def autonomous_spectrum(
     params, x, now = constant(cell, params, x, state, batch)
     xp = namespace(*params, x, *now)
     options = Options(count, transient, reorthonormalise, window, check, seed)
-    walk = Walk(length, now[0], batch, cell.state_size, options)
 
     def inputs(length: int) -> Array:
         return xp.broadcast_to(x, (length, *batch, cell.input_size))
@@ -159,7 +160,9 @@ def autonomous_spectrum(
         now = part.final
         return part
 
-    walk.prepare(record(cell, params, inputs(min(PROBED, length)), now, keep="states"))
+    first = record(cell, params, inputs(min(PROBED, length)), now, keep="states")
+    walk = Walk(length, first.states[0][0], batch, cell.state_size, options)
+    walk.prepare(first)
     most = max(1, _RECORDED // (math.prod(batch) * (cell.state_size + cell.input_size)))
     return walk.spectrum(following, most, progress)
 

@@ -941,13 +941,15 @@ def test_mapping_over_sequences_equals_the_batched_call():
 
 
 class FlowReadings(FlowSummary):
-    """A log-norm profile [T, *batch] with the readings of a flow."""
+    """A log-norm profile [T, *batch] with the readings of a flow whose loss is at the last step."""
 
     log_highway = None
     gates = None
 
     def __init__(self, log_norm):
         self.log_norm = np.asarray(log_norm)
+        self.log_direct = np.full(self.log_norm.shape, -np.inf)
+        self.log_direct[-1] = 0
 
 
 @pytest.mark.parametrize("length", [8, 9, 50, 1000])
@@ -1036,8 +1038,7 @@ def test_the_horizon_takes_only_a_fraction(fraction):
         (0.25 * np.arange(10), "steady"),  # decays, by less than a factor of 100
         (np.zeros(40), "steady"),
         (np.where(np.arange(40) < 20, -np.inf, 0), "vanishing"),
-        (np.full(40, -np.inf), "steady"),  # an exact zero loss
-        ([0.0], "steady"),
+        ([0.0], "undefined"),  # nothing before the loss
     ],
 )
 def test_the_verdict_is_a_word_with_thresholds(profile, verdict):
@@ -1049,7 +1050,12 @@ def test_a_printed_flow_says_how_fast_and_which_way(kind):
     params = params._replace(recurrent_kernel=params.recurrent_kernel * 0.1)
     text = str(lstmx.gradient_flow(lstmx.record(cell, params, xs)))
     assert "gradient over 60 steps: vanishing" in text
-    for words in ("nats per step", "half-life", "mean share of each way back", "first norm < 1 % of last"):
+    for words in (
+        "nats per step",
+        "half-life",
+        "mean share of each way back",
+        "first norm < 1 % of that at the loss",
+    ):
         assert words in text
     assert ("along the retention gates alone" in text) == (kind is not lstmx.SimpleRNN)
     for way in WAYS[kind]:
@@ -1068,9 +1074,12 @@ def test_a_printed_batch_counts_its_verdicts(library, outputs):
 def test_the_flow_of_an_exact_zero_loss_can_be_read_and_printed(kind, library, batch):
     history = random_history(kind, library, batch=batch)
     flow = lstmx.gradient_flow(history, history.hidden_state * 0)
-    assert (flow.verdict == "steady").all()
+    assert (flow.verdict == "undefined").all()
     assert np.isnan(flow.half_life).all()
+    assert np.isnan(flow.horizon()).all()
     assert "gradient over 7 steps" in str(flow)
+    assert "no loss enters: the gradient is zero at every step" in str(flow)
+    assert "nan" not in str(flow)
 
 
 def test_the_flow_of_a_single_step_can_be_read_and_printed(kind, library):
@@ -1078,7 +1087,8 @@ def test_the_flow_of_a_single_step_can_be_read_and_printed(kind, library):
     flow = lstmx.gradient_flow(history, history.hidden_state)
     assert np.isnan(flow.decay_rate.rate)
     assert flow.horizon() == np.inf
-    assert "gradient over 1 steps: steady" in str(flow)
+    assert "gradient over 1 steps: undefined" in str(flow)
+    assert "nan" not in str(flow)
 
 
 # ----------------------------------------------------------------------------------------------- bad input

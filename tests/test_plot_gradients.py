@@ -24,7 +24,14 @@ def flow_of(log_norm, **fields):
     """A flow of nothing but norms, those of h and of the parameters' parts as the whole."""
     log_norm = np.asarray(log_norm, "float64")
     nothing = dict.fromkeys((field.name for field in dataclasses.fields(GradientFlow)), None)
-    given = {"log_norm": log_norm, "log_norm_hidden": log_norm, "log_parameter_profile": log_norm}
+    last = np.where(np.arange(len(log_norm)) == len(log_norm) - 1, 0.0, -np.inf)
+    direct = np.broadcast_to(last.reshape(-1, *(1,) * (log_norm.ndim - 1)), log_norm.shape)
+    given = {
+        "log_norm": log_norm,
+        "log_direct": direct,
+        "log_norm_hidden": log_norm,
+        "log_parameter_profile": log_norm,
+    }
     given["parameters"] = lstmx.SimpleRNNParams(np.zeros((1, 1)), np.zeros((1, 1)), np.zeros(1))
     return GradientFlow(**nothing | given | fields)
 

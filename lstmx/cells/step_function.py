@@ -291,9 +291,41 @@ class StepFunction(Cell):
 
 
 RESERVED = frozenset(
-    """cell params initial inputs states stored controls hidden_state outputs final before gates preactivations kept_rows
-    lengths counts whole batch rows sequence pieces save summary stretch to_numpy to_xarray from_xarray concatenate
-    log_gate log_retention read_by_gates where_counted with_gaps""".split()
+    [
+        "cell",
+        "params",
+        "initial",
+        "inputs",
+        "states",
+        "stored",
+        "controls",
+        "hidden_state",
+        "outputs",
+        "final",
+        "before",
+        "gates",
+        "preactivations",
+        "kept_rows",
+        "lengths",
+        "counts",
+        "whole",
+        "batch",
+        "rows",
+        "sequence",
+        "pieces",
+        "save",
+        "summary",
+        "stretch",
+        "to_numpy",
+        "to_xarray",
+        "from_xarray",
+        "concatenate",
+        "log_gate",
+        "log_retention",
+        "read_by_gates",
+        "where_counted",
+        "with_gaps",
+    ]
 )
 
 

@@ -126,7 +126,9 @@ def autonomous_spectrum(
 ) -> LyapunovSpectrum:
     """The Lyapunov spectrum of a network left to itself, with a constant input or none.
 
-    The pass is run and forgotten stretch by stretch: memory does not grow with `steps`.
+    The pass is run and forgotten stretch by stretch: memory does not grow with `steps`. Under JAX the exponents
+    can be differentiated with respect to parameters, input and state, like those of
+    `lyapunov_spectrum`; then it does.
 
     Args:
         cell: the cell.
@@ -151,11 +153,7 @@ def autonomous_spectrum(
     """
     length = positive("steps", steps)
     params, x, now, batch = constant(cell, params, x, state)
-    xp, like = namespace(x), next(leaves(now))
-    options = Options(count, transient, reorthonormalise, window, check, seed)
-    probed = record(cell, params, xp.broadcast_to(x, (1, *batch, cell.input_size)), now, keep="states")
-    size = state_size(probed)
-    walk = Walk(length, like, batch, size, options)
+    xp, options = namespace(x), Options(count, transient, reorthonormalise, window, check, seed)
 
     def inputs(length: int) -> Array:
         return xp.broadcast_to(x, (length, *batch, cell.input_size))
@@ -166,7 +164,10 @@ def autonomous_spectrum(
         now = part.final
         return part
 
-    walk.prepare(record(cell, params, inputs(min(PROBED, length)), now, keep="states"))
+    first = record(cell, params, inputs(min(PROBED, length)), now, keep="states")
+    size = state_size(first)
+    walk = Walk(length, next(leaves(first.states))[0], batch, size, options)
+    walk.prepare(first)
     most = max(1, _RECORDED // (math.prod(batch) * (size + cell.input_size)))
     return walk.spectrum(following, most, progress)
 

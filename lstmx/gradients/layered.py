@@ -7,34 +7,45 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, jit, map_tree, namespace, result
+from lstmx.gradients.summary import DecaySummary
 from lstmx.gradients.walk import GradientFlow, flow_of
 from lstmx.history import History, where_held
 from lstmx.layers import BidirectionalHistory, LayeredHistory, flipped
-from lstmx.scaling import Scaled, add, normalised, scaled, unscaled
+from lstmx.scaling import Scaled, add, log_hypot, log_norm, normalised, scaled, unscaled
 
 
-@result(static=("names",))
-class LayeredFlow:
+@result(static=("names", "forward"))
+class LayeredFlow(DecaySummary):
     """Where the gradient of a loss goes through layers; `flow["layer 0"]` is the `GradientFlow` of one.
+
+    Its rates, half-life, horizon and verdict are those of all layers together: of the root of the sum of squares
+    of the layers' norms, from the step at which the user's loss enters the top. A lower layer receives a gradient
+    from above at many steps, so that its own course over time is no decay. Where a layer reads backwards, time has
+    no single direction: all are NaN, and the verdict is "undefined".
 
     Attributes:
         names: of the cells, bottom first.
         flows: the flow of each cell, in the order in which it reads: for a backward direction step 0 is the last.
         log_norm: of the cotangent of each cell's joint state, in the order of time, natural logs,
             [layers, T, *batch]; −inf for an exact zero, NaN past a sequence's end.
+        log_direct: of the direct part of ∂L/∂(output), what the loss hands to the top, in the same form,
+            [T, *batch].
         log_norm_hidden: of ∂L/∂h_t of each cell, in the same form.
         parameters: gradients of all parameters, as the tree that the layers' parameters are.
         inputs: ∂L/∂x_t, [T, *batch, D]: 0 or infinite where it leaves the range of a float.
         initial: ∂L/∂(initial states), as a tree of states.
+        forward: whether all layers read from the first step on.
     """
 
     names: tuple[str, ...]
     flows: tuple[GradientFlow, ...]
     log_norm: Array
+    log_direct: Array
     log_norm_hidden: Array
     parameters: Any
     inputs: Array
     initial: Any
+    forward: bool
 
     def __getitem__(self, name: str) -> GradientFlow:
         if name not in self.names:
@@ -44,17 +55,33 @@ class LayeredFlow:
     def __repr__(self) -> str:
         return f"LayeredFlow({', '.join(self.names)}: {self.log_norm.shape[1]} steps)"
 
+    @property
+    def _norms(self) -> tuple[np.ndarray, np.ndarray]:
+        log_direct = np.asarray(self.log_direct, np.float64)
+        joint = log_hypot(np.asarray(self.log_norm, np.float64), axis=0)
+        return joint, log_direct if self.forward else np.full_like(log_direct, np.nan)
+
     def __str__(self) -> str:
-        """A line for each layer, top first: its greatest norm, and how it fades in its own time."""
+        """A line for each layer, top first, with how its norm fades in its own time; and what all come to."""
         width = max(map(len, self.names))
         lines = [f"{'layer':<{width}}  ln norm, greatest   half-life, steps   verdict"]
         for name, flow in reversed(list(zip(self.names, self.flows, strict=True))):
             norms = np.asarray(flow.log_norm, np.float64)
-            words, counts = np.unique(flow.verdict, return_counts=True)
             greatest = np.nanmax(norms, initial=-np.inf)
-            half_life, verdict = np.median(flow.half_life), words[counts.argmax()]
-            lines.append(f"{name:<{width}}  {greatest:<17.4g}   {half_life:<16.4g}   {verdict}")
-        return "\n".join(lines)
+            half_life, verdict = flow.half_life, flow.verdict
+            known = half_life[~np.isnan(half_life)]
+            fades = f"{np.median(known):.4g}" if len(known) else "–"
+            words, counts = np.unique(verdict, return_counts=True)
+            lines.append(f"{name:<{width}}  {greatest:<17.4g}   {fades:<16}   {words[counts.argmax()]}")
+        if any((flow.verdict == "undefined").any() for flow in self.flows):
+            lines.append(
+                "(undefined: what enters a layer at many steps, from the loss or from above, mixes gradients of "
+                "different ages; what enters at its first step alone has nothing before it)"
+            )
+        if self.forward:
+            return "\n".join([*lines, "all layers together:", *self._sentences()])
+        apart = "all layers together: undefined, for some read backwards and time has no single direction"
+        return "\n".join([*lines, apart])
 
 
 def layered_flow(history: LayeredHistory, direct: Array | None, outputs: str, progress: bool) -> LayeredFlow:
@@ -68,7 +95,8 @@ def layered_flow(history: LayeredHistory, direct: Array | None, outputs: str, pr
     """
     if direct is None:
         direct = _last(history)
-    below, parameters, initial, handed = _through(history, _in_scale(direct), outputs, progress)
+    in_range = _in_scale(direct)
+    below, parameters, initial, handed = _through(history, in_range, outputs, progress)
     turns = [turn for _, turn in history.cells().values()]
     xp = namespace(direct)
 
@@ -79,11 +107,20 @@ def layered_flow(history: LayeredHistory, direct: Array | None, outputs: str, pr
         names=tuple(history.cells()),
         flows=tuple(below),
         log_norm=in_time("log_norm"),
+        log_direct=history.first.where_counted(log_norm(in_range), np.nan),
         log_norm_hidden=in_time("log_norm_hidden"),
         parameters=parameters,
         inputs=unscaled(handed),
         initial=initial,
+        forward=_reads_forward(history),
     )
+
+
+def _reads_forward(history: Any) -> bool:
+    """Whether no cell of a history reads backwards."""
+    if isinstance(history, BidirectionalHistory):
+        return False
+    return isinstance(history, History) or all(_reads_forward(part) for part in history.parts.values())
 
 
 def _last(history: LayeredHistory) -> Array:

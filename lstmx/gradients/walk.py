@@ -43,6 +43,8 @@ class GradientFlow(FlowSummary):
     Attributes:
         log_norm: of the cotangent of the joint state, whose fields are independent coordinates: for an LSTM
             h_t counts with all its ways and c_t without the one through h_t, [T, *batch].
+        log_direct: of the direct part of ∂L/∂h_t, what the loss, or the layer above, hands to this output,
+            [T, *batch].
         log_norm_hidden: of ∂L/∂h_t, [T, *batch].
         log_norm_cell: of ∂L/∂c_t, the way through h_t included, [T, *batch]; None without a cell state.
         log_highway: of what reaches c_t (h_t in a GRU) along the retention gates alone, [T, *batch]; None for
@@ -62,6 +64,7 @@ class GradientFlow(FlowSummary):
     """
 
     log_norm: Array
+    log_direct: Array
     log_norm_hidden: Array
     log_norm_cell: Array | None
     log_highway: Array | None
@@ -113,6 +116,7 @@ def flow_of(
     names = rows.get("gates", {})
     flow = GradientFlow(
         log_norm=rows["joint"],
+        log_direct=rows["direct"] if "direct" in rows else _of_the_last(rows["joint"], history.cell.output_size),
         log_norm_hidden=norms.get("hidden"),
         log_norm_cell=norms.get("cell"),
         log_highway=rows.get("highway"),
@@ -126,6 +130,15 @@ def flow_of(
         gates={name: GateShare(*names[name]) for name in _way_names(history.cell)} if everything else None,
     )
     return flow, rows.get("handed")
+
+
+def _of_the_last(joint: Array, size: int) -> Array:
+    """`log_direct` of the sum of each sequence's last output; `joint` is NaN at a step that does not count."""
+    xp = namespace(joint)
+    steps = xp.reshape(xp.arange(len(joint)), (-1, *(1,) * (joint.ndim - 1)))
+    last = steps == xp.max(xp.where(xp.isnan(joint), -1, steps), axis=0)
+    direct = xp.where(last, xp.full_like(joint, 0.5 * math.log(size)), xp.full_like(joint, -xp.inf))
+    return xp.where(xp.isnan(joint), joint, direct)
 
 
 @jit(static=("last",))
@@ -181,6 +194,8 @@ def _segment(
             return part.where_counted(log_norm(Scaled(value, arriving.exponent)), past)
 
         rows: dict[str, Any] = {"joint": norm(arriving.value), "fields": {k: norm(x) for k, x in totals.items()}}
+        if injected is not None:
+            rows["direct"] = part.where_counted(log_norm(injected), past)
         pairs = steps.outer_pairs(drive) if cell.closed_form else None
         if pairs is not None:
             rows["profile"] = part.where_counted(_log_norm_of_pairs(pairs, arriving.exponent), past)

@@ -20,7 +20,7 @@ _NORMS = {  # as the legend calls them, in the order of the colours
     "log_norm_cell": "c",
     "log_highway": "retention gates alone",
 }
-_FIELDS = (*_NORMS, "log_parameter_profile", "parameter_alignment")
+_FIELDS = (*_NORMS, "log_direct", "log_parameter_profile", "parameter_alignment")
 
 
 def gradient_flow(
@@ -32,7 +32,7 @@ def gradient_flow(
     what the retention gates alone would carry (a GRU and a SimpleRNN have one state, so h is left out; a
     SimpleRNN has no retention gate); each step's part in ∂L/∂U, or without U in ∂L/∂W; and, where the flow has it,
     the cosine of that part with the whole. The title gives the flow's verdict, half-life and decay rate ± standard
-    error.
+    error, or why there are none.
 
     At most 1000 points are drawn along an axis; beyond, block means within the blocks' range. An exact zero, −inf
     in log scale, leaves a gap of its block, and the legend or title says how many there are.
@@ -178,7 +178,10 @@ def _index(name: str, flow: Any, sequence: Any) -> tuple[int, ...]:
 def _decay(one: GradientFlow) -> str:
     rate, error = one.decay_rate
     if np.isnan(rate):
-        return "too few steps for a decay rate"
+        losses = int((one.log_direct > -np.inf).sum())
+        if losses > 1:
+            return f"losses enter at {losses:,} steps: norms of different ages, and no decay of one gradient"
+        return "too few steps for a decay rate" if losses else "no loss enters"
     uncertainty = "" if np.isnan(error) else f" ± {error:.2g}"
     return f"{_half_life(one)}, decay going back {parts.number(rate)}{uncertainty} nats per step"
 

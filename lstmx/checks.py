@@ -174,8 +174,8 @@ def unreset(history: Any, analysis: str) -> None:
         reset = None if part.controls is None else part.controls.reset
         if reset is not None and (is_traced(reset) or np.asarray(reset)[1:].any()):
             raise ValueError(
-                f"{analysis} takes sequences that do not start anew within the pass; this history has resets, or is "
-                f"inside a JAX transformation. history.pieces() gives every sequence as a history of its own"
+                f"{analysis} takes sequences that do not start anew within the pass; this history has resets, or "
+                f"is inside a JAX transformation. history.pieces() gives every sequence as a history of its own"
             )
 
 
@@ -333,6 +333,6 @@ def populated(history: Any) -> None:
 def dead(what: str, name: str) -> RuntimeError:
     """The error of using what was handed to `record(..., reuse=...)`."""
     return RuntimeError(
-        f"this {what} was handed to record(..., reuse=...): its memory holds another pass now, and {name} is gone; "
-        "use what that call returned"
+        f"this {what} was handed to record(..., reuse=...): its memory holds another pass now, and {name} is "
+        "gone; use what that call returned"
     )

@@ -40,8 +40,9 @@ def advance(
 ) -> tuple[Any, Any]:
     """The forward loop: the final state, and `emit(state before, state after, what is stored)` of every step.
 
-    The state before is the one that the step starts from. On a CPU one product of [x, h] per step. On an accelerator, where a step is latency, and where there is no
-    product of h, the products of x are taken for a chunk of steps in one go.
+    The state before is the one that the step starts from. On a CPU one product of [x, h] per step. On an
+    accelerator, where a step is latency, and where there is no product of h, the products of x are taken for a
+    chunk of steps in one go.
     """
 
     def one_by_one(params: Any, state: Any, xs: Array, controls: Controls | None) -> tuple[Any, Any]:
@@ -72,8 +73,7 @@ def advance(
 
 
 def controlled_step(cell: Cell, params: Any, hoisted: bool) -> Callable[..., tuple[Any, Any, Any]]:
-    """One step for a loop: of the state before, x and the step's controls the state that it starts from, the state
-    after, and what is stored.
+    """One step for a loop, `(state before, x, controls) -> (state it starts from, state after, what is stored)`.
 
     Args:
         cell: the cell.
@@ -150,8 +150,8 @@ def _replayed(
 ) -> History:
     """The history of a chunk from its outputs: all pre-activations by one product, then what h does not show.
 
-    Where pre-activations depend on more of the state than h, or a step on more than its pre-activations, the chunk is
-    run again.
+    Where pre-activations depend on more of the state than h, or a step on more than its pre-activations, the chunk
+    is run again.
     """
     if cell.core is not cell or controls is not None or not set(cell.reads) <= {"hidden"}:
         _, rows = advance(cell, params, initial, xs, controls, lambda before, after, a: (after, a))

@@ -58,8 +58,8 @@ class GateStatistics:
     Time scales are those of the gate f that multiplies the old state (an LSTM's forget gate, a GRU's update
     gate), in steps, and say how long a unit would remember if nothing but that gate acted on its state. Steps from
     an SLSTM's empty state, which has nothing to keep, do not count in them, and neither do those that start a
-    sequence; NaN where there are no others. What a Zoneout keeps beside the gate is counted. None of a cell without
-    such a gate, as of a step function.
+    sequence; NaN where there are no others. What a Zoneout keeps beside the gate is counted. None of a cell
+    without such a gate, as of a step function.
 
     Attributes:
         gates: name of each sigmoid gate to its statistics.

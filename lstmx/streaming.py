@@ -64,7 +64,8 @@ def _write(store: Store, part: History) -> None:
     except OSError as error:
         words = (
             f"{error.strerror or error}: steps {start} to {start + len(part)} could not be written. The first "
-            f"{start} of {store.length} steps are safe; once there is room, the same call of record_to goes on there"
+            f"{start} of {store.length} steps are safe; once there is room, the same call of record_to goes "
+            "on there"
         )
         raise OSError(error.errno, words, str(store.path)) from error
 

@@ -63,8 +63,8 @@ def run(
         params: its parameters; their library is the library that runs.
         xs: inputs, [T, *batch, D] with T ≥ 1: time first, any number of batch axes.
         state: initial state, fields [*batch, H], for layers theirs; None for zeros.
-        lengths: steps of each sequence, integers [*batch] from 1 to T, for unequal sequences padded to T steps: the
-            mask of a prefix. Of a traced length that is not from 1 to T, all numbers of its sequence are NaN.
+        lengths: steps of each sequence, integers [*batch] from 1 to T, for unequal sequences padded to T steps:
+            the mask of a prefix. Of a traced length that is not from 1 to T, all numbers of its sequence are NaN.
         mask: booleans [T, *batch], True where a step counts. A step that does not is as if it were not there, in
             both directions of time: the state stands still, and its outputs are 0. What stands in `xs` there is
             never read, be it NaN.
@@ -89,8 +89,8 @@ def run(
             differentiation of "pullback" (inside `jax.jit` JAX words this error itself: "can't apply forward-mode
             autodiff (jvp) to a custom_vjp function").
         ValueError: an argument has the wrong shape; `differentiation` is another word; `chunk` is below 1 or over
-            T, or given with "autodiff"; or `parallel` with chunk, lengths, mask or resets, or for a cell whose gates
-            read the state or whose candidates may be negative.
+            T, or given with "autodiff"; or `parallel` with chunk, lengths, mask or resets, or for a cell whose
+            gates read the state or whose candidates may be negative.
 
     Example:
         >>> import lstmx, numpy
@@ -291,15 +291,15 @@ def record_to(
 ) -> StoredHistory:
     """Run a cell over sequences and write its history into a folder, chunk by chunk, while it runs.
 
-    Neither the host nor the device holds the whole pass. A run that was stopped, at any moment, goes on where it was
-    with the same call.
+    Neither the host nor the device holds the whole pass. A run that was stopped, at any moment, goes on where it
+    was with the same call.
 
     Args:
         path: the new folder, or that of a run of the same call that was stopped.
         cell: the cell.
         params: its parameters; their library is the library that runs.
-        xs: inputs [T, *batch, D]: anything with a shape and a dtype that can be sliced, such as a `numpy.memmap` or
-            a Zarr array; it is never read whole.
+        xs: inputs [T, *batch, D]: anything with a shape and a dtype that can be sliced, such as a `numpy.memmap`
+            or a Zarr array; it is never read whole.
         state: initial state, fields [*batch, H]; None for zeros.
         lengths: as for `run`; so the next two.
         mask: booleans [T, *batch].
@@ -312,7 +312,8 @@ def record_to(
 
     Raises:
         TypeError: an argument is of the wrong kind or of another dtype than the parameters.
-        ValueError: an argument has the wrong shape or value; or the folder holds an unfinished run of another call.
+        ValueError: an argument has the wrong shape or value; or the folder holds an unfinished run of another
+            call.
         FileExistsError: the folder holds a finished history.
         OSError: the disk is full, or fails; says how many steps are safe.
         ImportError: zarr is not installed.
@@ -338,24 +339,25 @@ def intervene(
 ) -> Edited:
     """Run a cell over sequences while edits change its gates and states.
 
-    An edit of your own is a function `(step, values)` -> values: `values` is the NamedTuple of the step's gates, or
-    that of the state after it, each field [*batch, H], and what comes back is the same with other numbers in it, as
-    from `values._replace(...)`. `step` counts from 0; under JAX it is traced. Values are changed in the order of the
-    equations: gates that nothing else in the step leads to, then what is computed from these as changed (the cell
-    state, the candidate behind a reset gate, the output gate behind a peephole), last h_t. So the function is called
-    two to four times a step, sees of later values what they are so far, and of what it returns those count whose
-    turn it is: it should depend on its arguments alone. A change is one of the gate wherever the equations name it,
-    and not of its pre-activation: gates that share one (f = 1 − i, and in an `MGU` what is kept and what is taken)
-    are changed apart, and the share that a `JANET` takes in stays as it is. With full gate recurrence the next step
-    reads gates as changed. In a Zoneout the state is changed after a part of the old one was kept. Under JAX code is
-    compiled once for each function, and once for all ready-made edits of one form.
+    An edit of your own is a function `(step, values)` -> values: `values` is the NamedTuple of the step's gates,
+    or that of the state after it, each field [*batch, H], and what comes back is the same with other numbers in
+    it, as from `values._replace(...)`. `step` counts from 0; under JAX it is traced. Values are changed in the
+    order of the equations: gates that nothing else in the step leads to, then what is computed from these as
+    changed (the cell state, the candidate behind a reset gate, the output gate behind a peephole), last h_t. So
+    the function is called two to four times a step, sees of later values what they are so far, and of what it
+    returns those count whose turn it is: it should depend on its arguments alone. A change is one of the gate
+    wherever the equations name it, and not of its pre-activation: gates that share one (f = 1 − i, and in an `MGU`
+    what is kept and what is taken) are changed apart, and the share that a `JANET` takes in stays as it is. With
+    full gate recurrence the next step reads gates as changed. In a Zoneout the state is changed after a part of the
+    old one was kept. Under JAX code is compiled once for each function, and once for all ready-made edits of one
+    form.
 
     Args:
         cell: the cell.
         params: its parameters; their library is the library that runs.
         xs: inputs, [T, *batch, D] with T ≥ 1.
-        edits: what changes gates and states: one of `lstmx.edits`, a function of your own, or a list of these, which
-            follow one another at each value.
+        edits: what changes gates and states: one of `lstmx.edits`, a function of your own, or a list of these,
+            which follow one another at each value.
         state: initial state, fields [*batch, H]; None for zeros.
         lengths: as for `run`; so the next three. At a step that does not count nothing is changed.
         mask: booleans [T, *batch].

@@ -1,11 +1,10 @@
 """`highway`: the product of the retention gates in logs, exact over a million steps."""
 
+import dataclasses
 import sys
 
 import jax
 import jax.numpy as jnp
-import dataclasses
-
 import numpy as np
 import pytest
 from reference import assert_close, draw_pass, random_history, to

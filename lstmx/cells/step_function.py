@@ -223,8 +223,8 @@ class StepFunction(Cell):
         for x in arrays:
             if not hasattr(x, "__array_namespace__"):
                 raise TypeError(
-                    f"{name} hold a {type(x).__name__}; expected arrays alone: close over what is none, or take it "
-                    "out first, as equinox.partition does"
+                    f"{name} hold a {type(x).__name__}; expected arrays alone: close over what is none, or take "
+                    "it out first, as equinox.partition does"
                 )
         dtypes = {x.dtype for x in arrays}
         if len(dtypes) > 1 or not dtypes <= {np.dtype("float32"), np.dtype("float64")}:
@@ -346,9 +346,9 @@ def from_step(
     *,
     init: Callable[[Any], Any] | None = None,
 ) -> StepFunction:
-    """Make a cell of a function of one step, for `run`, `record` and every analysis that needs no gates, under JAX.
+    """Make a cell of a function of one step: for `run`, `record` and every analysis that needs no gates.
 
-    Derivatives are JAX's, one step at a time; a pass keeps the memory of its states.
+    It runs in JAX. Derivatives are JAX's, one step at a time; a pass keeps the memory of its states.
 
     Args:
         step: `step(params, state, x)` of one sequence: the state after, or that and a dict of named arrays to
@@ -361,7 +361,7 @@ def from_step(
             array that is no vector is read row by row.
         gates: names of shown arrays that lie in [0, 1], of which statistics are taken.
         name: of the cell, in messages and figures; None for the function's.
-        init: makes parameters of a JAX key, for `cell.init` and `lstmx.compare`; None for parameters that you bring.
+        init: makes parameters of a JAX key, for `cell.init` and `lstmx.compare`; None for your own.
 
     Returns:
         The cell. The joint state is the arrays of `state` flattened and joined in the order that `jax.tree` has.

@@ -59,7 +59,7 @@ def jacobians(history: History, block: str | None = None) -> Array:
 
 
 def named_sizes(history: Any) -> dict[str, slice]:
-    """The fields of the joint state, and which of its numbers they are; of a stack with the layer's number before."""
+    """The fields of the joint state and their numbers in it; of a stack with the layer's number in front."""
     if isinstance(history, StackHistory):
         parts = [
             (f"{k}_{name}", at)

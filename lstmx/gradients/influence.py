@@ -166,7 +166,7 @@ def influence(
 
 @jit(static=("of",))
 def _influence(history: Any, vectors: Array, hot: Array, of: str) -> tuple[Array, Array]:
-    """Log norms and relative standard errors, [T, outputs, *batch], of outputs where `hot` [T, outputs] is true."""
+    """Log norms and relative standard errors, [T, outputs, *batch], of outputs where `hot` [T, outputs] is."""
     xp, batch = namespace(history.inputs, vectors), history.batch
     middle = (1,) * len(batch)
     lead = (hot.shape[1], vectors.shape[0], *batch)

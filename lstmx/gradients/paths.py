@@ -150,8 +150,8 @@ def path_spectrum(
     for part in [history] if isinstance(history, History) else [one for one, _ in history.cells().values()]:
         if not part.cell.closed_form or "cell" not in part.cell.state_type._fields:
             raise ValueError(
-                f"{part.cell} has no cell state, so there is no highway to separate; path_spectrum needs an LSTM's "
-                "history"
+                f"{part.cell} has no cell state, so there is no highway to separate; path_spectrum needs an "
+                "LSTM's history"
             )
     max_order = positive("max_order", max_order, 0)
     first, last = stretch(history, start, stop)

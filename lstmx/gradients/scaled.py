@@ -50,9 +50,9 @@ def scaled_back(
 def _shift_orders(before: Scaled, carried: Array) -> Scaled:
     """What a step back does to orders: the part that arrives in c keeps its order, that in h gains one.
 
-    As in c it is in all numbers that are `carried`, an SLSTM's n and m; as in h it is in gates, where they are part
-    of the state. The last row is the remainder: it keeps both parts of its own and gains the part in h of the row
-    before.
+    As in c it is in all numbers that are `carried`, an SLSTM's n and m; as in h it is in gates, where they are
+    part of the state. The last row is the remainder: it keeps both parts of its own and gains the part in h of the
+    row before.
     """
     xp = namespace(before.value)
     others = xp.where(carried, xp.zeros_like(before.value), before.value)

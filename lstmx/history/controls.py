@@ -124,6 +124,7 @@ def _booleans(name: str, value: Any, lead: tuple[int, ...]) -> Array:
     array(name, value)
     if tuple(value.shape) != lead or value.dtype != bool:
         raise ValueError(
-            f"{name} has shape {tuple(value.shape)} and dtype {value.dtype}; expected booleans [T, *batch] = {lead}"
+            f"{name} has shape {tuple(value.shape)} and dtype {value.dtype}; expected booleans [T, *batch] "
+            f"= {lead}"
         )
     return value

@@ -1,11 +1,12 @@
 """`LinearSteps`: a pass as linear maps, one for each step. Every analysis is written on it, and knows no cell.
 
-The joint state of a step is one vector of S numbers, the fields of the cell's state side by side. With s_t the state
-after step t and d_t the drive, what reaches the pre-activations of the step, each step has two linear maps:
+The joint state of a step is one vector of S numbers, the fields of the cell's state side by side. With s_t the
+state after step t and d_t the drive, what reaches the pre-activations of the step, each step has two linear maps:
 J_t = ∂s_t/∂s_{t-1} and ∂s_t/∂d_t. A cotangent goes one step back by `vjp`, a tangent one step forward by `jvp`.
 
-Kinds: of a cell in closed form, of a step function by JAX, of given matrices; of a stack as one joint state; and one
-around any other, for steps that do not count, that start a sequence, or at which Zoneout keeps a part of the state.
+Kinds: of a cell in closed form, of a step function by JAX, of given matrices; of a stack as one joint state; and
+one around any other, for steps that do not count, that start a sequence, or at which Zoneout keeps a part of the
+state.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class LinearSteps(ABC):
     """A stretch of steps as linear maps.
 
     All arrays have the axes of the steps in front, [T, *batch], here [*lead]; `steps[t]` is one step, without the
-    axis of time, and `steps[a:b]` a stretch. A cotangent or tangent of the joint state is an array [*lead, S]; it may
-    have more axes in front, which are maps of several vectors at once.
+    axis of time, and `steps[a:b]` a stretch. A cotangent or tangent of the joint state is an array [*lead, S]; it
+    may have more axes in front, which are maps of several vectors at once.
     """
 
     @property
@@ -650,7 +651,7 @@ class StackSteps(PassSteps):
         return x if self.masks is None else x * self.masks[k]
 
     def _down(self, cotangent: Array, each: Any) -> list[Any]:
-        """`each(layer, cotangent of its state after) -> (result, cotangent of its drive)`, top first; the results."""
+        """The pairs of `each(layer, cotangent of its state after) -> (result, cotangent of its drive)`, top first."""
         parts, found = columns(cotangent, self._sizes), []
         for k in range(len(self.layers) - 1, -1, -1):
             layer = self.layers[k]
@@ -799,7 +800,7 @@ def linearise(history: Any) -> Any:
         step forward, `steps.matrices()` gives the Jacobians; `steps[t]` is one step, `steps[a:b]` a stretch.
 
     Raises:
-        TypeError: this is not a history in memory, or has layers with two directions, which have no joint recurrence.
+        TypeError: this is not a history in memory, or has layers with two directions, without a joint recurrence.
 
     Example:
         >>> import lstmx, numpy
@@ -812,9 +813,8 @@ def linearise(history: Any) -> Any:
         >>> v.shape, steps.matrices().shape
         ((16,), (5, 16, 16))
     """
-    if hasattr(history, "__array_namespace__"):
-        return MatrixSteps(history)
-    require_history(history, layers=True)
+    if not hasattr(history, "__array_namespace__"):
+        require_history(history, layers=True)
     return _linearised(history)
 
 
@@ -827,6 +827,8 @@ def steps_of(history: Any) -> Any:
     """As `linearise`, inside a compiled function and unchecked."""
     if isinstance(history, LinearSteps):
         return history
+    if hasattr(history, "__array_namespace__"):
+        return MatrixSteps(history)
     if isinstance(history, StackHistory):
         layers = tuple(steps_of(layer) for layer in history.layers)
         return StackSteps(layers, history.masks, tuple(history.parts))

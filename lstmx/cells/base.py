@@ -84,7 +84,8 @@ class Cell(Faces, ABC):
             raise TypeError(
                 f"{cls.__name__} overrides {', '.join(changed)} of {other.__name__}, whose linearise has the "
                 f"derivatives of the equations that {other.__name__} has: write linearise, too, and let "
-                "lstmx.check_cell(cell) compare it with autodiff; or write the step as a function for lstmx.from_step"
+                "lstmx.check_cell(cell) compare it with autodiff; or write the step as a function for "
+                "lstmx.from_step"
             )
 
     def __post_init__(self) -> None:

@@ -55,7 +55,7 @@ class StepFunction(Cell):
     start: Any
     input_size: int
     read: Callable[[Any], Array] | None
-    output_at: slice | None
+    output_at: slice | None = field(hash=False)  # Python 3.11 has no hash of a slice
     named_gates: tuple[str, ...]
     name: str
     make: Callable[[Any], Any] | None = None

@@ -85,12 +85,11 @@ def controlled_step(cell: Cell, params: Any, hoisted: bool) -> Callable[..., tup
     def step(before: Any, x: Array, controls: Controls | None) -> tuple[Any, Any, Any]:
         if controls is None:
             after, stored = move(before, x)
-            return before, after if cell.kept(None) is None else cell.mixed(before, after), stored
+            return before, cell.mixed(before, after), stored
         hold, reset, drawn = controls
         start = before if reset is None else cell.restarted(params, before, reset)
         after, stored = move(start, x)
-        if cell.kept(drawn) is not None:
-            after = cell.mixed(start, after, drawn)
+        after = cell.mixed(start, after, drawn)
         if hold is not None:
             after = map_tree(lambda old, new: where_held(hold, new, old), before, after)
         return start, after, stored
@@ -117,7 +116,8 @@ def _outputs_forward(
         return (history.hidden_state, final), history
 
     def chunk(state: Any, cut: Any, own: None) -> tuple[Any, Array, Any]:
-        final, outputs = advance(cell, params, state, *cut, lambda before, after, a: cell.output(after))
+        xs, controls = cut
+        final, outputs = advance(cell, params, state, xs, controls, lambda before, after, a: cell.output(after))
         return final, outputs, state
 
     outputs = namespace(xs).zeros((*xs.shape[:-1], cell.output_size), dtype=xs.dtype)
@@ -206,8 +206,8 @@ def excerpt_rows(
 
     def stretch(state: Any, cut: Any, own: None) -> tuple[Any, None, Any]:
         if len(cut[0]) > 1:
-            earlier = map_tree(lambda x: x[:-1], cut)
-            state, _ = advance(cell, params, state, *earlier, lambda before, after, a: None)
+            xs, controls = map_tree(lambda x: x[:-1], cut)
+            state, _ = advance(cell, params, state, xs, controls, lambda before, after, a: None)
         move = controlled_step(cell, params, hoisted=False)
         before, after, stored = move(state, *map_tree(lambda x: x[-1], cut))
         return after, None, select(cell, fields, dtype, before, after, stored)

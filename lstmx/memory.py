@@ -16,7 +16,7 @@ from lstmx.gradients import GradientFlow, Influence, LayeredFlow, gradient_flow,
 from lstmx.gradients.flow import loss_cotangent
 from lstmx.history import History
 from lstmx.linear import back_through, state_size
-from lstmx.statistics import gate_statistics
+from lstmx.statistics import GateStatistics, gate_statistics
 
 _PROBES = 32  # of the influence, where there are more units
 _STEPS = 20_000  # last ones, from which the linear capacity is found
@@ -223,7 +223,8 @@ def _notions(
     for place, part in parts.items():
         if part.cell.retention_gate is None:
             continue
-        statistics, word = gate_statistics(part), part.cell.retention_gate.replace("_", " ")
+        statistics: GateStatistics = gate_statistics(part)
+        word = part.cell.retention_gate.replace("_", " ")
         geometric, arithmetic = statistics.timescale, statistics.timescale_arithmetic
         alone = "decay by e along the state alone"
         for name, value, definition in (

@@ -9,6 +9,7 @@ import numpy as np
 
 from lstmx.arrays import (
     Array,
+    columns,
     jit,
     map_tree,
     namespace,
@@ -112,7 +113,7 @@ class GateStatistics:
 
 
 class _Moments(NamedTuple):
-    """Accumulated over a stretch of time and all sequences; per gate [gates, H], of the retention gate [H]."""
+    """Accumulated over a stretch of time and all sequences: of all gates side by side, of the retention gate."""
 
     count: Any
     mean: Array
@@ -172,7 +173,7 @@ def gate_statistics(history: Any) -> Any:
     moments = _moments_of(history[:size])
     for start in range(size, len(history), size):
         moments = _combine(moments, _moments_of(history[start : start + size]))
-    return _statistics(cell, moments)
+    return _statistics(cell, moments, _gate_sizes(cell, history.params))
 
 
 def summarise(
@@ -226,8 +227,8 @@ def summarise(
     for field, value in ({} if state is None else cell.named_fields(state)).items():
         finite(f"state.{field}", value[None])
     moments = _accumulated(cell, params, xs, state, controls)
-    finite("the mean activation of a gate", moments.mean)
-    return _statistics(cell, moments)
+    finite("the mean activation of a gate", moments.mean[None])
+    return _statistics(cell, moments, _gate_sizes(cell, params))
 
 
 def _gated(cell: Any) -> None:
@@ -235,7 +236,15 @@ def _gated(cell: Any) -> None:
         raise ValueError(f"a {type(cell).__name__} has no gates; gate statistics need a gated cell")
 
 
-def _statistics(cell: Any, moments: _Moments) -> GateStatistics:
+def _gate_sizes(cell: Any, params: Any) -> tuple[int, ...]:
+    """Numbers of each gate: one for each unit, or as many as a step function shows."""
+    if cell.closed_form:
+        return (cell.hidden_size,) * len(cell.gate_names)
+    shown = cell.shown_shapes(params)
+    return tuple(math.prod(shown[name]) for name in cell.gate_names)
+
+
+def _statistics(cell: Any, moments: _Moments, sizes: tuple[int, ...]) -> GateStatistics:
     xp = namespace(moments.mean)
     count = moments.count
     variance = moments.squares / count
@@ -247,7 +256,8 @@ def _statistics(cell: Any, moments: _Moments) -> GateStatistics:
         moments.left / count,
         moments.right / count,
     )
-    gates = {name: UnitStatistics(*(field[k] for field in fields)) for k, name in enumerate(cell.gate_names)}
+    parts = zip(cell.gate_names, zip(*(columns(field, sizes) for field in fields), strict=True), strict=True)
+    gates = {name: UnitStatistics(*found) for name, found in parts}
     steps = xp.where(moments.retained == 0, xp.nan, moments.retained)
     if cell.retention_gate is None:
         return GateStatistics(gates, None, None, None, None)
@@ -302,13 +312,13 @@ def _moments(history: History) -> _Moments:
     if cell.closed_form:
         before, a = map_tree(in_one_row, (history.read_by_gates, history.preactivations))
         logits = [cell.gate_logit(name, before, a) for name in cell.gate_names]
-        gates = sigmoid_and_slope(xp, xp.stack(logits, axis=1))[0]
+        gates = sigmoid_and_slope(xp, xp.concat(logits, axis=1))[0]
     else:
         axes = len(history.batch) + 1
         flat = (getattr(history, name) for name in cell.gate_names)
-        gates = xp.stack([xp.reshape(x, (math.prod(x.shape[:axes]), -1)) for x in flat], axis=1)
+        gates = xp.concat([xp.reshape(x, (math.prod(x.shape[:axes]), -1)) for x in flat], axis=1)
     # What a step leaves of the old state; nothing is told of it without a retention gate.
-    log_retention = in_one_row(history.log_retention) if cell.retention_gate else xp.zeros_like(gates[:, 0])
+    log_retention = in_one_row(history.log_retention) if cell.retention_gate else xp.zeros_like(gates)
 
     def counted(x: Array, otherwise: float = 0.0) -> Array:
         """`x` [N, ..., H] where the state moves."""

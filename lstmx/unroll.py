@@ -143,13 +143,61 @@ def _residuals(cell: Cell, params: Any, xs: Array, differentiation: str, chunk: 
 
 
 @overload
-def record(cell: Stack, params: Any, xs: Array, state: Any = None, **options: Any) -> StackHistory: ...
+def record(
+    cell: Stack,
+    params: Any,
+    xs: Array,
+    state: Any = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Any = None,
+    keep: str = "all",
+    reuse: History | None = None,
+) -> StackHistory: ...
 @overload
 def record(
-    cell: Bidirectional, params: Any, xs: Array, state: Any = None, **options: Any
+    cell: Bidirectional,
+    params: Any,
+    xs: Array,
+    state: Any = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Any = None,
+    keep: str = "all",
+    reuse: History | None = None,
 ) -> BidirectionalHistory: ...
 @overload
-def record(cell: Cell, params: Any, xs: Array, state: Any = None, **options: Any) -> History: ...
+def record(
+    cell: Cell,
+    params: Any,
+    xs: Array,
+    state: Any = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Any = None,
+    keep: str = "all",
+    reuse: History | None = None,
+) -> History: ...
+@overload
+def record(
+    cell: Cell | Layers,
+    params: Any,
+    xs: Array,
+    state: Any = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Any = None,
+    keep: str = "all",
+    reuse: History | None = None,
+) -> Any: ...
 def record(
     cell: Any,
     params: Any,

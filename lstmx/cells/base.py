@@ -206,6 +206,11 @@ class Cell(Faces, ABC):
         del drawn
         return None
 
+    def mixed(self, before: Any, after: Any, drawn: Any = None) -> Any:
+        """The state after a step, of which a part may be kept from before: from both, and what was drawn."""
+        del before, drawn
+        return after
+
     @property
     def closed_form(self) -> bool:
         """Whether the cell has pre-activations, gates and derivatives in closed form; a step function has not."""

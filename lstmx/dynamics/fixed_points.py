@@ -85,27 +85,27 @@ def fixed_points(
     numbers = {"learning_rate": learning_rate, "tolerance": tolerance, "slow": slow}
     numbers["outlier_distance"] = outlier_distance
     for name, value in numbers.items():
-        if value is not None and not (isinstance(value, Real) and 0 < value < math.inf):
+        if value is not None and not (isinstance(value, Real) and 0 < float(value) < math.inf):
             raise ValueError(f"{name} is {value!r}; expected a positive number")
-    params, x, candidates = _checked(cell, params, x, candidates)
+    params, given, starts = _checked(cell, params, x, candidates)
     if tolerance is None:
-        tolerance = 1e-11 if x.dtype == np.float64 else 1e-5
-    search = _Search(cell, params, x, tolerance)
+        tolerance = 1e-11 if given.dtype == np.float64 else 1e-5
+    search = _Search(cell, params, given, tolerance)
 
-    fallen = search.fall(candidates, int(iterations), learning_rate)
+    fallen = search.fall(starts, int(iterations), learning_rate)
     ended = search.newton(fallen, *_QUICK)
     fixed = search.is_fixed(ended)
     found = search.settled(ended[fixed])
     arrived = fixed
     missing = cell.bounded and thorough is None and index_sum(search.eigenvalues(found)) != 1
     if thorough or missing:
-        again = search.newton(candidates, *_THOROUGH)
+        again = search.newton(starts, *_THOROUGH)
         arrived = search.is_fixed(again)
         found = search.settled(np.concatenate([found, again[arrived]]))
 
     own = search.is_among(ended, found) & (search.distance(ended, fallen) <= _NEAR * (1 + search.size(fallen)))
     slowly = fallen[search.is_still(fallen, slow) & ~own]
-    near, far = _apart(found, candidates, outlier_distance)
+    near, far = _apart(found, starts, outlier_distance)
     return FixedPoints(
         fixed=search.points(found[near]),
         slow=search.points(search.distinct(slowly, 10 * slow)),
@@ -113,7 +113,7 @@ def fixed_points(
         candidates=len(fixed),
         converged=int((fixed | arrived).sum()),
         bounded=cell.bounded,
-        x=x,
+        x=given,
     )
 
 

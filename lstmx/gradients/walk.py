@@ -111,7 +111,6 @@ def flow_of(
     else:
         initial, gradient, rows = _whole(history, direct, outputs=outputs, handed=handed)
 
-    everything = outputs == "all"
     norms, totals = rows["fields"], rows.get("total", {})
     names = rows.get("gates", {})
     flow = GradientFlow(
@@ -127,7 +126,7 @@ def flow_of(
         cell=totals.get("cell"),
         inputs=rows.get("inputs"),
         initial=initial,
-        gates={name: GateShare(*names[name]) for name in _way_names(history.cell)} if everything else None,
+        gates={name: GateShare(*names[name]) for name in _way_names(history.cell)} if "gates" in rows else None,
     )
     return flow, rows.get("handed")
 

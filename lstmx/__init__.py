@@ -76,7 +76,7 @@ from lstmx.gradients import (
 )
 from lstmx.history import Controls, History, StoredHistory, load_history
 from lstmx.layers import Bidirectional, BidirectionalHistory, Directions, Stack, StackHistory
-from lstmx.linear import LinearSteps, linearise
+from lstmx.linear import LinearSteps, check_cell, linearise
 from lstmx.memory import MemoryReport, Notion, memory_report
 from lstmx.sharding import shard_batch
 from lstmx.statistics import GateStatistics, UnitStatistics, gate_statistics, summarise
@@ -99,6 +99,7 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "Zoneout",
     "from_step",
     "Cell",
+    "check_cell",
     "Stack",
     "Bidirectional",
     "schemes",

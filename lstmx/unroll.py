@@ -348,9 +348,9 @@ def intervene(
     returns those count whose turn it is: it should depend on its arguments alone. A change is one of the gate
     wherever the equations name it, and not of its pre-activation: gates that share one (f = 1 − i, and in an `MGU`
     what is kept and what is taken) are changed apart, and the share that a `JANET` takes in stays as it is. With
-    full gate recurrence the next step reads gates as changed. In a Zoneout the state is changed after a part of the
-    old one was kept. Under JAX code is compiled once for each function, and once for all ready-made edits of one
-    form.
+    full gate recurrence the next step reads gates as changed. In a Zoneout the state is changed after a part of
+    the old one was kept. Under JAX code is compiled once for each function, and once for all ready-made edits of
+    one form.
 
     Args:
         cell: the cell.

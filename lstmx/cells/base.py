@@ -27,6 +27,9 @@ from lstmx.cells.recurrence import affine
 from lstmx.checks import parameters, positive
 from lstmx.draws import Draws, float_dtype
 
+_EQUATIONS = ("drive", "driven", "gates", "joined", "layout", "preactivations", "readings", "recurrence", "settle")
+_EQUATIONS += ("step", "stepper", "unfolded", "update")
+
 Change = Callable[[Any, tuple[str, ...]], Any]
 
 
@@ -66,6 +69,24 @@ class Cell(Faces, ABC):
 
     gate_type: ClassVar[type]
     """NamedTuple of what `gates` returns."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a cell whose equations are new while its derivatives are those of another one.
+
+        Raises:
+            TypeError: it is one.
+        """
+        super().__init_subclass__(**options)
+        changed = [name for name in _EQUATIONS if name in vars(cls)]
+        inherited = getattr(cls.linearise, "__isabstractmethod__", False)
+        if changed and "linearise" not in vars(cls) and not inherited:
+            other = next(kind for kind in cls.__mro__[1:] if "linearise" in vars(kind))
+            raise TypeError(
+                f"{cls.__name__} overrides {', '.join(changed)} of {other.__name__}, whose linearise has the "
+                f"derivatives of the equations that {other.__name__} has: write linearise, too, and let "
+                "lstmx.check_cell(cell) compare it with autodiff; or write the step as a function for "
+                "lstmx.from_step"
+            )
 
     def __post_init__(self) -> None:
         positive("input_size", self.input_size)

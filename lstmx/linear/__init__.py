@@ -1,5 +1,6 @@
 """A pass as linear maps, one for each step, and the walks along them: what every analysis is written on."""
 
+from lstmx.linear.check import check_cell as check_cell
 from lstmx.linear.steps import CellSteps as CellSteps
 from lstmx.linear.steps import ControlledSteps as ControlledSteps
 from lstmx.linear.steps import FunctionSteps as FunctionSteps

@@ -651,7 +651,7 @@ class StackSteps(PassSteps):
         return x if self.masks is None else x * self.masks[k]
 
     def _down(self, cotangent: Array, each: Any) -> list[Any]:
-        """The pairs of `each(layer, cotangent of its state after) -> (result, cotangent of its drive)`, top first."""
+        """What `each(layer, cotangent of its state after)` gives: a result and the cotangent of the drive."""
         parts, found = columns(cotangent, self._sizes), []
         for k in range(len(self.layers) - 1, -1, -1):
             layer = self.layers[k]

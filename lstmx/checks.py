@@ -201,6 +201,7 @@ def constant(cell: Any, params: Any, x: Any, state: Any, name: str = "state") ->
     """
     if not hasattr(cell, "initial_state"):
         raise TypeError(f"cell is a {type(cell).__name__}; expected a cell such as lstmx.LSTM(3, 8), or a Stack")
+    one_direction(cell)
     parameters(cell, params)
     dtype = dtype_of(params)
     if x is not None:
@@ -242,18 +243,30 @@ def states(history: Any, value: Any, name: str) -> None:
             raise ValueError(f"{'.'.join([name, *fields])} holds NaN or infinity; expected finite numbers")
 
 
-def require_history(history: Any, *, layers: bool = False, disk: bool = False) -> None:
+def one_direction(cell: Any) -> None:
+    """Raise where a layer reads time in both directions: then no joint state goes from step to step."""
+    if getattr(cell, "both_directions", False):
+        raise TypeError(
+            f"{cell!r} reads time in both directions, and no joint state goes from one step to the next; take the "
+            'cell of one direction, of a history history.parts["forward"]'
+        )
+
+
+def require_history(history: Any, *, layers: bool = False, joint: bool = False, disk: bool = False) -> None:
     """Raise unless this is a history that an analysis can read.
 
     Args:
         history: what came.
         layers: the analysis takes those of layers, too.
+        joint: the analysis takes those of a stack as one system, which layers with both directions are not.
         disk: the analysis takes those on disk, too.
     """
     kind = type(history)
     fields = getattr(kind, "__dataclass_fields__", {})
     if hasattr(kind, "cells"):
-        if layers:
+        if joint:
+            one_direction(history.cell)
+        if layers or joint:
             return
         raise TypeError(
             f"history is a {kind.__name__}; this analysis takes the history of one cell: "

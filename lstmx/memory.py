@@ -12,7 +12,7 @@ import numpy as np
 from lstmx.arrays import Array, is_traced, jit, leaves, map_tree, namespace, result
 from lstmx.checks import populated, positive, require_history, unreset
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
-from lstmx.gradients import GradientFlow, Influence, gradient_flow, influence
+from lstmx.gradients import GradientFlow, Influence, LayeredFlow, gradient_flow, influence
 from lstmx.gradients.flow import loss_cotangent
 from lstmx.history import History
 from lstmx.linear import back_through, state_size
@@ -42,7 +42,7 @@ class Notion(NamedTuple):
     definition: str
 
 
-@result(static=("notions", "lags"))
+@result(static=("notions", "lags", "features"))
 class MemoryReport:
     """How long a network remembers on a recorded pass, by several notions. `print` shows the table.
 
@@ -53,18 +53,20 @@ class MemoryReport:
             K = 1 … `lags` steps, [lags].
         capacity: linear memory capacity at lags 0 … `lags` − 1, summed over input features, [lags]; NaN for a pass
             too short for it.
-        flow: the gradient flow of the loss.
+        flow: the gradient flow of the loss; of a stack a `LayeredFlow`.
         spectrum: the leading Lyapunov exponent.
         influence: of the inputs on the last output, over the last `lags` steps.
+        features: D, the input features that `capacity` is summed over.
     """
 
     notions: tuple[Notion, ...]
     lags: int
     truncation_bias: np.ndarray
     capacity: np.ndarray
-    flow: GradientFlow
+    flow: GradientFlow | LayeredFlow
     spectrum: LyapunovSpectrum
     influence: Influence
+    features: int
 
     def __getitem__(self, name: str) -> Notion:
         """The notion of this name.
@@ -170,7 +172,7 @@ def memory_report(
     for name, value in (("fraction", fraction), ("bias", bias)):
         if not (isinstance(value, Real) and 0 < value < 1):
             raise ValueError(f"{name} is {value!r}; expected a number between 0 and 1")
-    require_history(history, layers=True)
+    require_history(history, joint=True)
     if is_traced(history):
         raise TypeError("memory_report sums up in NumPy and cannot run inside a JAX transformation")
     populated(history)
@@ -187,7 +189,7 @@ def memory_report(
     truncation = _truncation_bias(tail, direct, flow.parameters)
     capacity = _linear_capacity(history, lags)
     found = tuple(_notions(history, flow, spectrum, reach, truncation, capacity, fraction, bias))
-    return MemoryReport(found, lags, truncation, capacity, flow, spectrum, reach)
+    return MemoryReport(found, lags, truncation, capacity, flow, spectrum, reach, history.cell.input_size)
 
 
 def _at_the_end(history: History, loss: Any) -> Array:
@@ -207,7 +209,7 @@ def _at_the_end(history: History, loss: Any) -> Array:
 
 def _notions(
     history: History,
-    flow: GradientFlow,
+    flow: GradientFlow | LayeredFlow,
     spectrum: LyapunovSpectrum,
     reach: Influence,
     truncation: np.ndarray,

@@ -56,9 +56,9 @@ def save(path: str | Path, cell: Any, params: Any) -> None:
 def save_with(path: str | Path, cell: Any, params: Any, extras: dict[str, Array]) -> None:
     """As `save`, with further arrays beside the parameters, which `load` leaves out."""
     parameters(cell, params)
+    words = {"lstmx": str(_FORMAT), "cell": json.dumps(described(cell, _KINDS))}
     tensors = _flat(cell, params) | {f"{EXTRA}{name}": array for name, array in extras.items()}
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    words = {"lstmx": str(_FORMAT), "cell": json.dumps(described(cell, _KINDS))}
     whole = require("safetensors.numpy", "saving parameters", "safetensors").save(tensors, metadata=words)
     with written_whole(path) as file:
         file.write(whole)

@@ -6,7 +6,7 @@ from typing import Any
 
 from lstmx.arrays import Array, constant_tree, namespace, scan
 from lstmx.cells.base import Cell
-from lstmx.checks import array, positive
+from lstmx.checks import array, one_direction, positive
 from lstmx.layers import Layers
 from lstmx.unroll import run
 
@@ -28,7 +28,7 @@ def truncated(cell: Cell | Layers, params: Any, xs: Array, state: Any = None, *,
         As `run`. The final state's gradient is that of the last stretch.
 
     Raises:
-        TypeError: as for `run`.
+        TypeError: as for `run`; or a layer reads time in both directions, which a stretch has no end of.
         ValueError: as for `run`; or steps below 1 or over T.
 
     Example:
@@ -41,6 +41,7 @@ def truncated(cell: Cell | Layers, params: Any, xs: Array, state: Any = None, *,
         (False, True)
     """
     array("xs", xs)
+    one_direction(cell)
     if positive("steps", steps) > xs.shape[0]:
         raise ValueError(f"steps is {steps}; expected at most the {xs.shape[0]} steps of xs")
     batch = tuple(xs.shape[1:-1])

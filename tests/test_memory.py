@@ -266,7 +266,7 @@ def with_values(made, values):
     return lstmx.MemoryReport(notions, *(getattr(made, name) for name in LATER))
 
 
-LATER = ["lags", "truncation_bias", "capacity", "flow", "spectrum", "influence"]
+LATER = ["lags", "truncation_bias", "capacity", "flow", "spectrum", "influence", "features"]
 
 
 def test_notions_that_agree_draw_no_remark():

@@ -44,8 +44,8 @@ class StepFunction(Cell):
         function: `(params, state, x) -> state`, or `-> (state, shown)`, of one sequence.
         start: the initial state.
         input_size: number of features D of x_t.
-        read: where the output is in the state: a function of the state; None where `output_at` says it.
-        output_at: the columns of the joint state that are the output; None where `read` says it.
+        read: where the output is in the state: a function of the state; None where `columns` say it.
+        columns: where the output begins and ends in the joint state; None where `read` says it.
         named_gates: which of the shown arrays lie in [0, 1].
         name: what it is called in messages and figures.
         make: makes parameters of a key; None where `init` is not for it.
@@ -55,7 +55,7 @@ class StepFunction(Cell):
     start: Any
     input_size: int
     read: Callable[[Any], Array] | None
-    output_at: slice | None
+    columns: tuple[int, int] | None
     named_gates: tuple[str, ...]
     name: str
     make: Callable[[Any], Any] | None = None
@@ -94,11 +94,16 @@ class StepFunction(Cell):
 
     @functools.cached_property
     def output_size(self) -> int:  # type: ignore  # a property of the other cells
-        if self.output_at is not None:
-            return self.output_at.stop - self.output_at.start
+        if self.columns is not None:
+            return self.columns[1] - self.columns[0]
         state = self.start.tree.unflatten(self.start.arrays)
         shape = jax.eval_shape(self.read, state).shape  # type: ignore  # there is one of the two
         return int(shape[0])
+
+    @property
+    def output_at(self) -> slice | None:
+        """The columns of the joint state that are the output; None where it is a function of the state."""
+        return None if self.columns is None else slice(*self.columns)
 
     def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> Any:
         dtype = dtype_of(params)
@@ -398,16 +403,16 @@ def from_step(
     if isinstance(gates, str):
         raise TypeError(f"gates is {gates!r}; expected a list of names")
     start = _Start(state)
-    read, at = _output(state, start, output)
+    read, columns = _output(state, start, output)
     called = name or getattr(step, "__name__", type(step).__name__)
-    return StepFunction(step, start, int(input_size), read, at, tuple(gates), called, init)
+    return StepFunction(step, start, int(input_size), read, columns, tuple(gates), called, init)
 
 
-def _output(state: Any, start: _Start, output: Any) -> tuple[Any, slice | None]:
+def _output(state: Any, start: _Start, output: Any) -> tuple[Any, tuple[int, int] | None]:
     """How the output is read of the state: a function, or columns of the joint state."""
     sizes = [int(x.size) for x in start.arrays]
     if output is None:
-        return None, slice(0, sizes[0])
+        return None, (0, sizes[0])
     if callable(output):
         shape = jax.eval_shape(output, state)
         if not hasattr(shape, "shape") or len(shape.shape) != 1:
@@ -427,4 +432,4 @@ def _output(state: Any, start: _Start, output: Any) -> tuple[Any, slice | None]:
         raise ValueError(
             f"output is {output!r}, which holds several arrays; expected one, or a function of the state"
         )
-    return None, slice(sum(sizes[:part]), sum(sizes[: part + 1]))
+    return None, (sum(sizes[:part]), sum(sizes[: part + 1]))

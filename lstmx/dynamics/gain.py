@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+from lstmx.cells.base import Cell
 from lstmx.checks import finite_number
 
 
@@ -25,6 +26,7 @@ def critical_gain(cell: Any, forget_bias: float | None = None, **biases: float) 
         The gain.
 
     Raises:
+        TypeError: this is no cell, but layers.
         ValueError: a bias of a gate that the cell does not have, two of one gate, or one that is not finite; or a
             cell with ReLU, which has no derivative at zero.
 
@@ -37,9 +39,11 @@ def critical_gain(cell: Any, forget_bias: float | None = None, **biases: float) 
         raise ValueError(
             f"forget_bias is {forget_bias} and forget_gate {biases['forget_gate']}; expected one of them"
         )
-    own = cell.gate_blocks
-    if "forget_gate" in own and hasattr(cell, "forget_bias"):
-        biases = {"forget_gate": cell.forget_bias if forget_bias is None else forget_bias, **biases}
+    if not isinstance(cell, Cell):
+        raise TypeError(f"cell is {cell!r}; critical_gain is of one cell, such as lstmx.LSTM(3, 8)")
+    own, core = cell.gate_blocks, cast(Any, cell.core)
+    if "forget_gate" in own and hasattr(core, "forget_bias"):
+        biases = {"forget_gate": core.forget_bias if forget_bias is None else forget_bias, **biases}
     elif forget_bias is not None:
         which = cell if "forget_gate" in cell.gate_names else f"a {type(cell).__name__}"
         raise ValueError(f"forget_bias is {forget_bias}; {which} has no forget gate of its own")

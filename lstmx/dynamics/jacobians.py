@@ -45,7 +45,7 @@ def jacobians(history: History, block: str | None = None) -> Array:
         >>> lstmx.jacobians(history).shape, lstmx.jacobians(history, "cell_cell").shape
         ((5, 16, 16), (5, 8, 8))
     """
-    require_history(history, layers=True)
+    require_history(history, joint=True)
     fields = named_sizes(history)
     places = {f"{row}_{column}": (row, column) for row in fields for column in fields}
     if block is not None:
@@ -86,7 +86,7 @@ def input_jacobians(history: History) -> Array:
         TypeError: this is no history.
         ValueError: NaN or infinity in parameters, inputs or states.
     """
-    require_history(history, layers=True)
+    require_history(history, joint=True)
     finite_history(history)
     return _input_jacobians(history)
 
@@ -166,7 +166,7 @@ def isometry(history: History) -> Isometry:
     References:
         Chen, Pennington & Schoenholz, "Dynamical isometry and a mean field theory of RNNs", ICML 2018.
     """
-    require_history(history, layers=True)
+    require_history(history, joint=True)
     finite_history(history)
     populated(history)
     xp = namespace(history.inputs)

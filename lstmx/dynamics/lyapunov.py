@@ -179,7 +179,7 @@ def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:
             raise TypeError(
                 f"history is a {type(history).__name__}; expected a History or one array: numpy.stack(Jacobians)"
             )
-        require_history(history, layers=True, disk=True)
+        require_history(history, joint=True, disk=True)
         unreset(history, "lyapunov_spectrum")
         finite_history(history)
         populated(history)

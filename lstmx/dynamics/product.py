@@ -83,7 +83,7 @@ def long_jacobian(history: History, start: int = 0, stop: int | None = None) -> 
     References:
         Demmel & Veselić, "Jacobi's method is more accurate than QR", SIAM J. Matrix Anal. Appl. 13(4), 1992.
     """
-    require_history(history, layers=True)
+    require_history(history, joint=True)
     if is_traced(history):
         raise TypeError("long_jacobian rotates in NumPy float64 and cannot run inside a JAX transformation")
     first, last = stretch(history, start, stop)

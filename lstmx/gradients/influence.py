@@ -122,7 +122,7 @@ def influence(
         ValueError: a step outside the history, fewer than 2 probes, more than 512 units without probes, another
             word for `of`, or NaN or infinity in parameters, inputs or states.
     """
-    require_history(history, layers=True)
+    require_history(history, joint=True)
     length, cell = len(history), history.cell
     one_of("of", of, ("inputs", "state"))
     chosen = _steps("outputs", outputs, length, list(range(length)) if length <= _ALL_PAIRS else [length - 1])

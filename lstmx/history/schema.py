@@ -87,6 +87,8 @@ def _preactivations(cell: Cell) -> Field:
 
 def arrays_of(history: History) -> dict[str, Array]:
     """All arrays of a history under the names of `fields_of`, in their shapes."""
+    if not history.cell.closed_form:
+        raise TypeError(f"{history.cell!r} is a step function, which no file and no dataset can hold")
     states, initial = history.states._asdict(), history.initial._asdict()
     made = {"inputs": history.inputs} | {f"{name}_state": x for name, x in states.items()}
     made |= constants_of(history.params, initial)

@@ -84,6 +84,11 @@ class Layers(ABC):
         """One pass: `one(cell, params, xs, state, timing)` for each cell. What it returns has `outputs`."""
 
     @property
+    def both_directions(self) -> bool:
+        """Whether any layer reads time in both directions."""
+        return any(getattr(part, "both_directions", False) for part in self.parts.values())
+
+    @property
     def parameter_count(self) -> int:
         """Numbers in the parameters."""
         return sum(part.parameter_count for part in self.parts.values())

@@ -9,7 +9,7 @@ from typing import Any
 from lstmx.arrays import Array, columns, leaves, namespace
 from lstmx.cells.base import Cell
 from lstmx.cells.zoneout import Zoneout
-from lstmx.checks import array, in_one_library, one_of, parameters, sequences, state
+from lstmx.checks import array, in_one_library, one_direction, one_of, parameters, sequences, state
 from lstmx.draws import Draws, draws_for
 from lstmx.history.controls import Controls, controlled
 from lstmx.layers.base import Directions, Layer, Layers, Timing, flipped, pass_of
@@ -70,11 +70,7 @@ class Stack(Layers):
 
     @property
     def _sizes(self) -> tuple[int, ...]:
-        for name, layer in self.parts.items():
-            if isinstance(layer, Layers):
-                raise TypeError(
-                    f"{name} is {layer!r}, which reads both directions of time: there is no joint state"
-                )
+        one_direction(self)
         return tuple(layer.state_size for layer in self.cells)
 
     @property
@@ -148,6 +144,10 @@ class Bidirectional(Layers):
     @property
     def parts(self) -> dict[str, Layer]:
         return {"forward": self.cell, "backward": self.cell}
+
+    @property
+    def both_directions(self) -> bool:
+        return True
 
     def tree(self, values: Any) -> Any:
         """`Directions` of a value for each direction."""

@@ -814,7 +814,7 @@ def linearise(history: Any) -> Any:
         ((16,), (5, 16, 16))
     """
     if not hasattr(history, "__array_namespace__"):
-        require_history(history, layers=True)
+        require_history(history, joint=True)
     return _linearised(history)
 
 

@@ -78,12 +78,16 @@ def _notions(ax: Axes, report: MemoryReport) -> None:
 def _by_lag(ax: Axes, report: MemoryReport) -> None:
     influence = report.influence.lag_profile.reshape(len(report.influence.lag_profile), -1).mean(axis=1)
     error = report.truncation_bias
-    features = max(1, report.flow.parameters.input_kernel.shape[0])
     last = 1
     for label, lags, values, colour in (
         ("influence of inputs", np.arange(len(influence)), influence / np.nanmax(influence), canvas.COLOURS[0]),
         ("error of truncation", 1 + np.arange(len(error)), error, canvas.COLOURS[1]),
-        ("linear memory R²", np.arange(len(report.capacity)), report.capacity / features, canvas.COLOURS[2]),
+        (
+            "linear memory R²",
+            np.arange(len(report.capacity)),
+            report.capacity / report.features,
+            canvas.COLOURS[2],
+        ),
     ):
         if np.isfinite(values).any():
             size = canvas.block_size(len(values))

@@ -57,7 +57,8 @@ def test_a_padded_batch_is_each_sequence_alone(name, library):
             np.testing.assert_allclose(found[:length], expected, atol=1e-13)
             assert_same(found[length:], np.broadcast_to(found[length - 1], found[length:].shape))
     assert_same(np.asarray(history.lengths), LENGTHS)
-    assert_same(np.asarray(history.features), given[1])
+    past = np.arange(6)[:, None, None] >= LENGTHS
+    assert_same(np.asarray(history.inputs), np.where(past[..., None], 0, made[2]))
 
 
 @each
@@ -203,7 +204,8 @@ def test_a_history_without_lengths_has_them_all_the_same():
     cell, params, xs, state = drawn("GRU")
     history = lstmx.record(cell, params, xs, state)
     assert_same(history.lengths, np.full((2, 2), 6))
-    assert history.features is history.inputs
+    assert history.counts is None
+    assert history.whole
     assert [len(piece) for piece in history.pieces()] == [6] * 4
 
 
@@ -273,7 +275,7 @@ def test_a_spectrum_refuses_sequences_it_cannot_follow():
     lstmx.lyapunov_spectrum(lstmx.record(cell, params, xs, state, resets=resets))
 
 
-def test_figures_of_a_padded_batch_show_its_own_features():
+def test_figures_of_a_padded_batch_show_its_sequences():
     history = lstmx.record(*drawn("NP"), lengths=LENGTHS)
     figure = lstmx.plot.dynamics(history, sequence=(1, 0))
     assert len(figure.axes[0].lines) == 3

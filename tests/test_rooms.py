@@ -24,9 +24,10 @@ ROOMS = [
     ),
     "layers",
     *(
+        "linear",
         "adjoint",
         "loops",
-        "linear",
+        "parallel",
         "editing",
         "edits",
         "streaming",
@@ -41,8 +42,6 @@ ROOMS = [
 _OWN = {
     "lstm": {"lstm_parts", "lstm_slopes", "readout"},
     "lstm_parts": {"normalised", "peepholes", "readout"},
-    "masked": {"wrapped"},
-    "zoneout": {"wrapped"},
 }
 HOUSE = Path(lstmx.__file__).parent
 
@@ -96,7 +95,6 @@ def test_a_cell_imports_no_other_cell():
     assert parts.pop("readout") == {"normalised", "recurrence"}
     assert parts.pop("lstm_slopes") == {"lstm_parts", "normalised", "recurrence"}
     assert parts.pop("base") == {"faces", "recurrence"}
-    assert parts.pop("wrapped") == {"base"}
     for part, others in parts.items():
         own = _OWN.get(part, set())
         shared = {"base", "recurrence"} | own

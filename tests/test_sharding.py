@@ -44,7 +44,7 @@ for kind, hidden in ((lstmx.LSTM, 5), (lstmx.GRU, 5), (lstmx.LSTM, 100)):  # reb
     history = lstmx.record(cell, params, split)
     same(history, lstmx.record(cell, params, xs))
     assert history.stored.sharding == history.hidden_state.sharding == split.sharding
-    again = lstmx.record(cell, params, split, into=history)
+    again = lstmx.record(cell, params, split, reuse=history)
     assert again.stored.sharding == split.sharding
     same(lstmx.summarise(cell, params, split), lstmx.summarise(cell, params, xs))
     same(lstmx.run(cell, params, split), lstmx.run(cell, params, xs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lstmx.arrays import Array, devices, jax, jit, leaves, map_tree, namespace, result
+from lstmx.arrays import Array, devices, jax, jit, leaves, map_tree, namespace, result, varying_as
 from lstmx.checks import require_history, shaped, state
 from lstmx.history import History
 from lstmx.layers import BidirectionalHistory, LayeredHistory, flipped
@@ -107,7 +107,8 @@ def whole_backward(history: Any, outputs: Array, final: Any) -> Gradients:
     xp = namespace(history.inputs, outputs)
     cell, params = history.cell, history.params
     outputs = history.where_counted(xp.asarray(outputs))
-    carry = (cell.pack(map_tree(xp.asarray, final)), no_gradient(params, history.inputs))
+    last = varying_as(history.inputs, cell.pack(map_tree(xp.asarray, final)))
+    carry = (last, no_gradient(params, history.inputs))
     into = xp.zeros_like(history.inputs)
     (before, parameters), inputs = walk_back(history, pull_chunk, carry, outputs, into=into)
     return Gradients(whole_gradient(parameters), inputs, cell.unpack(before))
@@ -124,7 +125,7 @@ def no_gradient(params: Any, inputs: Array) -> Any:
     """
     xp = namespace(*leaves(params), inputs)
     parts = math.gcd(devices(xp), inputs.shape[1]) if inputs.ndim > 2 else 1
-    return map_tree(lambda x: xp.zeros((parts, *x.shape), dtype=x.dtype), params)
+    return varying_as(inputs, map_tree(lambda x: xp.zeros((parts, *x.shape), dtype=x.dtype), params))
 
 
 def whole_gradient(parts: Any) -> Any:

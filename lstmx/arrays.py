@@ -273,6 +273,33 @@ def derivative_of(
     return made
 
 
+def varying_as(xs: Array, tree: Tree) -> Tree:
+    """`tree`, which inside `jax.shard_map` becomes one that differs from device to device where `xs` does.
+
+    A loop whose carry comes to depend on `xs` needs that; and JAX then sums the tree's gradients over the devices.
+    """
+    if not is_jax(namespace(xs)) or not jax.sharding.get_abstract_mesh().manual_axes:
+        return tree
+    zero = jnp.sum(jnp.zeros_like(xs))  # what it is added to differs wherever it does
+    return map_tree(lambda x: x + zero.astype(x.dtype), tree)
+
+
+def spread_as(xs: Array, f: Callable[..., Any], dropped: tuple[int, ...], *args: Tree) -> Any:
+    """`f(*args)`, where `xs` [T, *batch, D] lies on a mesh with explicit axes: worked as on one with automatic axes.
+
+    Args:
+        xs: the sequences.
+        f: gives a tuple of trees of arrays [T, *batch, ...] or [*batch, ...].
+        dropped: for each of these trees 0 or 1, the axes that its arrays lack in front.
+        args: trees of arrays.
+    """
+    if not is_jax(namespace(xs)) or not jax.typeof(xs).sharding.mesh.explicit_axes:
+        return f(*args)
+    axes = jax.typeof(xs).sharding.spec[:-1]
+    specs = tuple(jax.sharding.PartitionSpec(*axes[start:]) for start in dropped)
+    return jax.sharding.auto_axes(f, out_sharding=specs)(*args)
+
+
 def devices(xp: ModuleType) -> int:
     """Devices that an array of the library may be split over."""
     return jax.device_count() if is_jax(xp) else 1

@@ -20,6 +20,8 @@ from lstmx.arrays import (
     map_tree,
     namespace,
     scan,
+    spread_as,
+    varying_as,
 )
 from lstmx.cells.base import Cell
 from lstmx.cells.recurrence import blocks
@@ -30,9 +32,11 @@ from lstmx.history import Controls, History, where_held
 _NARROW = 2048  # units times sequences up to which `narrow_history` is the faster one
 
 
-def started(cell: Cell, params: Any, xs: Array, state: Any) -> Any:
-    """The initial state: zeros for None."""
-    return cell.initial_state(params, tuple(xs.shape[1:-1])) if state is None else state
+def started(cell: Cell, params: Any, xs: Array, state: Any) -> tuple[Any, Any]:
+    """Parameters and initial state for a loop over `xs`; zeros for a state of None."""
+    if state is None:
+        state = cell.initial_state(params, tuple(xs.shape[1:-1]))
+    return varying_as(xs, (params, state))
 
 
 def advance(
@@ -120,7 +124,7 @@ def _outputs_forward(
         final, outputs = advance(cell, params, state, xs, controls, lambda before, after, a: cell.output(after))
         return final, outputs, state
 
-    outputs = namespace(xs).zeros((*xs.shape[:-1], cell.output_size), dtype=xs.dtype)
+    outputs = varying_as(xs, namespace(xs).zeros((*xs.shape[:-1], cell.output_size), dtype=xs.dtype))
     final, outputs, initials = scan_chunks(chunk, state, (xs, controls), steps, into=outputs)
     return (outputs, final), (params, xs, controls, outputs, initials)
 
@@ -199,7 +203,7 @@ def excerpt_rows(
 ) -> tuple[Any, Any, dict[str, Array]]:
     """The initial state, the final one, and the fields of an excerpt."""
     del memory  # given for its room: compiled, the result takes it
-    start = started(cell, params, xs, state)
+    params, start = started(cell, params, xs, state)
     if every == 1:
         final, rows = advance(cell, params, start, xs, controls, functools.partial(select, cell, fields, dtype))
         return start, final, rows
@@ -271,7 +275,7 @@ def _packed(
     lead = xs.shape[:-1]
     if memory is None:
         states = kind(*(xp.zeros((*lead, size), dtype=xs.dtype) for size in sizes))
-        memory = states, xp.zeros((*lead, cell.preactivation_size), dtype=xs.dtype)
+        memory = varying_as(xs, (states, xp.zeros((*lead, cell.preactivation_size), dtype=xs.dtype)))
     move = controlled_step(cell, params, hoisted=False)
 
     def step(packed: Array, at: Any) -> tuple[Array, tuple[Array, Array]]:
@@ -313,7 +317,8 @@ def recorded_part(
     cell: Cell, params: Any, xs: Array, controls: Controls | None, state: Any, keep: str, memory: Any = None
 ) -> History:
     """The history of a pass whose arguments are checked; `memory` takes its place where it is given."""
-    start, (states, stored) = _record(cell, params, xs, state, controls, memory, keep=keep)
+    record = functools.partial(_record, cell, keep=keep)
+    start, (states, stored) = spread_as(xs, record, (1, 0), params, xs, state, controls, memory)
     return History(cell, params, start if state is None else state, xs, states, stored, controls)
 
 
@@ -322,7 +327,7 @@ def _record(
     cell: Cell, params: Any, xs: Array, state: Any, controls: Controls | None, memory: Any, keep: str
 ) -> tuple[Any, Any]:
     """The initial state, and states and what is stored."""
-    state = started(cell, params, xs, state)
+    params, state = started(cell, params, xs, state)
     narrow = cell.hidden_size * math.prod(xs.shape[1:-1]) <= _NARROW and cell.reads and cell.closed_form
     if keep == "all" and is_jax(namespace(xs)) and narrow:
         return state, narrow_history(cell, params, xs, state, controls, memory)

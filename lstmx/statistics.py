@@ -290,7 +290,7 @@ def _accumulated(cell: Any, params: Any, xs: Array, state: Any, controls: Contro
         return (part.final, both, lost), None, None
 
     size = chunk_length(xs.shape[0], cell.preactivation_size * math.prod(xs.shape[1:-1]))
-    state = started(cell, params, xs, state)
+    params, state = started(cell, params, xs, state)
     start = _moments(part_of(state, *map_tree(lambda x: x[:1], (xs, controls))))
     zero = map_tree(namespace(start.mean).zeros_like, start)
     nothing = zero._replace(min=zero.min + math.inf, max=zero.max - math.inf)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from lstmx.arrays import Array, dtype_of, is_jax, jit, namespace
+from lstmx.arrays import Array, dtype_of, is_jax, jit, namespace, spread_as
 from lstmx.cells.base import Cell
 from lstmx.checks import door, flag, one_of, positive
 from lstmx.chunks import chunk_length
@@ -66,7 +66,7 @@ def run(
         lengths: steps of each sequence, integers [*batch] from 1 to T, for unequal sequences padded to T steps:
             the mask of a prefix. Of a traced length that is not from 1 to T, all numbers of its sequence are NaN.
         mask: booleans [T, *batch], True where a step counts. A step that does not is as if it were not there, in
-            both directions of time: the state stands still, and its outputs are 0. What stands in `xs` there is
+            both directions of time. The state stands still, and its outputs are 0. What stands in `xs` there is
             never read, be it NaN.
         resets: booleans [T, *batch]: where true, a new sequence starts with this step, from the zero state.
         key: of `Zoneout`s, and of the dropout between the layers of a `Stack`: an int, a `numpy.random.Generator`
@@ -116,7 +116,7 @@ def run(
     chunk = None if parallel else _residuals(cell, params, xs, differentiation, chunk)
     options = {"differentiation": differentiation, "chunk": chunk, "parallel": parallel}
     try:
-        return _run(cell, params, xs, state, controls, **options)
+        return spread_as(xs, functools.partial(_run, cell, **options), (0, 1), params, xs, state, controls)
     except TypeError as error:
         if "custom_vjp" not in str(error):
             raise
@@ -459,7 +459,7 @@ def _run(
     chunk: int | None,
     parallel: bool,
 ) -> tuple[Array, Any]:
-    state = started(cell, params, xs, state)
+    params, state = started(cell, params, xs, state)
     own = differentiation == "pullback" and is_jax(namespace(xs))
     if parallel:
         return (parallel_outputs if own else parallel_forward)(cell, params, xs, state)

@@ -32,5 +32,5 @@ def _record_edited(
     cell: Cell, params: Any, xs: Array, state: Any, controls: Controls | None, edits: tuple[Any, ...]
 ) -> tuple[Any, Any]:
     """The initial state, and what the edited pass leaves."""
-    state = started(cell, params, xs, state)
+    params, state = started(cell, params, xs, state)
     return state, edited_history(cell, params, xs, state, controls, edits)

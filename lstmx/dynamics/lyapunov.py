@@ -98,8 +98,8 @@ def lyapunov_spectrum(
             )
         if is_traced(history.counts):
             raise ValueError(
-                "some steps of this history do not count, and how many is unknown inside a JAX transformation; pass "
-                "sequences that are whole, or take the spectrum outside"
+                "some steps of this history do not count, and how many is unknown inside a JAX transformation; "
+                "pass sequences that are whole, or take the spectrum outside"
             )
         history = history.with_gaps(first=False)
         lengths = np.asarray(history.lengths)

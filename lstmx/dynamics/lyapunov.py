@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, leaves, namespace
+from lstmx.arrays import Array, is_traced, leaves, namespace
 from lstmx.checks import constant, finite, finite_history, populated, positive, require_history, unreset
 from lstmx.dynamics.passing import PROBED, Options, Walk
 from lstmx.dynamics.recipes import published_recipes
@@ -95,6 +95,11 @@ def lyapunov_spectrum(
         if audit:
             raise ValueError(
                 "audit takes whole sequences; in this history some steps do not count: history.pieces()"
+            )
+        if is_traced(history.counts):
+            raise ValueError(
+                "some steps of this history do not count, and how many is unknown inside a JAX transformation; "
+                "pass sequences that are whole, or take the spectrum outside"
             )
         history = history.with_gaps(first=False)
         lengths = np.asarray(history.lengths)

@@ -1,7 +1,9 @@
 """Histories on disk: what was saved comes back to the bit, by any reader of Zarr, and errors say what is wrong."""
 
 import json
+import runpy
 import sys
+from pathlib import Path
 
 import family
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from reference import assert_same, is_in, random_history, to
+from reference import assert_close, assert_same, is_in, random_history, to
 
 import lstmx
 from lstmx.description import cell_from, described
@@ -47,9 +49,6 @@ def test_a_cell_is_known_by_its_description(name):
 def test_cells_inside_cells_are_described():
     cell = lstmx.Zoneout(lstmx.JANET(2, 3, beta=np.float32(0.5)), hidden=0.25)
     assert cell_from(json.loads(json.dumps(described(cell)))) == cell
-    xs = np.zeros((4, 2, 2), "float32")
-    masked = lstmx.record(cell, cell.init(np.random.default_rng(0)), xs, lengths=[4, 2]).cell
-    assert cell_from(json.loads(json.dumps(described(masked)))) == masked
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,27 @@ def test_padded_sequences_and_drawn_zoneouts_can_be_saved(tmp_path):
     found = lstmx.load_history(tmp_path / "pass")
     assert_bitwise(found.read(), history)
     np.testing.assert_array_equal(found.lengths, [20, 9])
-    assert not found.resets
+    np.testing.assert_array_equal(found.counts, history.counts)
+    assert found.controls.reset is None
+
+
+@pytest.mark.parametrize("name", ["padded", "zoneout"])
+def test_folders_of_version_1_open_as_histories_of_today(name, tmp_path):
+    data = Path(__file__).parent / "data"
+    cell, params, xs, options = runpy.run_path(str(data / "version_1.py"))["passes"]()[name]
+    expected = lstmx.record(cell, params, xs, **options)
+    found = lstmx.load_history(data / name)
+    assert (found.cell, len(found), found.batch) == (cell, 6, (2,))
+    np.testing.assert_array_equal(found.lengths, options["lengths"])
+    whole = found.read()
+    assert jax.tree.structure(whole) == jax.tree.structure(expected)
+    assert_same(whole.rows[:1] + whole.rows[3:], expected.rows[:1] + expected.rows[3:])
+    assert_close((whole.states, whole.initial, whole.params), (expected.states, expected.initial, params), 1e-15)
+    assert_close(whole.where_counted(whole.stored), expected.where_counted(expected.stored), 1e-14)
+    assert_bitwise(found[3:], whole[3:])
+    assert_bitwise(lstmx.History.from_xarray(xarray.open_zarr(data / name, consolidated=False)), whole)
+    whole.save(tmp_path / "today")
+    assert_bitwise(lstmx.load_history(tmp_path / "today").read(), whole)
 
 
 def test_a_history_in_jax_is_read_into_numpy(tmp_path):
@@ -196,7 +215,7 @@ def changed(path, **attributes):
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"format_version": 2}, "format version 2; this version of lstmx reads 1"),
+        ({"format_version": 3}, "format version 3; this version of lstmx reads 1 to 2"),
         (
             {"cell": json.dumps({"kind": "Perceptron", "options": {}})},
             "'Perceptron' is described; this version knows",

@@ -74,8 +74,16 @@ from lstmx.gradients import (
     influence,
     path_spectrum,
 )
-from lstmx.history import Controls, History, StoredHistory, load_history
-from lstmx.layers import Bidirectional, BidirectionalHistory, Directions, Stack, StackHistory
+from lstmx.history import Controls, History, StoredHistory
+from lstmx.layers import (
+    Bidirectional,
+    BidirectionalHistory,
+    Directions,
+    Stack,
+    StackHistory,
+    StoredLayers,
+    load_history,
+)
 from lstmx.linear import LinearSteps, check_cell, linearise
 from lstmx.memory import MemoryReport, Notion, memory_report
 from lstmx.sharding import shard_batch
@@ -174,6 +182,7 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "record_to",
     "load_history",
     "StoredHistory",
+    "StoredLayers",
     "plot",
     "LSTMParams",
     "LSTMVariantParams",

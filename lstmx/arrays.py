@@ -61,13 +61,20 @@ def namespace(*arrays: Array) -> ModuleType:
     Raises:
         TypeError: nothing given is an array, or two libraries meet of which neither is NumPy.
     """
-    found = {a.__array_namespace__() for a in arrays if hasattr(a, "__array_namespace__")}
+    found = {_namespace_of(a) for a in arrays if hasattr(a, "__array_namespace__")}
     if len(found) > 1:
         found.discard(np)  # a NumPy operand beside JAX is a constant of the JAX program
     if len(found) != 1:
         given = ", ".join(sorted({type(a).__name__ for a in arrays})) or "nothing"
         raise TypeError(f"expected arrays of NumPy or of JAX, got {given}")
     return found.pop()
+
+
+def _namespace_of(array: Array) -> ModuleType:
+    try:
+        return array.__array_namespace__()
+    except NotImplementedError:  # a JAX key, which has the method and does not answer
+        return jnp
 
 
 def is_jax(xp: ModuleType) -> bool:

@@ -18,10 +18,9 @@ from lstmx.checks import parameters
 from lstmx.description import CELLS, cell_from, described
 from lstmx.draws import in_library
 from lstmx.history import History
-from lstmx.layers import Bidirectional, Layers, Stack
+from lstmx.layers import KINDS, Layers
 
 _FORMAT = 1
-_KINDS: dict[str, Any] = CELLS | {"Stack": Stack, "Bidirectional": Bidirectional}
 EXTRA = "extra."  # begins the names of arrays that are no parameters
 
 
@@ -56,7 +55,7 @@ def save(path: str | Path, cell: Any, params: Any) -> None:
 def save_with(path: str | Path, cell: Any, params: Any, extras: dict[str, Array]) -> None:
     """As `save`, with further arrays beside the parameters, which `load` leaves out."""
     parameters(cell, params)
-    words = {"lstmx": str(_FORMAT), "cell": json.dumps(described(cell, _KINDS))}
+    words = {"lstmx": str(_FORMAT), "cell": json.dumps(described(cell, KINDS))}
     tensors = _flat(cell, params) | {f"{EXTRA}{name}": array for name, array in extras.items()}
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     whole = require("safetensors.numpy", "saving parameters", "safetensors").save(tensors, metadata=words)
@@ -91,7 +90,7 @@ def load(path: str | Path, library: str | None = None) -> tuple[Any, Any]:
     if words["lstmx"] != str(_FORMAT):
         raise ValueError(f"{path} is of format {words['lstmx']}; this version of lstmx reads format {_FORMAT}")
     try:
-        cell = cell_from(json.loads(words.get("cell", "null")), _KINDS)
+        cell = cell_from(json.loads(words.get("cell", "null")), KINDS)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     named = {name: array for name, array in tensors.items() if not name.startswith(EXTRA)}

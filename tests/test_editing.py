@@ -13,7 +13,7 @@ from reference import assert_close, assert_same, draw_pass, is_in, labels, rende
 
 import lstmx
 from lstmx.editing import field_of
-from lstmx.excerpt import fields_of
+from lstmx.history.excerpt import fields_of
 
 CELLS = family.of_size(3, 4)
 each = pytest.mark.parametrize("name", family.one_of_each_form(family.NAMES))

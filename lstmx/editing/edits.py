@@ -11,7 +11,7 @@ import numpy as np
 from lstmx.arrays import Array, has_jax, jax, namespace, result, sum_over_time
 from lstmx.checks import array, finite_number, one_of
 from lstmx.editing.selection import Selection, selection, words
-from lstmx.excerpt import fields_of
+from lstmx.history.excerpt import fields_of
 
 
 @result(static=("kind", "names", "units", "steps"))

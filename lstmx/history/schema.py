@@ -10,7 +10,7 @@ import numpy as np
 
 from lstmx.arrays import Array, is_jax, jax, library, namespace
 from lstmx.cells.base import Cell
-from lstmx.description import CELLS, cell_from, described
+from lstmx.cells.description import CELLS, cell_from, described
 from lstmx.draws import float_dtype
 from lstmx.history.controls import Controls
 

@@ -8,7 +8,7 @@ from lstmx.arrays import Array, constant_tree, namespace, scan
 from lstmx.cells.base import Cell
 from lstmx.checks import array, one_direction, positive
 from lstmx.layers import Layers
-from lstmx.unroll import run
+from lstmx.passes.run import run
 
 
 def truncated(cell: Cell | Layers, params: Any, xs: Array, state: Any = None, *, steps: int) -> tuple[Array, Any]:

@@ -11,7 +11,7 @@ from lstmx.editing.binding import bind
 from lstmx.editing.edited import Edited
 from lstmx.editing.edits import described, library, listed
 from lstmx.history import Controls, controlled
-from lstmx.loops import edited_history, started
+from lstmx.passes.forward import edited_history, started
 
 
 def edited_pass(cell: Cell, params: Any, xs: Array, state: Any, edits: Any, said: tuple[Any, ...]) -> Edited:

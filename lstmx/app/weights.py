@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from lstmx.app.storage import EXTRA, load, load_parameters, read_safetensors
 from lstmx.arrays import map_tree, require
 from lstmx.convert import from_keras, from_onnx, from_torch
 from lstmx.convert.live import recurrent_layers
 from lstmx.convert.named import chosen
 from lstmx.convert.onnx import recurrent_nodes
 from lstmx.layers import Layers
-from lstmx.storage import EXTRA, load, load_parameters, read_safetensors
 
 _RECURRENT = re.compile(r"^(?P<prefix>.*?)weight_hh(_l0)?$")
 

@@ -11,12 +11,12 @@ import numpy as np
 from lstmx.arrays import dtype_of, is_traced, leaves
 from lstmx.cells.base import Cell
 from lstmx.checks import array, door, parameters, sequences
-from lstmx.chunks import counting
 from lstmx.history import Controls, History, StoredHistory, holds, where_held
 from lstmx.history.schema import Form, attributes_of, constants_of, is_described
 from lstmx.history.store import Store, building, create
 from lstmx.history.stored import opened
-from lstmx.loops import recorded_part
+from lstmx.passes.forward import recorded_part
+from lstmx.scans.chunks import counting
 
 
 def streamed(

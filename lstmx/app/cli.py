@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from lstmx.app.report import claim_folder, write_report
+from lstmx.app.storage import load_array, save_with
+from lstmx.app.weights import features_of_text, parts_of, read_weights, vocabulary_of
 from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
 from lstmx.comparison import compare
 from lstmx.draws import in_library
-from lstmx.report import claim_folder, write_report
-from lstmx.storage import load_array, save_with
+from lstmx.passes.run import record
 from lstmx.tasks import CharacterTask, next_character
 from lstmx.training import Model, adam
-from lstmx.unroll import record
-from lstmx.weights import features_of_text, parts_of, read_weights, vocabulary_of
 
 _CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "simple-rnn": SimpleRNN}
 _PASSAGE = 2000

@@ -11,11 +11,9 @@ from typing import Any, overload
 from lstmx.arrays import Array, dtype_of, is_jax, jit, namespace, spread_as
 from lstmx.cells.base import Cell
 from lstmx.checks import door, flag, one_of, positive
-from lstmx.chunks import chunk_length
 from lstmx.editing.edited import Edited
-from lstmx.editing.passing import edited_pass
-from lstmx.excerpt import STORAGE, Excerpt, fields_of
 from lstmx.history import Controls, History, StoredHistory, controlled, where_held
+from lstmx.history.excerpt import STORAGE, Excerpt, fields_of
 from lstmx.layers import (
     Bidirectional,
     BidirectionalHistory,
@@ -26,10 +24,12 @@ from lstmx.layers import (
     layered_door,
     outputs_passing,
 )
-from lstmx.loops import excerpt_rows, outputs, plain_outputs, recorded_part, started
-from lstmx.parallel import parallel_forward, parallel_outputs
-from lstmx.reuse import bury, memory_of
-from lstmx.streaming import streamed
+from lstmx.passes.editing import edited_pass
+from lstmx.passes.forward import excerpt_rows, outputs, plain_outputs, recorded_part, started
+from lstmx.passes.parallel import parallel_forward, parallel_outputs
+from lstmx.passes.reuse import bury, memory_of
+from lstmx.passes.streaming import streamed
+from lstmx.scans.chunks import chunk_length
 
 _REBUILD_BELOW = 96  # D + H up to which a product that rebuilds pre-activations is cheaper than their storage
 _STORED_AT_MOST = 2**26  # elements of pre-activations that the derivative of `run` stores

@@ -471,7 +471,9 @@ def wide_history(hidden):
 
 def test_too_many_units_for_a_matrix_are_refused_and_not_for_a_vector():
     history = wide_history(257)
-    with pytest.raises(ValueError, match="matrix=True takes a joint state of at most 512 numbers; this one has 514"):
+    with pytest.raises(
+        ValueError, match="matrix=True takes a joint state of at most 512 numbers; this one has 514"
+    ):
         lstmx.path_spectrum(history, matrix=True)
     assert lstmx.path_spectrum(history, max_order=1).log_norms.shape == (1, 2)
 

@@ -263,6 +263,11 @@ def require_history(history: Any, *, layers: bool = False, joint: bool = False, 
     """
     kind = type(history)
     fields = getattr(kind, "__dataclass_fields__", {})
+    if "edits" in fields:
+        raise TypeError(
+            f"history is an {kind.__name__}, whose steps do not follow the equations of its cell, so that an "
+            "analysis would be wrong; expected a History, as made by record. lstmx.effect compares the two"
+        )
     if hasattr(kind, "cells"):
         if joint:
             one_direction(history.cell)
@@ -271,11 +276,6 @@ def require_history(history: Any, *, layers: bool = False, joint: bool = False, 
         raise TypeError(
             f"history is a {kind.__name__}; this analysis takes the history of one cell: "
             f"history.parts[...] has {', '.join(map(repr, history.parts))}"
-        )
-    if "acted" in fields:
-        raise TypeError(
-            "history is an Edited, whose steps do not follow the equations of its cell, so that an analysis would "
-            "be wrong; expected a History, as made by record. lstmx.effect compares the two"
         )
     if "every" in fields:
         raise TypeError(

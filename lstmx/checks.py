@@ -38,6 +38,14 @@ def positive(name: str, value: Any, least: int = 1) -> int:
     return number
 
 
+def cells_of(name: str, value: Any) -> None:
+    """Raise a TypeError unless `value` is a cell, or layers of cells."""
+    if not hasattr(value, "initial_state"):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; expected a cell such as lstmx.LSTM(3, 8), or layers of cells"
+        )
+
+
 def finite_number(name: str, value: Any) -> None:
     """Raise a ValueError unless `value` is a finite real number, of Python or NumPy."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not math.isfinite(value):

@@ -66,7 +66,7 @@ def run(
         lengths: steps of each sequence, integers [*batch] from 1 to T, for unequal sequences padded to T steps:
             the mask of a prefix. Of a traced length that is not from 1 to T, all numbers of its sequence are NaN.
         mask: booleans [T, *batch], True where a step counts. A step that does not is as if it were not there,
-            forward and backward in time: the state stands still, and its outputs are 0. What stands in `xs` there
+            forward and backward in time; the state stands still, and its outputs are 0. What stands in `xs` there
             is never read, be it NaN.
         resets: booleans [T, *batch]: where true, a new sequence starts with this step, from the zero state.
         key: of `Zoneout`s, and of the dropout between the layers of a `Stack`: an int, a `numpy.random.Generator`
@@ -124,6 +124,12 @@ def run(
             "run has a reverse mode only, and forward-mode differentiation (jvp, jacfwd) was asked for: "
             'pass differentiation="autodiff"'
         ) from error
+
+
+def outputs_of(cell: Cell, params: Any, state: Any, xs: Array, controls: Controls | None) -> tuple[Array, Any]:
+    """What `run` returns of a cell for arguments that are checked."""
+    chunk = _residuals(cell, params, xs, "pullback", None)
+    return _run(cell, params, xs, state, controls, differentiation="pullback", chunk=chunk, parallel=False)
 
 
 def _residuals(cell: Cell, params: Any, xs: Array, differentiation: str, chunk: int | None) -> int | None:

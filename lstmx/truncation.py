@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 from lstmx.arrays import Array, constant_tree, namespace, scan
-from lstmx.cells.base import Cell
+from lstmx.cells.base import Cell, P, S
 from lstmx.checks import array, one_direction, positive
 from lstmx.layers import Layers
+from lstmx.layers.base import Tree
 from lstmx.unroll import run
 
 
-def truncated(cell: Cell | Layers, params: Any, xs: Array, state: Any = None, *, steps: int) -> tuple[Array, Any]:
+@overload
+def truncated(
+    cell: Cell[P, S], params: P, xs: Array, state: S | None = None, *, steps: int
+) -> tuple[Array, S]: ...
+@overload
+def truncated(
+    cell: Layers[Tree], params: Tree, xs: Array, state: Tree | None = None, *, steps: int
+) -> tuple[Array, Tree]: ...
+def truncated(cell: Any, params: Any, xs: Array, state: Any = None, *, steps: int) -> tuple[Array, Any]:
     """`run`, with its gradient cut every `steps` steps: truncated backpropagation through time.
 
     The outputs are those of `run`; the state is carried from one stretch to the next as a constant, so that no

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, overload
 
 from lstmx.arrays import Array, dtype_of, is_jax, jit, namespace
-from lstmx.cells.base import Cell
+from lstmx.cells.base import Cell, P, S
 from lstmx.checks import door, flag, one_of, positive
 from lstmx.chunks import chunk_length
+from lstmx.draws import Key
 from lstmx.editing.edited import Edited
 from lstmx.editing.passing import edited_pass
 from lstmx.excerpt import STORAGE, Excerpt, fields_of
@@ -19,6 +20,7 @@ from lstmx.history import Controls, History, StoredHistory, controlled, where_he
 from lstmx.layers import (
     Bidirectional,
     BidirectionalHistory,
+    Directions,
     Layers,
     Stack,
     StackHistory,
@@ -26,6 +28,7 @@ from lstmx.layers import (
     layered_door,
     outputs_passing,
 )
+from lstmx.layers.base import Tree
 from lstmx.loops import excerpt_rows, outputs, plain_outputs, recorded_part, started
 from lstmx.parallel import parallel_forward, parallel_outputs
 from lstmx.reuse import bury, memory_of
@@ -35,8 +38,38 @@ _REBUILD_BELOW = 96  # D + H up to which a product that rebuilds pre-activations
 _STORED_AT_MOST = 2**26  # elements of pre-activations that the derivative of `run` stores
 
 
+@overload
 def run(
-    cell: Cell | Layers,
+    cell: Cell[P, S],
+    params: P,
+    xs: Array,
+    state: S | None = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+    differentiation: str = "pullback",
+    chunk: int | None = None,
+    parallel: bool = False,
+) -> tuple[Array, S]: ...
+@overload
+def run(
+    cell: Layers[Tree],
+    params: Tree,
+    xs: Array,
+    state: Tree | None = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+    differentiation: str = "pullback",
+    chunk: int | None = None,
+    parallel: bool = False,
+) -> tuple[Array, Tree]: ...
+def run(
+    cell: Any,
     params: Any,
     xs: Array,
     state: Any = None,
@@ -44,7 +77,7 @@ def run(
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
     differentiation: str = "pullback",
     chunk: int | None = None,
     parallel: bool = False,
@@ -145,59 +178,45 @@ def _residuals(cell: Cell, params: Any, xs: Array, differentiation: str, chunk: 
 @overload
 def record(
     cell: Stack,
-    params: Any,
+    params: tuple[Any, ...],
     xs: Array,
-    state: Any = None,
+    state: tuple[Any, ...] | None = None,
     *,
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
     keep: str = "all",
-    reuse: History | None = None,
+    reuse: None = None,
 ) -> StackHistory: ...
 @overload
 def record(
     cell: Bidirectional,
-    params: Any,
+    params: Directions,
     xs: Array,
-    state: Any = None,
+    state: Directions | None = None,
     *,
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
     keep: str = "all",
-    reuse: History | None = None,
+    reuse: None = None,
 ) -> BidirectionalHistory: ...
 @overload
 def record(
-    cell: Cell,
-    params: Any,
+    cell: Cell[P, S],
+    params: P,
     xs: Array,
-    state: Any = None,
+    state: S | None = None,
     *,
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
     keep: str = "all",
-    reuse: History | None = None,
-) -> History: ...
-@overload
-def record(
-    cell: Cell | Layers,
-    params: Any,
-    xs: Array,
-    state: Any = None,
-    *,
-    lengths: Any = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
-    key: Any = None,
-    keep: str = "all",
-    reuse: History | None = None,
-) -> Any: ...
+    reuse: History[P, S] | None = None,
+) -> History[P, S]: ...
 def record(
     cell: Any,
     params: Any,
@@ -207,7 +226,7 @@ def record(
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
     keep: str = "all",
     reuse: History | None = None,
 ) -> Any:
@@ -263,10 +282,10 @@ def record(
 
 
 def excerpt(
-    cell: Cell,
-    params: Any,
+    cell: Cell[P, S],
+    params: P,
     xs: Array,
-    state: Any = None,
+    state: S | None = None,
     *,
     every: int = 1,
     fields: Sequence[str] | None = None,
@@ -275,8 +294,8 @@ def excerpt(
     mask: Array | None = None,
     resets: Array | None = None,
     key: Any = None,
-    reuse: Excerpt | None = None,
-) -> Excerpt:
+    reuse: Excerpt[S] | None = None,
+) -> Excerpt[S]:
     """Run a cell over sequences and keep an excerpt to look at: some steps, some gates and states, in less room.
 
     Args:
@@ -326,17 +345,17 @@ def excerpt(
 
 def record_to(
     path: str | Path,
-    cell: Cell,
-    params: Any,
+    cell: Cell[P, S],
+    params: P,
     xs: Any,
-    state: Any = None,
+    state: S | None = None,
     *,
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
     keep: str = "all",
     progress: bool = False,
-) -> StoredHistory:
+) -> StoredHistory[P, S]:
     """Run a cell over sequences and write its history into a folder, chunk by chunk, while it runs.
 
     Neither the host nor the device holds the whole pass. A run that was stopped, at any moment, goes on where it
@@ -374,17 +393,17 @@ def record_to(
 
 
 def intervene(
-    cell: Any,
-    params: Any,
+    cell: Cell[P, S],
+    params: P,
     xs: Array,
     edits: Any,
-    state: Any = None,
+    state: S | None = None,
     *,
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
-) -> Edited:
+    key: Key | None = None,
+) -> Edited[P, S]:
     """Run a cell over sequences while edits change its gates and states.
 
     An edit of your own is a function `(step, values)` -> values: `values` is the NamedTuple of the step's gates,

@@ -8,12 +8,13 @@ import numpy as np
 
 from lstmx.arrays import Array, is_traced, map_tree, sum_over_time
 from lstmx.checks import positive, require_history
-from lstmx.history import History
+from lstmx.history import History, StoredHistory
+from lstmx.layers import StackHistory
 
 _CHUNK_STEPS = 2**14
 
 
-def stretch(history: History, start: int, stop: int | None) -> tuple[int, int]:
+def stretch(history: History | StoredHistory | StackHistory, start: int, stop: int | None) -> tuple[int, int]:
     """`start` and `stop` as steps with 0 ≤ start < stop ≤ T, else an error that names them."""
     length = len(history)
     first = positive("start", start, 0)
@@ -25,7 +26,7 @@ def stretch(history: History, start: int, stop: int | None) -> tuple[int, int]:
     return first, last
 
 
-def highway(history: History, start: int = 0, stop: int | None = None) -> Array:
+def highway(history: History | StoredHistory, start: int = 0, stop: int | None = None) -> Array:
     """Log of the product of the retention gates over steps start, …, stop − 1, per unit.
 
     For an LSTM this is ln ∂c_{stop-1}/∂c_{start-1} along the cell path alone, Σ ln f_t. Each ln f is taken from

@@ -113,7 +113,7 @@ class Bench:
             return history
 
         def into() -> Any:
-            latest[0] = lstmx.record(cell, params, xs, into=latest[0])
+            latest[0] = lstmx.record(cell, params, xs, reuse=latest[0])
             return latest[0]
 
         def with_gates() -> Any:

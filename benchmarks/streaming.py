@@ -82,7 +82,7 @@ def _stage(stage: str, folder: Path, steps: int, units: int) -> dict[str, float]
     start = time.perf_counter()
     if stage.startswith("record"):
         xs = np.memmap(folder / "xs", np.float32, "r", shape=(steps, FEATURES))
-        lstmx.record(cell, params, xs, into=path)
+        lstmx.record_to(path, cell, params, xs)
     elif STAGES[stage]:
         STAGES[stage](lstmx.load_history(path))
     seconds = time.perf_counter() - start

@@ -66,13 +66,20 @@ def namespace(*arrays: Array) -> ModuleType:
     Raises:
         TypeError: nothing given is an array, or two libraries meet of which neither is NumPy.
     """
-    found = {a.__array_namespace__() for a in arrays if hasattr(a, "__array_namespace__")}
+    found = {_namespace_of(a) for a in arrays if hasattr(a, "__array_namespace__")}
     if len(found) > 1:
         found.discard(np)  # a NumPy operand beside JAX is a constant of the JAX program
     if len(found) != 1:
         given = ", ".join(sorted({type(a).__name__ for a in arrays})) or "nothing"
         raise TypeError(f"expected arrays of NumPy or of JAX, got {given}")
     return found.pop()
+
+
+def _namespace_of(array: Array) -> ModuleType:
+    try:
+        return array.__array_namespace__()
+    except NotImplementedError:  # a JAX key, which has the method and does not answer
+        return jnp
 
 
 def is_jax(xp: ModuleType) -> bool:
@@ -281,6 +288,33 @@ def derivative_of(
         return jax.jvp(functools.partial(plain, *fixed), primals, tangents)
 
     return made
+
+
+def varying_as(xs: Array, tree: Tree) -> Tree:
+    """`tree`, which inside `jax.shard_map` becomes one that differs from device to device where `xs` does.
+
+    A loop whose carry comes to depend on `xs` needs that; and JAX then sums the tree's gradients over the devices.
+    """
+    if not is_jax(namespace(xs)) or not jax.sharding.get_abstract_mesh().manual_axes:
+        return tree
+    zero = jnp.sum(jnp.zeros_like(xs))  # what it is added to differs wherever it does
+    return map_tree(lambda x: x + zero.astype(x.dtype), tree)
+
+
+def spread_as(xs: Array, f: Callable[..., Any], dropped: tuple[int, ...], *args: Tree) -> Any:
+    """`f(*args)`, where `xs` [T, *batch, D] lies on a mesh with explicit axes worked as with automatic ones.
+
+    Args:
+        xs: the sequences.
+        f: gives a tuple of trees of arrays [T, *batch, ...] or [*batch, ...].
+        dropped: for each of these trees 0 or 1, the axes that its arrays lack in front.
+        args: trees of arrays.
+    """
+    if not is_jax(namespace(xs)) or not jax.typeof(xs).sharding.mesh.explicit_axes:
+        return f(*args)
+    axes = jax.typeof(xs).sharding.spec[:-1]
+    specs = tuple(jax.sharding.PartitionSpec(*axes[start:]) for start in dropped)
+    return jax.sharding.auto_axes(f, out_sharding=specs)(*args)
 
 
 def devices(xp: ModuleType) -> int:

@@ -282,8 +282,8 @@ def require_history(history: Any, *, layers: bool = False, joint: bool = False, 
             "history is an Excerpt, which keeps too little of a pass to analyse; expected a History, as made by "
             "record(cell, params, xs)"
         )
-    if hasattr(kind, "stretches"):
-        if disk:
+    if hasattr(kind, "read"):
+        if disk and hasattr(kind, "stretches"):
             return
         raise TypeError(
             "history is on disk; this analysis takes one in memory: history.read(), or a stretch, "

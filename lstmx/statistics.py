@@ -19,13 +19,13 @@ from lstmx.arrays import (
 )
 from lstmx.cells.base import Cell, P, S
 from lstmx.checks import door, finite, finite_history, finite_parameters, require_history
-from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.draws import Key
 from lstmx.history import Controls, History, StoredHistory, controlled
 from lstmx.layers import LayeredHistory, Layers
 from lstmx.layers.base import Tree
-from lstmx.loops import advance, started
-from lstmx.unroll import record
+from lstmx.passes.forward import advance, started
+from lstmx.passes.run import record
+from lstmx.scans.chunks import chunk_length, scan_chunks
 
 _CHUNK_ELEMENTS = 2**22  # of pre-activations at a time: the memory that statistics take beside the history
 
@@ -317,7 +317,7 @@ def _accumulated(cell: Any, params: Any, xs: Array, state: Any, controls: Contro
         return (part.final, both, lost), None, None
 
     size = chunk_length(xs.shape[0], cell.preactivation_size * math.prod(xs.shape[1:-1]))
-    state = started(cell, params, xs, state)
+    params, state = started(cell, params, xs, state)
     start = _moments(part_of(state, *map_tree(lambda x: x[:1], (xs, controls))))
     zero = map_tree(namespace(start.mean).zeros_like, start)
     nothing = zero._replace(min=zero.min + math.inf, max=zero.max - math.inf)

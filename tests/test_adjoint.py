@@ -22,7 +22,7 @@ from reference import (
 )
 
 import lstmx
-from lstmx import adjoint
+from lstmx.linear import walks
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 each_cell = pytest.mark.parametrize("kind", CELLS, ids=lambda kind: kind.__name__)
@@ -200,8 +200,8 @@ def test_chunks_give_what_one_pass_gives(kind, library, length, monkeypatch):
     given, outputs, final = to(library, (given, outputs, final))
     history = lstmx.record(cell, *given, keep="states")
     whole = lstmx.backward(history, outputs, final)
-    assert adjoint.chunk_steps(history) == length
-    monkeypatch.setattr(adjoint, "chunk_steps", lambda history: 16)
+    assert walks._chunk_steps(history) == length
+    monkeypatch.setattr(walks, "_chunk_steps", lambda history: 16)
     jax.clear_caches()  # the size of a chunk is read when JAX traces
     chunked = lstmx.backward(history, outputs, final)
     jax.clear_caches()

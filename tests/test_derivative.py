@@ -8,7 +8,7 @@ import pytest
 from reference import CELLS, assert_close, draw_pass, to
 
 import lstmx
-from lstmx import adjoint, loops
+from lstmx.passes import backward
 
 
 def scanned(cell, params, xs, state):
@@ -148,7 +148,7 @@ def test_both_platforms_forms_agree(kind, monkeypatch):
         used.append(accelerator)
         return accelerator(*args)
 
-    monkeypatch.setattr(loops, "by_platform", accelerator_s)
+    monkeypatch.setattr(forward, "by_platform", accelerator_s)
     there = everything()
     jax.clear_caches()
     assert used
@@ -194,10 +194,10 @@ def test_a_batch_split_in_parts_has_the_gradient_of_the_whole(kind, monkeypatch)
     history = lstmx.record(cell, *given)
     found = []
     for devices in (1, 4):
-        monkeypatch.setattr(adjoint, "devices", lambda xp, n=devices: n)
+        monkeypatch.setattr(backward, "devices", lambda xp, n=devices: n)
         jax.clear_caches()
         found.append(lstmx.backward(history, *cotangents))
-        parts = adjoint.no_gradient(given[0], given[1])
+        parts = backward.no_gradient(given[0], given[1])
         assert len(parts[0]) == devices
     jax.clear_caches()
     assert_close(*found, 1e-12)

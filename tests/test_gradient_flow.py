@@ -26,6 +26,7 @@ from reference import (
 
 import lstmx
 from lstmx.gradients.summary import FlowSummary
+from lstmx.linear import walks
 
 
 def named(value):
@@ -853,15 +854,15 @@ def test_the_flow_does_not_depend_on_the_chunks_it_is_worked_in(kind, library, s
     loss = np.random.default_rng(2).normal(size=(8, 2, 2))
     outputs = "all" if library == "numpy" else "norms"
     whole = flow_of(made, "numpy", loss, outputs=outputs)
-    monkeypatch.setattr("lstmx.adjoint.chunk_steps", lambda history: steps)
+    monkeypatch.setattr("lstmx.linear.walks._chunk_steps", lambda history: steps)
     assert_close(flow_of(made, library, loss, outputs=outputs), whole, 1e-13)
 
 
 def test_a_long_history_is_worked_in_short_chunks(monkeypatch):
     history = random_history(lstmx.GRU, length=521)
-    assert lstmx.adjoint.chunk_steps(history) == 256
+    assert walks._chunk_steps(history) == 256
     whole = lstmx.gradient_flow(history)
-    monkeypatch.setattr("lstmx.adjoint.chunk_steps", lambda history: 16)
+    monkeypatch.setattr("lstmx.linear.walks._chunk_steps", lambda history: 16)
     assert_close(lstmx.gradient_flow(history), whole, 1e-13)
 
 

@@ -163,7 +163,7 @@ def test_outputs_worked_on_in_groups_are_those_of_one_pass(kind, monkeypatch):
 def test_the_influence_does_not_depend_on_the_chunks_it_is_worked_in(kind, monkeypatch):
     history = history_of(example(kind)[0], "numpy")
     whole = lstmx.influence(history)
-    monkeypatch.setattr("lstmx.adjoint.chunk_steps", lambda history: 4)
+    monkeypatch.setattr("lstmx.linear.walks._chunk_steps", lambda history: 4)
     assert_close(lstmx.influence(history), whole, 1e-14)
 
 

@@ -238,10 +238,10 @@ def test_wrong_arguments_are_named_before_anything_runs():
         lstmx.run(STACK.cells[0], params[0], xs, key=1)
     with pytest.raises(ValueError, match=r"key is given; Bidirectional.* has nothing random"):
         lstmx.run(PAIR, params[1], np.ones((2, 4)), key=1)
-    with pytest.raises(ValueError, match="are of one cell; record layers whole"):
-        lstmx.record(STACK, params, xs, every=2)
+    with pytest.raises(TypeError, match="an excerpt is of one cell with gates: record layers or a step whole"):
+        lstmx.excerpt(STACK, params, xs, every=2)
     history = lstmx.record(STACK, params, xs)
-    with pytest.raises(TypeError, match=r"history is a StackHistory; this analysis takes .* 'layer 0'"):
+    with pytest.raises(TypeError, match=r"Stack.* reads time in both directions, and no joint state"):
         lstmx.jacobians(history)
     with pytest.raises(ValueError, match="outputs_cotangent has shape"):
         lstmx.backward(history, np.ones((6, 2, 4)))

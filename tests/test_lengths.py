@@ -57,7 +57,8 @@ def test_a_padded_batch_is_each_sequence_alone(name, library):
             np.testing.assert_allclose(found[:length], expected, atol=1e-13)
             assert_same(found[length:], np.broadcast_to(found[length - 1], found[length:].shape))
     assert_same(np.asarray(history.lengths), LENGTHS)
-    assert_same(np.asarray(history.features), given[1])
+    past = np.arange(6)[:, None, None] >= LENGTHS
+    assert_same(np.asarray(history.inputs), np.where(past[..., None], 0, made[2]))
 
 
 @each
@@ -133,12 +134,13 @@ def test_statistics_count_each_step_of_each_sequence_once(name, library):
 def test_influence_jacobians_and_highway_of_a_padded_batch(name):
     cell, params, xs, state = drawn(name, seed=5)
     history = lstmx.record(cell, params, xs, state, lengths=LENGTHS)
-    reach, matrices = lstmx.influence(history, [5]), lstmx.jacobians(history)
+    reach, matrices = lstmx.influence(history), lstmx.jacobians(history)
     for index, one in each_alone(cell, params, xs, state).items():
         length = LENGTHS[index]
-        expected = lstmx.influence(one, [length - 1]).log_norms[0]
-        np.testing.assert_allclose(reach.log_norms[0, :length, *index], expected, atol=1e-11)
-        assert np.isneginf(reach.log_norms[0, length:, *index]).all()
+        expected = lstmx.influence(one).log_norms
+        np.testing.assert_allclose(reach.log_norms[:length, :length, *index], expected, atol=1e-11)
+        assert np.isneginf(reach.log_norms[:length, length:, *index]).all()
+        assert np.isneginf(reach.log_norms[length:, :, *index]).all()  # outputs that are 0 depend on nothing
         np.testing.assert_allclose(matrices[:length, *index], lstmx.jacobians(one), atol=1e-12)
         assert_same(
             matrices[length:, *index], np.broadcast_to(np.eye(cell.state_size), matrices[length:, 0, 0].shape)
@@ -203,7 +205,8 @@ def test_a_history_without_lengths_has_them_all_the_same():
     cell, params, xs, state = drawn("GRU")
     history = lstmx.record(cell, params, xs, state)
     assert_same(history.lengths, np.full((2, 2), 6))
-    assert history.features is history.inputs
+    assert history.counts is None
+    assert history.whole
     assert [len(piece) for piece in history.pieces()] == [6] * 4
 
 
@@ -227,11 +230,22 @@ def test_wrong_lengths_and_resets_are_refused(function, controls, words):
         function(*drawn("NP"), **controls)
 
 
-@pytest.mark.parametrize("analysis", [lstmx.path_spectrum, lstmx.memory_report, lstmx.gate_kernel])
-def test_analyses_of_whole_sequences_point_to_the_pieces(analysis):
-    history = lstmx.record(*drawn("NP"), lengths=LENGTHS)
-    with pytest.raises(ValueError, match=rf"{analysis.__name__} takes sequences .* history.pieces\(\)"):
-        analysis(history)
+def test_path_orders_and_kernels_of_a_padded_batch_are_those_of_each_sequence():
+    made = drawn("NP", seed=8)
+    history = lstmx.record(*made, lengths=LENGTHS)
+    spectrum, kernel = lstmx.path_spectrum(history, max_order=3), lstmx.gate_kernel(history)
+    matrices = lstmx.path_spectrum(history, max_order=3, matrix=True).matrices
+    for index, one in each_alone(*made).items():
+        length = LENGTHS[index]
+        expected = lstmx.path_spectrum(one, max_order=3)
+        np.testing.assert_allclose(spectrum.log_norms[:length, :, *index], expected.log_norms, atol=1e-11)
+        initial = jax.tree.map(lambda x, at=index: x[:, *at], spectrum.initial)
+        assert_close(initial, expected.initial, 1e-11)
+        whole = lstmx.path_spectrum(one, max_order=3, matrix=True).matrices
+        np.testing.assert_allclose(matrices[:, *index], whole, atol=1e-11)
+        np.testing.assert_allclose(kernel[:length, :length, *index], lstmx.gate_kernel(one), atol=1e-13)
+        np.testing.assert_allclose(kernel[length:, :, *index].sum(axis=1), 1)
+        assert not kernel[:, length:, *index].any()
 
 
 @pytest.mark.parametrize("library", ["numpy", pytest.param("jax", marks=pytest.mark.slow)])
@@ -273,7 +287,7 @@ def test_a_spectrum_refuses_sequences_it_cannot_follow():
     lstmx.lyapunov_spectrum(lstmx.record(cell, params, xs, state, resets=resets))
 
 
-def test_figures_of_a_padded_batch_show_its_own_features():
+def test_figures_of_a_padded_batch_show_its_sequences():
     history = lstmx.record(*drawn("NP"), lengths=LENGTHS)
     figure = lstmx.plot.dynamics(history, sequence=(1, 0))
     assert len(figure.axes[0].lines) == 3

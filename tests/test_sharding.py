@@ -44,7 +44,7 @@ for kind, hidden in ((lstmx.LSTM, 5), (lstmx.GRU, 5), (lstmx.LSTM, 100)):  # reb
     history = lstmx.record(cell, params, split)
     same(history, lstmx.record(cell, params, xs))
     assert history.stored.sharding == history.hidden_state.sharding == split.sharding
-    again = lstmx.record(cell, params, split, into=history)
+    again = lstmx.record(cell, params, split, reuse=history)
     assert again.stored.sharding == split.sharding
     same(lstmx.summarise(cell, params, split), lstmx.summarise(cell, params, xs))
     same(lstmx.run(cell, params, split), lstmx.run(cell, params, xs))
@@ -57,6 +57,84 @@ def test_a_batch_over_devices_has_the_numbers_of_one(devices):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(devices)], capture_output=True, text=True, check=False
     )
+    assert done.returncode == 0, done.stderr
+
+
+MESHES = r"""
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+import lstmx
+
+CELLS = {
+    "rebuilt": (lstmx.LSTM(3, 5), {}),
+    "chunks": (lstmx.LSTM(3, 5), {"chunk": 7}),
+    "kept": (lstmx.GRU(3, 100), {}),
+    "autodiff": (lstmx.SimpleRNN(3, 5), {"differentiation": "autodiff"}),
+    "parallel": (lstmx.MinLSTM(3, 5), {"parallel": True}),
+    "zoneout": (lstmx.Zoneout(lstmx.GRU(3, 5, reset="before"), 0.3), {}),
+    "stack": (lstmx.Stack([lstmx.LSTM(3, 5), lstmx.Bidirectional(lstmx.JANET(5, 4))]), {}),
+}
+STEPS, STATES = P(None, "batch"), P("batch")
+
+def everything(cell, options, params, xs, said):
+    def loss(params, xs):
+        outputs, final = lstmx.run(cell, params, xs, **said, **options)
+        return (outputs**2).sum() + sum((x**3).sum() for x in jax.tree.leaves(final)), (outputs, final)
+
+    gradients, (outputs, final) = jax.grad(loss, (0, 1), has_aux=True)(params, xs)
+    history = lstmx.record(cell, params, xs, **said)
+    return gradients, outputs, final, history.outputs
+
+def same(found, expected):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+
+def mapped(cell, options, params, xs, said, expected):
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
+    final = jax.tree.map(lambda _: STATES, expected[2])
+    outs = (jax.tree.map(lambda _: P(), params), STEPS), STEPS, final, STEPS
+    places = P(), STEPS, jax.tree.map(lambda _: STATES, said)
+    function = jax.shard_map(
+        lambda *given: everything(cell, options, *given), mesh=mesh, in_specs=places, out_specs=outs)
+    same(jax.jit(function)(params, xs, said), expected)
+    if isinstance(cell, lstmx.Cell):
+        def walked(params, xs, said):
+            history = lstmx.record(cell, params, xs, **said)
+            return lstmx.gradient_flow(history, "last").log_norm, lstmx.backward(history, history.outputs).inputs
+
+        function = jax.shard_map(walked, mesh=mesh, in_specs=places, out_specs=(STEPS, STEPS))
+        same(jax.jit(function)(params, xs, said), walked(params, xs, said))
+
+def explicit(cell, options, params, xs, said, expected):
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
+    xs = jax.device_put(xs, NamedSharding(mesh, STEPS))
+    said = jax.tree.map(lambda x: jax.device_put(x, NamedSharding(mesh, STATES)), said)
+    function = lambda *given: everything(cell, options, *given)
+    with jax.set_mesh(mesh):
+        for one in (function, jax.jit(function)):
+            found = one(params, xs, said)
+            same(found, expected)
+            assert found[1].sharding.spec[:2] == found[3].sharding.spec[:2] == (None, "batch")
+            assert all(x.sharding.spec[0] == "batch" for x in jax.tree.leaves(found[2]))
+
+for name, (cell, options) in CELLS.items():
+    params = cell.init(0, dtype="float64")
+    xs = jax.random.normal(jax.random.key(0), (20, 4, 3), "float64")
+    said = {} if name == "parallel" else {"lengths": jnp.array([20, 13, 7, 1])}
+    expected = everything(cell, options, params, xs, said)
+    {"shard_map": mapped, "explicit": explicit}[sys.argv[1]](cell, options, params, xs, said, expected)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["shard_map", "explicit"])
+def test_in_a_shard_map_and_on_explicit_axes_the_numbers_are_those_of_one_device(mesh):
+    done = subprocess.run([sys.executable, "-c", MESHES, mesh], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

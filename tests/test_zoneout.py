@@ -43,7 +43,7 @@ def test_without_a_key_each_unit_keeps_its_share(name, library):
     expected = by_hand(cell, params, xs, state, shares(cell, xs))
     history = lstmx.record(cell, *to(library, (params, xs, state)))
     assert_close(history.states, expected, 1e-13)
-    assert history.features is history.inputs
+    assert history.controls is None
 
 
 @each
@@ -51,10 +51,10 @@ def test_with_a_key_units_keep_their_state_or_do_not(name, library):
     cell, params, xs, state, _ = drawn(name)
     given = to(library, (params, xs, state))
     history = lstmx.record(cell, *given, key=3)
-    kept = np.asarray(history.inputs)[..., 3:]
+    kept = np.concatenate(history.controls.kept, axis=-1)
     assert set(np.unique(kept)) == {0.0, 1.0}
     assert_close(history.states, by_hand(cell, params, xs, state, kept), 1e-13)
-    assert_same(history.features, xs)
+    assert_same(np.asarray(history.inputs), xs)
     assert_close(lstmx.run(cell, *given, key=3), (history.hidden_state, history.final), 1e-14)
     assert not np.array_equal(history.hidden_state, lstmx.run(cell, *given, key=4)[0])
 
@@ -63,8 +63,8 @@ def test_each_field_is_kept_with_its_own_probability():
     cell = lstmx.Zoneout(lstmx.LSTM(1, 50), hidden=0.2, state=0.7)
     params = cell.init(np.random.default_rng(0))
     history = lstmx.record(cell, params, np.zeros((100, 2, 1), "float32"), key=5)
-    kept = history.inputs[..., 1:]
-    np.testing.assert_allclose([kept[..., :50].mean(), kept[..., 50:].mean()], [0.2, 0.7], atol=0.02)
+    kept = history.controls.kept
+    np.testing.assert_allclose([kept.hidden.mean(), kept.cell.mean()], [0.2, 0.7], atol=0.02)
 
 
 @each
@@ -77,31 +77,37 @@ def test_derivatives_are_those_of_autodiff(name, key):
     flow = lstmx.gradient_flow(history, weights)
     jacobians = lstmx.jacobians(history)
 
+    kept = shares(cell, xs) if key is None else np.concatenate(history.controls.kept, axis=-1)
+
+    def step(params, before, x, kept):
+        after, _ = cell.cell.step(params, before, x)
+        parts = jnp.split(kept, len(after), axis=-1)
+        return type(after)(*(d * old + (1 - d) * new for d, old, new in zip(parts, before, after, strict=True)))
+
     @jax.jit
     def oracle(params, inputs, state):
         def loss(params, inputs, state):
             outputs, after = [], state
-            for x in inputs:
-                after, _ = history.cell.step(params, after, x)
+            for x, d in zip(inputs, kept, strict=True):
+                after = step(params, after, x, d)
                 outputs.append(after.hidden)
             return (jnp.stack(outputs) * weights).sum() + sum((field**2).sum() for field in after) / 2
 
         return jax.grad(loss, argnums=(0, 1, 2))(params, inputs, state)
 
-    d_params, d_inputs, d_state = oracle(*to("jax", (params, history.inputs, state)))
-    assert_close((found.parameters, found.inputs, found.initial), (d_params, d_inputs[..., :3], d_state), 1e-11)
+    expected = oracle(*to("jax", (params, xs, state)))
+    assert_close((found.parameters, found.inputs, found.initial), expected, 1e-11)
     only = lstmx.backward(history, weights)
     assert_close((flow.parameters, flow.inputs), (only.parameters, only.inputs), 1e-11)
     v = cell.state_type(*(draws.normal(size=(2, 4)) for _ in state))
-    x = history.inputs[0]
-    after, a = history.cell.step(params, state, x)
-    pushed = np.concatenate(history.cell.pushforward(params, state, a, after, v), axis=-1)
-    np.testing.assert_allclose(
-        np.einsum("bij,bj->bi", jacobians[0], np.concatenate(v, axis=-1)), pushed, atol=1e-12
-    )
-    shares = sum(np.asarray(way.share) for way in flow.gates.values()) if flow.gates else 1
+    tangent = np.concatenate(v, axis=-1)
+    _, pushed = jax.jvp(lambda before: step(params, before, xs[0], kept[0]), (state,), (v,))
+    pushed = np.concatenate(pushed, axis=-1)
+    np.testing.assert_allclose(lstmx.linearise(history)[0].jvp(tangent), pushed, atol=1e-12)
+    np.testing.assert_allclose(np.einsum("bij,bj->bi", jacobians[0], tangent), pushed, atol=1e-12)
+    whole = sum(np.asarray(way.share) for way in flow.gates.values()) if flow.gates else 1
     if history.cell.retention_gate is not None:
-        np.testing.assert_allclose(shares, 1, atol=1e-10)
+        np.testing.assert_allclose(whole, 1, atol=1e-10)
 
 
 def test_gradients_of_a_run_in_jax_go_through_the_masks():
@@ -142,7 +148,8 @@ def test_padding_stands_still_under_zoneout_too():
     whole = lstmx.record(cell, params, xs, state, key=2)
     assert_same(history.hidden_state[:3, 1], whole.hidden_state[:3, 1])
     assert_same(history.final.cell[1], whole.cell_state[2, 1])
-    assert_same(history.features, xs)
+    assert_same(history.inputs[:3], xs[:3])
+    assert not history.inputs[3:, 1].any()
     long, short = history.pieces()
     assert (len(long), len(short)) == (6, 3)
     assert_close(short.states, jax.tree.map(lambda x: x[:3, 1], whole.states), 1e-15)
@@ -180,11 +187,9 @@ def test_zoneouts_in_layers_draw_in_turn(library):
     assert_close(history.outputs, lstmx.run(stack, *given, key=5, lengths=np.array([6, 4]))[0], 1e-14)
     assert not np.array_equal(history.outputs, lstmx.run(stack, *given, key=6, lengths=np.array([6, 4]))[0])
     pair = history.layers[1]
-    masks = [
-        np.asarray(part.inputs[..., -4:-2]) for part in (pair.forward, pair.backward)
-    ]  # before two of lengths
-    assert set(np.unique(masks)) == {0.0, 1.0}
-    assert not np.array_equal(*masks)
+    kept = [np.asarray(part.controls.kept.hidden) for part in (pair.forward, pair.backward)]
+    assert set(np.unique(kept)) == {0.0, 1.0}
+    assert not np.array_equal(*kept)
     # The gradient is that of the pass with what was drawn.
     step = 1e-6 * np.random.default_rng(2).normal(size=xs.shape)
     ends = [lstmx.run(stack, given[0], given[1] + sign * step, key=5)[0].sum() for sign in (1, -1)]

@@ -213,6 +213,12 @@ class StepFunction(Cell[Any, Any]):
     def restored(self, params: Any, before: Any, x: Array) -> Any:
         return self._stepped(params, before, x)[1]
 
+    def shown(self, params: Any) -> dict[str, Any]:
+        """Shapes and dtypes of what a step of one sequence shows, of parameters or of their shapes."""
+        dtype = dtype_of(params)
+        before = self.start.tree.unflatten([jax.ShapeDtypeStruct(x.shape, dtype) for x in self.start.arrays])
+        return jax.eval_shape(self.restored, params, before, jax.ShapeDtypeStruct((self.input_size,), dtype))
+
     @property
     def reads(self) -> tuple[str, ...]:
         return ("the whole state",)

@@ -16,7 +16,7 @@ from lstmx.convert.torch import from_torch
 from lstmx.draws import in_library
 from lstmx.history import History
 from lstmx.layers import Bidirectional, Layers
-from lstmx.unroll import record
+from lstmx.passes.run import record
 
 _WHOLE = ("LSTM", "GRU", "RNN")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, leaves, namespace
+from lstmx.arrays import Array, is_traced, leaves, namespace
 from lstmx.cells.base import Cell
 from lstmx.checks import constant, finite, finite_history, populated, positive, require_history, unreset
 from lstmx.dynamics.passing import PROBED, Options, Walk
@@ -16,7 +16,7 @@ from lstmx.dynamics.spectrum import LyapunovSpectrum
 from lstmx.history import History, StoredHistory
 from lstmx.layers import Stack, StackHistory
 from lstmx.linear import state_size
-from lstmx.unroll import record
+from lstmx.passes.run import record
 
 _SEGMENTS = 32  # calls that a progress bar counts
 _RECORDED = 2**22  # numbers of states and inputs that an autonomous pass records at a time
@@ -97,6 +97,11 @@ def lyapunov_spectrum(
         if audit:
             raise ValueError(
                 "audit takes whole sequences; in this history some steps do not count: history.pieces()"
+            )
+        if is_traced(history.counts):
+            raise ValueError(
+                "some steps of this history do not count, and how many is unknown inside a JAX transformation; "
+                "pass sequences that are whole, or take the spectrum outside"
             )
         history = history.with_gaps(first=False)
         lengths = np.asarray(history.lengths)

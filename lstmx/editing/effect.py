@@ -76,7 +76,7 @@ def effect(history: History | Edited, edited: Edited, loss: Callable[[Array], Ar
 
     Args:
         history: the pass without the edits; or with others, to compare two interventions.
-        edited: the pass with them, from `record(..., edit=...)`, of the same cell, parameters, inputs and initial
+        edited: the pass with them, from `intervene`, of the same cell, parameters, inputs and initial
             state.
         loss: a function of all outputs [T, *batch, H] that returns the loss of each step, [T, *batch]; None for
             none. It is called with the outputs of either pass.
@@ -95,7 +95,7 @@ def effect(history: History | Edited, edited: Edited, loss: Callable[[Array], Ar
         >>> params = cell.init(numpy.random.default_rng(0))
         >>> xs = numpy.ones((6, 3), "float32")
         >>> history = lstmx.record(cell, params, xs)
-        >>> edited = lstmx.record(cell, params, xs, edit=lstmx.edits.clamp(input_gate=0.0, steps=slice(2, 4)))
+        >>> edited = lstmx.intervene(cell, params, xs, lstmx.edits.clamp(input_gate=0.0, steps=slice(2, 4)))
         >>> effect = lstmx.effect(history, edited, loss=lambda outputs: (outputs**2).mean(-1))
         >>> effect.norm > 0
         array([False, False,  True,  True,  True,  True])
@@ -103,7 +103,7 @@ def effect(history: History | Edited, edited: Edited, loss: Callable[[Array], Ar
     if not isinstance(history, (History, Edited)):
         raise TypeError(f"history is a {type(history).__name__}; expected a History or Edited, as made by record")
     if not isinstance(edited, Edited):
-        raise TypeError(f"edited is a {type(edited).__name__}; expected an Edited, as from record(..., edit=...)")
+        raise TypeError(f"edited is a {type(edited).__name__}; expected an Edited, as made by intervene")
     if loss is not None and not callable(loss):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a function of the outputs, or None")
     _comparable(history, edited)

@@ -11,7 +11,7 @@ from typing import Any, Generic, overload
 
 import numpy as np
 
-from lstmx.arrays import Array, exp, jit, leaves, map_tree, namespace, result
+from lstmx.arrays import Array, columns, exp, jit, leaves, map_tree, namespace, result
 from lstmx.cells.base import S
 from lstmx.checks import finite_history, positive, require_history, states
 from lstmx.gradients.highway import stretch
@@ -33,6 +33,9 @@ class PathSpectrum(Generic[S]):
     the remainder. Time t is the state after step start + t. Vector fields are None with matrix=True, matrix
     fields without it.
 
+    Of a stack, the joint state is that of all layers, and a crossing is from one step to the next: what goes down
+    from layer to layer within a step is none.
+
     Attributes:
         log_norms: of each order of the cotangent of the joint state, [T, max_order + 1, *batch].
         log_remainder: of the orders above, together: [T, *batch]; with matrix=True [*batch].
@@ -42,6 +45,8 @@ class PathSpectrum(Generic[S]):
             [max_order + 2, *batch, H]; 0 where it leaves the float range.
         log_matrix_norms: of P_k, the whole joint-state matrix, [max_order + 1, *batch].
         log_cell_norms: of the block of P_k from cell state to cell state, [max_order + 1, *batch].
+        by_layer: of each order of the part of the cotangent that is in a layer, [T, max_order + 1, *batch] by the
+            layer's name; None of one cell, and with matrix=True.
         matrices: P_k, then the remainder, [max_order + 2, *batch, S, S]; rows and columns are the joint state
             (hidden, cell) at the end and before the start, S = 2H; 0 where they leave the float range.
     """
@@ -53,6 +58,7 @@ class PathSpectrum(Generic[S]):
     log_matrix_norms: Array | None
     log_cell_norms: Array | None
     matrices: Array | None
+    by_layer: dict[str, Array] | None = None
 
     @property
     def highway_share(self) -> Array:
@@ -170,7 +176,7 @@ def path_spectrum(
         ValueError: the cell has no cell state, the stretch is not within the history, too many units for
             `matrix`, a seed with `matrix`, or NaN or infinity in parameters, inputs or states.
     """
-    require_history(history, layers=True)
+    require_history(history, joint=True)
     for part in [history] if isinstance(history, History) else [one for one, _ in history.cells().values()]:
         if not part.cell.closed_form or "cell" not in part.cell.state_type._fields:
             raise ValueError(
@@ -204,7 +210,8 @@ def _vector_spectrum(history: Any, seed: Any, max_order: int, progress: bool) ->
         packed = history.cell.pack(map_tree(namespace(*leaves(history.initial)).asarray, seed))
     before, logs = _walk_orders(history, _of_order_zero(packed, max_order), True, progress)
     initial = history.cell.unpack(unscaled(before))
-    return PathSpectrum(logs["norms"], logs["remainder"], logs["total"], initial, None, None, None)
+    layers = {name: logs["layers"][name] for name in history.parts} if "layers" in logs else None
+    return PathSpectrum(logs["norms"], logs["remainder"], logs["total"], initial, None, None, None, layers)
 
 
 @jit()
@@ -278,6 +285,11 @@ def _segment(history: Any, packed: Array, norms: bool) -> tuple[Array, Any]:
             return packed, None
         by_order = log_norm(arriving)
         whole = log_norm(total(map_tree(lambda x: xp.moveaxis(x, 1, 0), arriving)))
-        return packed, {"norms": by_order[:, :-1], "remainder": by_order[:, -1], "total": whole}
+        rows: dict[str, Any] = {"norms": by_order[:, :-1], "remainder": by_order[:, -1], "total": whole}
+        if not isinstance(part, History):
+            parts = columns(arriving.value[:, :-1], tuple(layer.cell.state_size for layer in part.layers))
+            of_layers = zip(part.parts, parts, strict=True)
+            rows["layers"] = {n: log_norm(Scaled(x, arriving.exponent[:, :-1])) for n, x in of_layers}
+        return packed, rows
 
     return walk_back(history, chunk, packed, size=max(1, _CHUNK_ELEMENTS // packed.size))

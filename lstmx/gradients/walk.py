@@ -8,7 +8,7 @@ from typing import Any, Generic
 
 import numpy as np
 
-from lstmx.arrays import Array, exp, jit, map_tree, namespace, result
+from lstmx.arrays import Array, exp, jit, map_tree, namespace, result, varying_as
 from lstmx.cells.base import P, S
 from lstmx.gradients.scaled import scaled_back
 from lstmx.gradients.summary import FlowSummary
@@ -146,15 +146,16 @@ def _started(history: History, last: bool) -> Any:
     """The carry after the last step: the cotangent, of the sum of the last output or zero, and no gradient yet."""
     xp, cell = namespace(history.inputs), history.cell
     final = history.final
-    ones = xp.ones((*history.batch, cell.output_size), dtype=history.inputs.dtype)
     if last:
+        ones = xp.ones((*history.batch, cell.output_size), dtype=history.inputs.dtype)
+        ones = varying_as(history.inputs, ones)
         one_step = map_tree(lambda x: x[-1:], history.rows)
         start = steps_of(history.stretch(history.initial, one_step)).inject(ones[None])[0]
     else:
         start = xp.zeros_like(cell.pack(final))
     packed = pack(scaled(start))
     straight = packed if cell.retention_gate is not None else None
-    return (packed, straight), map_tree(xp.zeros_like, history.params)
+    return (packed, straight), varying_as(history.inputs, map_tree(xp.zeros_like, history.params))
 
 
 @jit(static=("cell",))

@@ -24,6 +24,8 @@ from lstmx.arrays import (
 from lstmx.cells.base import Cell, P, S
 from lstmx.checks import dead
 from lstmx.history.controls import Controls, where_held
+from lstmx.history.dataset import dataset_of, parts_from
+from lstmx.history.store import save, saving
 
 
 @result(static=("cell",))
@@ -287,7 +289,8 @@ class History(Generic[P, S]):
         """Write this history into a new folder as Zarr, chunked over time and compressed, for `load_history`.
 
         `zarr.open(path)` and `xarray.open_zarr(path, consolidated=False)` read it, too. The folder appears once it
-        is complete. `record_to(path, ...)` writes one while it runs.
+        is complete. `record_to(path, ...)` writes one while it runs. The equations of a step function, or of a
+        cell of your own, are in no file: `load_history(path, cell=cell)` is told them.
 
         Args:
             path: the folder.
@@ -295,14 +298,13 @@ class History(Generic[P, S]):
         Raises:
             FileExistsError: there is something at `path`.
             OSError: it cannot be written, as on a full disk.
-            TypeError: the history is inside a JAX transformation, or its cell is not of the library.
+            TypeError: the history is inside a JAX transformation.
             ImportError: zarr is not installed.
         """
-        from lstmx.history.stored import save
-
         if is_traced(self):
             raise TypeError("this history is inside a JAX transformation, and has no numbers to save")
-        save(self, path)
+        with saving(path) as partial:
+            save(self, partial)
 
     def to_xarray(self) -> Any:
         """This history as an `xarray.Dataset` with named axes, copied to NumPy.
@@ -310,33 +312,35 @@ class History(Generic[P, S]):
         Axes are time, the batch axes (`batch`, or `batch_0`, `batch_1`, …), `unit` and `feature`. Variables are
         `inputs`, each state (`hidden_state`, `cell_state`), each gate under its name, where they are stored the
         `preactivations` (by `block` and unit, or in one row where blocks differ in width), and parameters and
-        initial state as `parameter_…` and `initial_…`. Each has a long name and units; attributes say which cell
-        ran.
+        initial state as `parameter_…` and `initial_…`; what a step function shows is `shown_…`. Which steps do
+        not count is `hold`, which start a sequence `reset`, and what Zoneout kept `kept_…`. Each has a long name
+        and units; attributes say which cell ran.
 
         Raises:
-            TypeError: the history is inside a JAX transformation, or its cell is not of the library.
+            TypeError: the history is inside a JAX transformation.
             ImportError: xarray is not installed.
         """
-        from lstmx.history.dataset import dataset_of
-
         return dataset_of(self)
 
     @staticmethod
-    def from_xarray(dataset: Any) -> History[Any, Any]:
+    def from_xarray(dataset: Any, cell: Cell | None = None) -> History[Any, Any]:
         """The history that `to_xarray` made this `xarray.Dataset` of, or that `xarray.open_zarr` opens.
 
         Gates are not read: they follow from pre-activations. Arrays are of the library that recorded them, NumPy
         where JAX is not installed.
 
+        Args:
+            dataset: the dataset.
+            cell: the cell where no file can hold it, as a step function; None for one that is described there.
+
         Raises:
-            TypeError: this is no `xarray.Dataset`.
-            ValueError: it is of no history or of another format; a variable is missing or has other axes or
-                another shape; it has a part of the steps only; or it is float64 in JAX without float64.
+            TypeError: this is no `xarray.Dataset`, or `cell` no cell.
+            ValueError: it is of no history, of another cell or of another format; a variable is missing or has
+                other axes or another shape; it has a part of the steps only; it is float64 in JAX without
+                float64; or the cell is one that no file can hold, and is not given.
             ImportError: xarray is not installed.
         """
-        from lstmx.history.dataset import history_from
-
-        return history_from(dataset)
+        return History(*parts_from(dataset, cell))
 
     def to_numpy(self) -> History[P, S]:
         """This history with every array copied to NumPy, so that what follows runs in NumPy."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from lstmx.arrays import Array, namespace, result
+from lstmx.arrays import Array, is_traced, namespace, result, to_numpy
 from lstmx.cells.base import Cell
 from lstmx.history import History
 from lstmx.history.recorded import span
+from lstmx.history.store import saving
 from lstmx.layers.base import Directions, Passing, Timing, flipped
+from lstmx.layers.saving import save_layers
 from lstmx.layers.structures import Bidirectional, Stack
 
 
@@ -120,6 +123,40 @@ class LayeredHistory(ABC):
         """Rows [T, ...] of a part, in the order of time."""
         del name
         return rows
+
+    def save(self, path: str | Path) -> None:
+        """Write this history into a new folder, for `load_history`: a folder inside for each part, as Zarr.
+
+        Args:
+            path: the folder.
+
+        Raises:
+            FileExistsError: there is something at `path`.
+            OSError: it cannot be written, as on a full disk.
+            TypeError: the history is inside a JAX transformation.
+            ImportError: zarr is not installed.
+        """
+        if is_traced(self):
+            raise TypeError("this history is inside a JAX transformation, and has no numbers to save")
+        with saving(path) as partial:
+            save_layers(self, partial)
+
+    def to_xarray(self) -> dict[str, Any]:
+        """The history of every cell as an `xarray.Dataset`, by the names of `cells()`; see `History.to_xarray`.
+
+        Each is a dataset of its own, since units of layers are not the same axis. The steps of a backward
+        direction are in the order in which it reads, the last one first. Masks of dropout are in none; they are
+        `history.masks`.
+
+        Raises:
+            TypeError: the history is inside a JAX transformation.
+            ImportError: xarray is not installed.
+        """
+        return {name: part.to_xarray() for name, (part, _) in self.cells().items()}
+
+    def to_numpy(self) -> Any:
+        """This history with every array copied to NumPy, so that what follows runs in NumPy."""
+        return to_numpy(self)
 
     def __repr__(self) -> str:
         batch = f", batch {self.batch}" if self.batch else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from lstmx.arrays import Array, columns, leaves, namespace
 from lstmx.cells.base import Cell
+from lstmx.cells.description import CELLS
 from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import array, in_one_library, one_direction, one_of, parameters, sequences, state
 from lstmx.draws import Draws, draws_for
@@ -172,6 +173,10 @@ class Bidirectional(Layers[Directions]):
         forward = one(self.cell, params.forward, xs, states.forward, timing)
         backward = one(self.cell, params.backward, flipped(xs), states.backward, timing.reversed())
         return one.joined(self, params, forward, backward)  # type: ignore  # a `Passing`
+
+
+KINDS: dict[str, Any] = CELLS | {"Stack": Stack, "Bidirectional": Bidirectional}
+"""What can be described in words, by name."""
 
 
 def _layer(name: str, value: Any) -> None:

@@ -82,7 +82,7 @@ def _gated(panels: list[Axes], one: Any) -> None:
     cell, states, activations = one.cell, one.states._asdict(), one.gates._asdict()
     gates = {name: activations.pop(name) for name in cell.gate_names}  # what is left are no gates
 
-    _inputs(panels[0], one.features)
+    _inputs(panels[0], one.inputs)
     _first_units(panels[1], "hidden_state", one.hidden_state)
     if "cell" in states:
         _first_units(panels[2], "cell_state", states["cell"])
@@ -103,7 +103,7 @@ def _gated(panels: list[Axes], one: Any) -> None:
 def _ungated(panels: list[Axes], one: Any) -> None:
     hidden = {"hidden_state": one.hidden_state}
 
-    _inputs(panels[0], one.features)
+    _inputs(panels[0], one.inputs)
     _first_units(panels[1], "hidden_state", one.hidden_state)
     limits = _SIGNED if one.cell.bounded else (0.0, float(one.hidden_state.max()) or 1.0)
     _unit_map(panels[2], "hidden_state", one.hidden_state, limits)

@@ -148,7 +148,7 @@ def test_both_platforms_forms_agree(kind, monkeypatch):
         used.append(accelerator)
         return accelerator(*args)
 
-    monkeypatch.setattr(forward, "by_platform", accelerator_s)
+    monkeypatch.setattr(loops, "by_platform", accelerator_s)
     there = everything()
     jax.clear_caches()
     assert used

@@ -12,7 +12,7 @@ import numpy as np
 from lstmx.arrays import Array, is_jax, jax, jnp, leaves, namespace, require
 from lstmx.cells.base import Cell
 from lstmx.checks import array, one_of, parameters, positive
-from lstmx.draws import Draws, float_dtype
+from lstmx.draws import Draws, Key, float_dtype
 from lstmx.layers import Layers
 from lstmx.passes.run import run
 from lstmx.tasks import Batch
@@ -58,7 +58,7 @@ class Model:
         positive("output_size", self.output_size)
         one_of("loss", self.loss, LOSSES)
 
-    def init(self, key: Any, dtype: Any = "float32", scheme: Any = ()) -> ModelParams:
+    def init(self, key: Key, dtype: Any = "float32", scheme: Any = ()) -> ModelParams:
         """Fresh parameters: the cell's own, a Glorot-uniform readout kernel and a zero bias.
 
         Args:

@@ -52,7 +52,7 @@ _LAYOUT = Layout(
 
 
 @dataclass(frozen=True, repr=False)
-class SimpleRNN(Cell):
+class SimpleRNN(Cell[SimpleRNNParams, SimpleRNNState]):
     """Network of one layer: h_t = φ(x W + h_{t-1} U + b).
 
     Attributes:
@@ -91,7 +91,7 @@ class SimpleRNN(Cell):
 
     def parameter_shapes(self) -> SimpleRNNParams:
         d, h = self.input_size, self.hidden_size
-        return SimpleRNNParams((d, h), (h, h), (h,))
+        return SimpleRNNParams._make(((d, h), (h, h), (h,)))
 
     def draw(self, draws: Draws, dtype: Any) -> SimpleRNNParams:
         d, h = self.input_size, self.hidden_size

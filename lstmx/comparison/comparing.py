@@ -166,7 +166,7 @@ def _comparison(
     low = curves[..., 0] <= task.baseline / 2
     return Comparison(
         names=tuple(begun),
-        cells=tuple(model.cell for model in begun.values()),
+        cells=tuple(model.cell for model in begun.values()),  # type: ignore  # cells, as `compare` takes them
         task=task.name,
         metric="cross entropy, nats per step" if classes else "mean squared error",
         seeds=seeds[:count],

@@ -18,11 +18,11 @@ from lstmx.arrays import (
     sum_over_time,
 )
 from lstmx.checks import door, finite, finite_history, finite_parameters, require_history
-from lstmx.chunks import chunk_length, scan_chunks
 from lstmx.history import Controls, History, StoredHistory, controlled
 from lstmx.layers import LayeredHistory, Layers
-from lstmx.loops import advance, started
-from lstmx.unroll import record
+from lstmx.passes.forward import advance, started
+from lstmx.passes.run import record
+from lstmx.scans.chunks import chunk_length, scan_chunks
 
 _CHUNK_ELEMENTS = 2**22  # of pre-activations at a time: the memory that statistics take beside the history
 

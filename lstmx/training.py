@@ -14,8 +14,8 @@ from lstmx.cells.base import Cell
 from lstmx.checks import array, one_of, parameters, positive
 from lstmx.draws import Draws, float_dtype
 from lstmx.layers import Layers
+from lstmx.passes.run import run
 from lstmx.tasks import Batch
-from lstmx.unroll import run
 
 LOSSES = ("cross_entropy", "mean_squared_error")
 

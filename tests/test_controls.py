@@ -180,7 +180,7 @@ def test_no_gradient_sees_what_is_not_read(name, said):
 
 def test_a_wrong_traced_length_makes_its_own_sequence_nan():
     model = CELLS["LSTM"]
-    params, xs, weights = to("jax", drawn(model))
+    params, xs, _ = to("jax", drawn(model))
     run = jax.jit(lambda lengths: lstmx.run(model, params, xs, lengths=lengths))
     for wrong in (T + 1, 0, -2):
         outputs, final = run(jnp.array([9, wrong, 4]))

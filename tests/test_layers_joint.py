@@ -1,4 +1,4 @@
-"""A stack is one system: path orders add up to its gradient, and what is told by layer is that of each layer alone."""
+"""A stack is one system, whose path orders add up to its gradient; what is told by layer is that of each."""
 
 import numpy as np
 import pytest

@@ -10,7 +10,7 @@ from reference import assert_close, assert_same, draw_pass, is_in, to
 
 import lstmx
 from lstmx import statistics
-from lstmx.excerpt import decode, encode, fields_of
+from lstmx.history.excerpt import decode, encode, fields_of
 
 each_batch = pytest.mark.parametrize("batch", [(), (1,), (2, 3)], ids=str)
 
@@ -123,7 +123,7 @@ FORMS = [
 def test_a_pass_in_old_memory_is_a_fresh_one(kind, library, verb, form, narrow, monkeypatch):
     jax.clear_caches()
     if not narrow:
-        monkeypatch.setattr("lstmx.loops._NARROW", 0)
+        monkeypatch.setattr("lstmx.passes.forward._NARROW", 0)
     cell, params, xs, state = draw_pass(kind, batch=(2,))
     params, xs, state = to(library, (params, xs, state))
     old = verb(cell, params, xs, **form)

@@ -7,9 +7,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import lstmx
-from lstmx.cli import main
-from lstmx.storage import save_with
-from lstmx.weights import features_of_text, parts_of, read_weights, vocabulary_of
+from lstmx.app.cli import main
+from lstmx.app.storage import save_with
+from lstmx.app.weights import features_of_text, parts_of, read_weights, vocabulary_of
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 XS = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")

@@ -15,7 +15,7 @@ from lstmx.convert.named import chosen
 from lstmx.convert.torch import from_torch
 from lstmx.draws import in_library
 from lstmx.layers import Bidirectional, Layers
-from lstmx.unroll import record
+from lstmx.passes.run import record
 
 _WHOLE = ("LSTM", "GRU", "RNN")
 

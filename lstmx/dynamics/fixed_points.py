@@ -12,7 +12,7 @@ from lstmx.arrays import Array, is_jax, is_traced, jax, jit, namespace, require,
 from lstmx.checks import constant, positive
 from lstmx.dynamics.points import FixedPoints, Points, index_sum
 from lstmx.linear import steps_of
-from lstmx.unroll import record
+from lstmx.passes.run import record
 
 _QUICK = 8.0, 40  # greatest step of a coordinate, and iterations: cell states lie far out
 _THOROUGH = 0.3, 300

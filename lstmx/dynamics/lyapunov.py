@@ -14,7 +14,7 @@ from lstmx.dynamics.recipes import published_recipes
 from lstmx.dynamics.spectrum import LyapunovSpectrum
 from lstmx.history import History, StoredHistory
 from lstmx.linear import state_size
-from lstmx.unroll import record
+from lstmx.passes.run import record
 
 _SEGMENTS = 32  # calls that a progress bar counts
 _RECORDED = 2**22  # numbers of states and inputs that an autonomous pass records at a time

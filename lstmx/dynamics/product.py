@@ -9,10 +9,10 @@ import numpy as np
 
 from lstmx.arrays import Array, is_traced, jit, namespace, result, scan, to_numpy
 from lstmx.checks import finite_history, populated, require_history
-from lstmx.chunks import chunk_length
 from lstmx.gradients.highway import stretch
 from lstmx.history import History
 from lstmx.linear import state_size, steps_of, walk_forward
+from lstmx.scans.chunks import chunk_length
 
 _SWEEPS = 60
 _ORTHOGONAL = 1e-14  # greatest cosine between rows that counts as none

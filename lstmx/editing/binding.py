@@ -11,7 +11,7 @@ from lstmx.checks import one_of, same_dtype
 from lstmx.draws import counted_normal, jax_key
 from lstmx.editing.edits import Edit
 from lstmx.editing.selection import mask
-from lstmx.excerpt import fields_of, names_of, size_of
+from lstmx.history.excerpt import fields_of, names_of, size_of
 
 
 @result(static=("adds", "timed", "names"))

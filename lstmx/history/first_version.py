@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.cells.base import Cell
-from lstmx.description import cell_from
+from lstmx.cells.description import cell_from
 from lstmx.history.controls import where_held
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from lstmx.arrays import Array, columns, leaves, namespace
 from lstmx.cells.base import Cell
+from lstmx.cells.description import CELLS
 from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import array, in_one_library, one_direction, one_of, parameters, sequences, state
-from lstmx.description import CELLS
 from lstmx.draws import Draws, draws_for
 from lstmx.history.controls import Controls, controlled
 from lstmx.layers.base import Directions, Layer, Layers, Timing, flipped, pass_of

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, require
+from lstmx.cells.description import CELLS, cell_from, described
 from lstmx.checks import parameters
-from lstmx.description import CELLS, cell_from, described
 from lstmx.draws import in_library
 from lstmx.history import History
 from lstmx.layers import KINDS, Layers

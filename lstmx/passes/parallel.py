@@ -8,7 +8,7 @@ from lstmx.arrays import Array, custom_gradient, exp, map_tree, namespace
 from lstmx.cells.base import Cell
 from lstmx.history import History
 from lstmx.linear import steps_of
-from lstmx.prefixes import associative_scan
+from lstmx.scans.prefixes import associative_scan
 
 
 def parallel_forward(cell: Cell, params: Any, xs: Array, state: Any) -> tuple[Array, Any]:

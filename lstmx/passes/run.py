@@ -11,11 +11,9 @@ from typing import Any, overload
 from lstmx.arrays import Array, dtype_of, is_jax, jit, namespace, spread_as
 from lstmx.cells.base import Cell
 from lstmx.checks import door, flag, one_of, positive
-from lstmx.chunks import chunk_length
-from lstmx.editing.edited import Edited
-from lstmx.editing.passing import edited_pass
-from lstmx.excerpt import STORAGE, Excerpt, fields_of
+from lstmx.editing.edited import Edited, EditedLayers
 from lstmx.history import Controls, History, StoredHistory, controlled, where_held
+from lstmx.history.excerpt import STORAGE, Excerpt, fields_of
 from lstmx.layers import (
     Bidirectional,
     BidirectionalHistory,
@@ -26,10 +24,12 @@ from lstmx.layers import (
     layered_door,
     outputs_passing,
 )
-from lstmx.loops import excerpt_rows, outputs, plain_outputs, recorded_part, started
-from lstmx.parallel import parallel_forward, parallel_outputs
-from lstmx.reuse import bury, memory_of
-from lstmx.streaming import streamed
+from lstmx.passes.editing import edited_layers, edited_pass
+from lstmx.passes.forward import excerpt_rows, outputs, plain_outputs, recorded_part, started
+from lstmx.passes.parallel import parallel_forward, parallel_outputs
+from lstmx.passes.reuse import bury, memory_of
+from lstmx.passes.streaming import streamed
+from lstmx.scans.chunks import chunk_length
 
 _REBUILD_BELOW = 96  # D + H up to which a product that rebuilds pre-activations is cheaper than their storage
 _STORED_AT_MOST = 2**26  # elements of pre-activations that the derivative of `run` stores
@@ -65,9 +65,9 @@ def run(
         state: initial state, fields [*batch, H], for layers theirs; None for zeros.
         lengths: steps of each sequence, integers [*batch] from 1 to T, for unequal sequences padded to T steps:
             the mask of a prefix. Of a traced length that is not from 1 to T, all numbers of its sequence are NaN.
-        mask: booleans [T, *batch], True where a step counts. A step that does not is as if it were not there, in
-            both directions of time. The state stands still, and its outputs are 0. What stands in `xs` there is
-            never read, be it NaN.
+        mask: booleans [T, *batch], True where a step counts. A step that does not is as if it were not there,
+            forward and backward in time; the state stands still, and its outputs are 0. What stands in `xs` there
+            is never read, be it NaN.
         resets: booleans [T, *batch]: where true, a new sequence starts with this step, from the zero state.
         key: of `Zoneout`s, and of the dropout between the layers of a `Stack`: an int, a `numpy.random.Generator`
             or a JAX key; None for no chance.
@@ -124,6 +124,12 @@ def run(
             "run has a reverse mode only, and forward-mode differentiation (jvp, jacfwd) was asked for: "
             'pass differentiation="autodiff"'
         ) from error
+
+
+def outputs_of(cell: Cell, params: Any, state: Any, xs: Array, controls: Controls | None) -> tuple[Array, Any]:
+    """What `run` returns of a cell for arguments that are checked."""
+    chunk = _residuals(cell, params, xs, "pullback", None)
+    return _run(cell, params, xs, state, controls, differentiation="pullback", chunk=chunk, parallel=False)
 
 
 def _residuals(cell: Cell, params: Any, xs: Array, differentiation: str, chunk: int | None) -> int | None:
@@ -373,6 +379,12 @@ def record_to(
     return streamed(cell, params, xs, state, (lengths, mask, resets), keep, Path(path), progress)
 
 
+@overload
+def intervene(
+    cell: Layers, params: Any, xs: Array, edits: Any, state: Any = None, **options: Any
+) -> EditedLayers: ...
+@overload
+def intervene(cell: Cell, params: Any, xs: Array, edits: Any, state: Any = None, **options: Any) -> Edited: ...
 def intervene(
     cell: Any,
     params: Any,
@@ -384,7 +396,7 @@ def intervene(
     mask: Array | None = None,
     resets: Array | None = None,
     key: Any = None,
-) -> Edited:
+) -> Any:
     """Run a cell over sequences while edits change its gates and states.
 
     An edit of your own is a function `(step, values)` -> values: `values` is the NamedTuple of the step's gates,
@@ -413,7 +425,7 @@ def intervene(
         key: of what a Zoneout draws.
 
     Returns:
-        The pass as edited, which has the names of a history.
+        The pass as edited, which has the names of a history; of layers an `EditedLayers`, with one for each.
 
     Raises:
         TypeError: an argument is of the wrong kind or of another dtype than the parameters; an edit returns
@@ -429,8 +441,10 @@ def intervene(
         >>> edited.forget_gate[:, 3]
         array([1., 1., 1., 1., 1.], dtype=float32)
     """
+    if isinstance(cell, Layers):
+        return edited_layers(cell, params, xs, state, edits, (lengths, mask, resets), key)
     if not isinstance(cell, Cell) or not cell.closed_form:
-        raise TypeError(f"cell is {cell!r}; edits change the gates of one cell of the library")
+        raise TypeError(f"cell is {cell!r}; edits change the gates of cells of the library")
     return edited_pass(cell, params, xs, state, edits, (lengths, mask, resets, key))
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from lstmx import plot
+from lstmx.app.reading import gate_by_character, tracked_properties
+from lstmx.app.storage import save_history
 from lstmx.arrays import require
 from lstmx.comparison import Comparison
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, PathSpectrum, gradient_flow, path_spectrum
 from lstmx.history import History
 from lstmx.memory import memory_report
-from lstmx.reading import gate_by_character, tracked_properties
 from lstmx.statistics import GateStatistics, gate_statistics
-from lstmx.storage import save_history
 
 _MARK = ".lstmx-report"
 _DASHBOARD_STEPS = 400

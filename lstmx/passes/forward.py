@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from lstmx.adjoint import no_gradient, pull_chunk, whole_backward, whole_gradient
 from lstmx.arrays import (
     Array,
     by_platform,
@@ -25,9 +24,10 @@ from lstmx.arrays import (
 )
 from lstmx.cells.base import Cell
 from lstmx.cells.recurrence import blocks
-from lstmx.chunks import chunk_length, scan_chunks
-from lstmx.excerpt import names_of, select
 from lstmx.history import Controls, History, where_held
+from lstmx.history.excerpt import names_of, select
+from lstmx.passes.backward import no_gradient, pull_chunk, whole_backward, whole_gradient
+from lstmx.scans.chunks import chunk_length, scan_chunks
 
 _NARROW = 2048  # units times sequences up to which `narrow_history` is the faster one
 

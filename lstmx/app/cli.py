@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from lstmx.app.report import claim_folder, write_report
+from lstmx.app.storage import load_array, save_with
+from lstmx.app.weights import features_of_text, read_weights, vocabulary_of
 from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
 from lstmx.comparison import compare
 from lstmx.draws import in_library
-from lstmx.report import claim_folder, write_report
-from lstmx.storage import load_array, save_with
+from lstmx.layers import Layers
+from lstmx.passes.run import record
 from lstmx.tasks import CharacterTask, next_character
 from lstmx.training import Model, adam
-from lstmx.unroll import record
-from lstmx.weights import features_of_text, parts_of, read_weights, vocabulary_of
 
 _CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "simple-rnn": SimpleRNN}
 _PASSAGE = 2000
@@ -126,7 +127,7 @@ def analyze(options: argparse.Namespace) -> None:
     """Record a user's own cell on a user's own inputs, and report."""
     cell, params, name = read_weights(options.weights, options.layer)
     xs, text, read = _inputs(options.inputs, cell.input_size, vocabulary_of(options.weights))
-    inside = parts_of(cell)
+    inside = cell.cell_names() if isinstance(cell, Layers) else []
     part = (options.layer or "").partition(": ")[2]
     if inside and part not in inside:
         listed = ", ".join(repr(f"{name}: {one}") for one in inside)

@@ -600,7 +600,7 @@ def test_its_fixed_points_are_those_of_the_cell(name):
     own, cell = both(name, (), 60)
     x = jnp.asarray([0.2, -0.4, 0.1])
     candidates = one_of(cell.states, slice(None, None, 10))
-    found, expected = (lstmx.fixed_points(history.cell, history.params, x, candidates) for history in (own, cell))
+    found, expected = (fixed_points(history.cell, history.params, x, candidates) for history in (own, cell))
     assert found.census == expected.census
     assert_close(found.points, expected.points, 1e-10)
     magnitudes = [np.sort(np.abs(points.eigenvalues), axis=-1) for points in (found, expected)]

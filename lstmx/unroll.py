@@ -11,6 +11,7 @@ from typing import Any, overload
 from lstmx.arrays import Array, dtype_of, is_jax, jit, namespace
 from lstmx.cells.base import Cell
 from lstmx.checks import door, flag, one_of, positive
+from lstmx.checks import path as checked_path
 from lstmx.chunks import chunk_length
 from lstmx.editing.edited import Edited, EditedLayers
 from lstmx.editing.passing import edited_layers, edited_pass
@@ -376,15 +377,9 @@ def record_to(
     flag("progress", progress)
     if isinstance(cell, Layers):
         raise ValueError("cell is one of layers; record layers in memory, and history.save(path) writes them")
-    return streamed(cell, params, xs, state, (lengths, mask, resets), keep, Path(path), progress)
+    return streamed(cell, params, xs, state, (lengths, mask, resets), keep, checked_path("path", path), progress)
 
 
-@overload
-def intervene(
-    cell: Layers, params: Any, xs: Array, edits: Any, state: Any = None, **options: Any
-) -> EditedLayers: ...
-@overload
-def intervene(cell: Cell, params: Any, xs: Array, edits: Any, state: Any = None, **options: Any) -> Edited: ...
 def intervene(
     cell: Any,
     params: Any,
@@ -396,7 +391,7 @@ def intervene(
     mask: Array | None = None,
     resets: Array | None = None,
     key: Any = None,
-) -> Any:
+) -> Edited | EditedLayers:
     """Run a cell over sequences while edits change its gates and states.
 
     An edit of your own is a function `(step, values)` -> values: `values` is the NamedTuple of the step's gates,
@@ -444,7 +439,7 @@ def intervene(
     if isinstance(cell, Layers):
         return edited_layers(cell, params, xs, state, edits, (lengths, mask, resets), key)
     if not isinstance(cell, Cell) or not cell.closed_form:
-        raise TypeError(f"cell is {cell!r}; edits change the gates of cells of the library")
+        raise TypeError(f"cell is {cell!r}; expected a cell of the library, whose gates edits change by name")
     return edited_pass(cell, params, xs, state, edits, (lengths, mask, resets, key))
 
 

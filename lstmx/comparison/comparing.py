@@ -212,9 +212,7 @@ def _schemes(schemes: Any, cells: dict[str, Any]) -> Mapping[str, Any]:
 def _named(cells: Any, task: Task) -> dict[str, Any]:
     """The cells by name, checked."""
     if not isinstance(cells, (Mapping, Sequence)):
-        raise TypeError(
-            f"cells is a {type(cells).__name__}; expected a list of cells, or a dict of them by name"
-        )
+        raise TypeError(f"cells is a {type(cells).__name__}; expected a list of cells, or a dict of them by name")
     pairs = list(cells.items()) if isinstance(cells, Mapping) else [(_kind(c), c) for c in cells]
     if not pairs:
         raise ValueError("cells is empty; expected at least one cell")

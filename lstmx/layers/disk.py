@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lstmx.arrays import leaves, namespace
+from lstmx.checks import path as checked_path
 from lstmx.history.recorded import span
 from lstmx.history.schema import cell_told, version_of
 from lstmx.history.store import opened_group
@@ -107,9 +108,7 @@ def load_history(path: str | Path, cell: Any = None) -> StoredHistory | StoredLa
             cell is one that no file can hold, and is not given.
         ImportError: zarr is not installed.
     """
-    if not isinstance(path, (str, Path)):
-        raise TypeError(f"path is a {type(path).__name__}; expected the path of a folder")
-    path = Path(path)
+    path = checked_path("path", path)
     group = opened_group(path, "r")
     if "layers" not in group.attrs:
         return history_at(path, cell)

@@ -285,7 +285,7 @@ def varying_as(xs: Array, tree: Tree) -> Tree:
 
 
 def spread_as(xs: Array, f: Callable[..., Any], dropped: tuple[int, ...], *args: Tree) -> Any:
-    """`f(*args)`, where `xs` [T, *batch, D] lies on a mesh with explicit axes: worked as on one with automatic axes.
+    """`f(*args)`, where `xs` [T, *batch, D] lies on a mesh with explicit axes: worked as on automatic ones.
 
     Args:
         xs: the sequences.

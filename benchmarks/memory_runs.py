@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import lstmx
-from lstmx.cli import help_topics
+from lstmx.app.cli import help_topics
 from lstmx.comparison import matched
 from lstmx.training import adam
 

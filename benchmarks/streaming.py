@@ -27,7 +27,7 @@ import lstmx
 FEATURES = 16
 STAGES = {
     "import alone": None,
-    "record(..., into=path)": None,
+    "record_to(path, ...)": None,
     "gate_statistics": lstmx.gate_statistics,
     'gradient_flow, outputs="norms"': lambda history: lstmx.gradient_flow(history, outputs="norms"),
     "lyapunov_spectrum, count=8": lambda history: lstmx.lyapunov_spectrum(history, count=8),
@@ -82,7 +82,7 @@ def _stage(stage: str, folder: Path, steps: int, units: int) -> dict[str, float]
     start = time.perf_counter()
     if stage.startswith("record"):
         xs = np.memmap(folder / "xs", np.float32, "r", shape=(steps, FEATURES))
-        lstmx.record(cell, params, xs, into=path)
+        lstmx.record_to(path, cell, params, xs)
     elif STAGES[stage]:
         STAGES[stage](lstmx.load_history(path))
     seconds = time.perf_counter() - start

@@ -6,7 +6,7 @@ README.md has the tour. `help(lstmx.LSTM)` and the like say what each takes and 
 from importlib.metadata import version as _version
 
 from lstmx import convert, edits, plot, schemes, tasks
-from lstmx.adjoint import Gradients, backward
+from lstmx.app.storage import load, save
 from lstmx.cells import (
     GRU,
     JANET,
@@ -60,8 +60,7 @@ from lstmx.dynamics import (
     long_jacobian,
     lyapunov_spectrum,
 )
-from lstmx.editing import Edited, Effect, effect
-from lstmx.excerpt import Excerpt
+from lstmx.editing import Edited, EditedLayers, Effect, effect
 from lstmx.gradients import (
     GateShare,
     GradientFlow,
@@ -74,16 +73,25 @@ from lstmx.gradients import (
     influence,
     path_spectrum,
 )
-from lstmx.history import Controls, History, StoredHistory, load_history
-from lstmx.layers import Bidirectional, BidirectionalHistory, Directions, Stack, StackHistory
+from lstmx.history import Controls, History, StoredHistory
+from lstmx.history.excerpt import Excerpt
+from lstmx.layers import (
+    Bidirectional,
+    BidirectionalHistory,
+    Directions,
+    Stack,
+    StackHistory,
+    StoredLayers,
+    load_history,
+)
 from lstmx.linear import LinearSteps, check_cell, linearise
 from lstmx.memory import MemoryReport, Notion, memory_report
-from lstmx.sharding import shard_batch
+from lstmx.passes.backward import Gradients, backward
+from lstmx.passes.run import excerpt, intervene, record, record_to, run
+from lstmx.passes.sharding import shard_batch
+from lstmx.passes.truncation import truncated
 from lstmx.statistics import GateStatistics, UnitStatistics, gate_statistics, summarise
-from lstmx.storage import load, save
 from lstmx.training import Model, ModelParams, ReadoutParams, Training, TrainingDiverged, evaluate, train
-from lstmx.truncation import truncated
-from lstmx.unroll import excerpt, intervene, record, record_to, run
 
 __version__ = _version("lstmx")
 
@@ -116,6 +124,7 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "intervene",
     "edits",
     "Edited",
+    "EditedLayers",
     "effect",
     "Effect",
     "gate_statistics",
@@ -174,6 +183,7 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "record_to",
     "load_history",
     "StoredHistory",
+    "StoredLayers",
     "plot",
     "LSTMParams",
     "LSTMVariantParams",

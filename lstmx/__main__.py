@@ -2,7 +2,7 @@
 
 import sys
 
-from lstmx.cli import main
+from lstmx.app.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

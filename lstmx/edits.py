@@ -1,4 +1,4 @@
-"""Edits: what changes gates and states inside a pass, for `lstmx.record(..., edit=...)`.
+"""Edits: what changes gates and states inside a pass, for `lstmx.intervene`.
 
 An edit is one of these, or a function of your own `(step, gates or a state) -> the same`; several go in a list.
 """

@@ -9,6 +9,7 @@ import numpy as np
 
 from lstmx.arrays import (
     Array,
+    columns,
     jit,
     map_tree,
     namespace,
@@ -16,12 +17,15 @@ from lstmx.arrays import (
     sigmoid_and_slope,
     sum_over_time,
 )
+from lstmx.cells.base import Cell, P, S
 from lstmx.checks import door, finite, finite_history, finite_parameters, require_history
-from lstmx.chunks import chunk_length, scan_chunks
+from lstmx.draws import Key
 from lstmx.history import Controls, History, StoredHistory, controlled
 from lstmx.layers import LayeredHistory, Layers
-from lstmx.loops import advance, started
-from lstmx.unroll import record
+from lstmx.layers.base import Tree
+from lstmx.passes.forward import advance, started
+from lstmx.passes.run import record
+from lstmx.scans.chunks import chunk_length, scan_chunks
 
 _CHUNK_ELEMENTS = 2**22  # of pre-activations at a time: the memory that statistics take beside the history
 
@@ -112,7 +116,7 @@ class GateStatistics:
 
 
 class _Moments(NamedTuple):
-    """Accumulated over a stretch of time and all sequences; per gate [gates, H], of the retention gate [H]."""
+    """Accumulated over a stretch of time and all sequences: of all gates side by side, of the retention gate."""
 
     count: Any
     mean: Array
@@ -172,9 +176,33 @@ def gate_statistics(history: Any) -> Any:
     moments = _moments_of(history[:size])
     for start in range(size, len(history), size):
         moments = _combine(moments, _moments_of(history[start : start + size]))
-    return _statistics(cell, moments)
+    return _statistics(cell, moments, _gate_sizes(cell, history.params))
 
 
+@overload
+def summarise(
+    cell: Cell[P, S],
+    params: P,
+    xs: Array,
+    state: S | None = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+) -> GateStatistics: ...
+@overload
+def summarise(
+    cell: Layers[Tree],
+    params: Tree,
+    xs: Array,
+    state: Tree | None = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+) -> dict[str, GateStatistics]: ...
 def summarise(
     cell: Any,
     params: Any,
@@ -182,9 +210,9 @@ def summarise(
     state: Any = None,
     *,
     lengths: Any = None,
-    mask: Any = None,
-    resets: Any = None,
-    key: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
 ) -> Any:
     """The statistics of `gate_statistics`, accumulated while the cell runs.
 
@@ -217,7 +245,7 @@ def summarise(
     """
     if isinstance(cell, Layers):
         options = {"lengths": lengths, "mask": mask, "resets": resets, "key": key}
-        return gate_statistics(record(cell, params, xs, state, keep="states", **options))
+        return gate_statistics(record(cell, params, xs, state, keep="states", **options))  # type: ignore  # of layers
     params, xs, state = door(cell, params, xs, state)
     xs, controls = controlled(cell, xs, lengths, mask, resets, key)
     _gated(cell)
@@ -226,8 +254,8 @@ def summarise(
     for field, value in ({} if state is None else cell.named_fields(state)).items():
         finite(f"state.{field}", value[None])
     moments = _accumulated(cell, params, xs, state, controls)
-    finite("the mean activation of a gate", moments.mean)
-    return _statistics(cell, moments)
+    finite("the mean activation of a gate", moments.mean[None])
+    return _statistics(cell, moments, _gate_sizes(cell, params))
 
 
 def _gated(cell: Any) -> None:
@@ -235,7 +263,15 @@ def _gated(cell: Any) -> None:
         raise ValueError(f"a {type(cell).__name__} has no gates; gate statistics need a gated cell")
 
 
-def _statistics(cell: Any, moments: _Moments) -> GateStatistics:
+def _gate_sizes(cell: Any, params: Any) -> tuple[int, ...]:
+    """Numbers of each gate: one for each unit, or as many as a step function shows."""
+    if cell.closed_form:
+        return (cell.hidden_size,) * len(cell.gate_names)
+    shown = cell.shown_shapes(params)
+    return tuple(math.prod(shown[name]) for name in cell.gate_names)
+
+
+def _statistics(cell: Any, moments: _Moments, sizes: tuple[int, ...]) -> GateStatistics:
     xp = namespace(moments.mean)
     count = moments.count
     variance = moments.squares / count
@@ -247,7 +283,8 @@ def _statistics(cell: Any, moments: _Moments) -> GateStatistics:
         moments.left / count,
         moments.right / count,
     )
-    gates = {name: UnitStatistics(*(field[k] for field in fields)) for k, name in enumerate(cell.gate_names)}
+    parts = zip(cell.gate_names, zip(*(columns(field, sizes) for field in fields), strict=True), strict=True)
+    gates = {name: UnitStatistics(*found) for name, found in parts}
     steps = xp.where(moments.retained == 0, xp.nan, moments.retained)
     if cell.retention_gate is None:
         return GateStatistics(gates, None, None, None, None)
@@ -267,7 +304,7 @@ def _accumulated(cell: Any, params: Any, xs: Array, state: Any, controls: Contro
 
     def part_of(state: Any, xs: Array, controls: Controls | None) -> History:
         _, rows = advance(cell, params, state, xs, controls, lambda before, after, stored: (after, stored))
-        return History(cell, params, state, xs, *rows, controls)
+        return History(cell, params, state, xs, *rows, controls=controls)
 
     def chunk(carry: Any, cut: Any, own: None) -> tuple[Any, None, None]:
         state, moments, lost = carry
@@ -302,13 +339,13 @@ def _moments(history: History) -> _Moments:
     if cell.closed_form:
         before, a = map_tree(in_one_row, (history.read_by_gates, history.preactivations))
         logits = [cell.gate_logit(name, before, a) for name in cell.gate_names]
-        gates = sigmoid_and_slope(xp, xp.stack(logits, axis=1))[0]
+        gates = sigmoid_and_slope(xp, xp.concat(logits, axis=1))[0]
     else:
         axes = len(history.batch) + 1
         flat = (getattr(history, name) for name in cell.gate_names)
-        gates = xp.stack([xp.reshape(x, (math.prod(x.shape[:axes]), -1)) for x in flat], axis=1)
+        gates = xp.concat([xp.reshape(x, (math.prod(x.shape[:axes]), -1)) for x in flat], axis=1)
     # What a step leaves of the old state; nothing is told of it without a retention gate.
-    log_retention = in_one_row(history.log_retention) if cell.retention_gate else xp.zeros_like(gates[:, 0])
+    log_retention = in_one_row(history.log_retention) if cell.retention_gate else xp.zeros_like(gates)
 
     def counted(x: Array, otherwise: float = 0.0) -> Array:
         """`x` [N, ..., H] where the state moves."""

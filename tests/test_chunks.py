@@ -6,7 +6,7 @@ import pytest
 from reference import assert_close, to
 
 from lstmx.arrays import namespace, scan
-from lstmx.chunks import chunk_length, scan_chunks
+from lstmx.scans.chunks import chunk_length, scan_chunks
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7], ids="size {}".format)

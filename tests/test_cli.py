@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import lstmx
-from lstmx.cli import main
-from lstmx.reading import gate_by_character, text_properties, tracked_properties
+from lstmx.app.cli import main
+from lstmx.app.reading import gate_by_character, text_properties, tracked_properties
 
 TEXT = "".join(f'line {k}: the "quick" brown fox\n  jumps over {k * k} dogs.\n' for k in range(60))
 SMALL = ["--hidden-size", "8", "--steps", "3"]
@@ -85,7 +85,7 @@ def test_a_foreign_folder_is_not_overwritten_unless_forced(tmp_path, text_file, 
 
 @pytest.mark.slow
 def test_interrupted_training_still_reports(tmp_path, text_file, monkeypatch, capsys):
-    from lstmx import cli
+    from lstmx.app import cli
 
     def interrupted(text, **options):
         task = lstmx.tasks.next_character(text, **options)

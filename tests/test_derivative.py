@@ -8,7 +8,8 @@ import pytest
 from reference import CELLS, assert_close, draw_pass, to
 
 import lstmx
-from lstmx import adjoint, loops
+from lstmx.passes import backward
+from lstmx.passes import forward as loops
 
 
 def scanned(cell, params, xs, state):
@@ -194,10 +195,10 @@ def test_a_batch_split_in_parts_has_the_gradient_of_the_whole(kind, monkeypatch)
     history = lstmx.record(cell, *given)
     found = []
     for devices in (1, 4):
-        monkeypatch.setattr(adjoint, "devices", lambda xp, n=devices: n)
+        monkeypatch.setattr(backward, "devices", lambda xp, n=devices: n)
         jax.clear_caches()
         found.append(lstmx.backward(history, *cotangents))
-        parts = adjoint.no_gradient(given[0], given[1])
+        parts = backward.no_gradient(given[0], given[1])
         assert len(parts[0]) == devices
     jax.clear_caches()
     assert_close(*found, 1e-12)

@@ -1,7 +1,11 @@
 """Histories on disk: what was saved comes back to the bit, by any reader of Zarr, and errors say what is wrong."""
 
 import json
+import runpy
 import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import family
 import jax
@@ -9,10 +13,10 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from reference import assert_same, is_in, random_history, to
+from reference import assert_close, assert_same, is_in, random_history, to
 
 import lstmx
-from lstmx.description import cell_from, described
+from lstmx.cells.description import cell_from, described
 from lstmx.history import store as disk
 
 
@@ -47,9 +51,6 @@ def test_a_cell_is_known_by_its_description(name):
 def test_cells_inside_cells_are_described():
     cell = lstmx.Zoneout(lstmx.JANET(2, 3, beta=np.float32(0.5)), hidden=0.25)
     assert cell_from(json.loads(json.dumps(described(cell)))) == cell
-    xs = np.zeros((4, 2, 2), "float32")
-    masked = lstmx.record(cell, cell.init(np.random.default_rng(0)), xs, lengths=[4, 2]).cell
-    assert cell_from(json.loads(json.dumps(described(masked)))) == masked
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,27 @@ def test_padded_sequences_and_drawn_zoneouts_can_be_saved(tmp_path):
     found = lstmx.load_history(tmp_path / "pass")
     assert_bitwise(found.read(), history)
     np.testing.assert_array_equal(found.lengths, [20, 9])
-    assert not found.resets
+    np.testing.assert_array_equal(found.counts, history.counts)
+    assert found.controls.reset is None
+
+
+@pytest.mark.parametrize("name", ["padded", "zoneout"])
+def test_folders_of_version_1_open_as_histories_of_today(name, tmp_path):
+    data = Path(__file__).parent / "data"
+    cell, params, xs, options = runpy.run_path(str(data / "version_1.py"))["passes"]()[name]
+    expected = lstmx.record(cell, params, xs, **options)
+    found = lstmx.load_history(data / name)
+    assert (found.cell, len(found), found.batch) == (cell, 6, (2,))
+    np.testing.assert_array_equal(found.lengths, options["lengths"])
+    whole = found.read()
+    assert jax.tree.structure(whole) == jax.tree.structure(expected)
+    assert_same(whole.rows[:1] + whole.rows[3:], expected.rows[:1] + expected.rows[3:])
+    assert_close((whole.states, whole.initial, whole.params), (expected.states, expected.initial, params), 1e-15)
+    assert_close(whole.where_counted(whole.stored), expected.where_counted(expected.stored), 1e-14)
+    assert_bitwise(found[3:], whole[3:])
+    assert_bitwise(lstmx.History.from_xarray(xarray.open_zarr(data / name, consolidated=False)), whole)
+    whole.save(tmp_path / "today")
+    assert_bitwise(lstmx.load_history(tmp_path / "today").read(), whole)
 
 
 def test_a_history_in_jax_is_read_into_numpy(tmp_path):
@@ -196,7 +217,7 @@ def changed(path, **attributes):
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"format_version": 2}, "format version 2; this version of lstmx reads 1"),
+        ({"format_version": 3}, "format version 3; this version of lstmx reads 1 to 2"),
         (
             {"cell": json.dumps({"kind": "Perceptron", "options": {}})},
             "'Perceptron' is described; this version knows",
@@ -242,3 +263,190 @@ def test_a_missing_zarr_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(ImportError, match=r'disk needs the package zarr.*pip install "lstmx\[disk\]"'):
         random_history(lstmx.LSTM, "numpy", "all").save(tmp_path / "pass")
+
+
+# --------------------------------------------------------------------------------------------------- layers
+
+STACKS = {
+    "dropout": lstmx.Stack([lstmx.LSTM(3, 4), lstmx.GRU(4, 5), lstmx.LSTM(5, 2)], dropout=0.3),
+    "nested": lstmx.Stack([lstmx.GRU(3, 4), lstmx.Bidirectional(lstmx.LSTM(4, 2))]),
+    "both ways": lstmx.Bidirectional(lstmx.Zoneout(lstmx.GRU(3, 4))),
+}
+
+
+def layered(name, library, **options):
+    layers = STACKS[name]
+    params = layers.init(np.random.default_rng(0), "float64")
+    xs = np.random.default_rng(1).normal(size=(20, 2, 3))
+    key = np.random.default_rng(2) if library == "numpy" else jax.random.key(2)
+    options = {"lengths": np.array([20, 9]), "key": None if name == "nested" else key} | options
+    return lstmx.record(layers, *to(library, (params, xs)), **options)
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_a_history_of_layers_comes_back(name, library, tmp_path):
+    history = layered(name, library)
+    history.save(tmp_path / "pass")
+    found = lstmx.load_history(tmp_path / "pass")
+    assert (len(found), found.batch, found.cell) == (20, (2,), history.cell)
+    assert is_in(library, found.read())
+    assert_bitwise(found.read(), history)
+    assert_bitwise(found.to_numpy().read(), history.to_numpy())
+    assert_same(found.params, history.params)
+    first = next(iter(history.parts))
+    alone = lstmx.load_history(tmp_path / "pass" / first.replace(" ", "_"))
+    assert_bitwise(alone.read(), history.parts[first])
+    assert f"20 steps, batch (2,), '{tmp_path}" in repr(found)
+
+
+def test_a_stretch_of_layers_is_read_alone(tmp_path):
+    history = layered("dropout", "numpy")
+    history.save(tmp_path / "pass")
+    found = lstmx.load_history(tmp_path / "pass")
+    assert_bitwise(found[3:7], history[3:7])
+    with pytest.raises(TypeError, match="sliced by time"):
+        found[3]
+    with pytest.raises(TypeError, match="not iterated"):
+        iter(found)
+    layered("nested", "numpy").save(tmp_path / "nested")
+    with pytest.raises(TypeError, match="a layer reads in both directions"):
+        lstmx.load_history(tmp_path / "nested")[3:7]
+    with pytest.raises(TypeError, match=r"history is on disk; .*history.read\(\)"):
+        lstmx.gradient_flow(found)
+
+
+def test_layers_are_saved_whole_or_not_at_all(tmp_path, monkeypatch):
+    history = layered("dropout", "numpy")
+    history.save(tmp_path / "pass")
+    with pytest.raises(FileExistsError, match="nothing is overwritten"):
+        history.save(tmp_path / "pass")
+    original, count = disk.Store.write, iter(range(100))
+
+    def full(self, part):
+        if next(count) > 2:
+            raise OSError(28, "No space left on device")
+        original(self, part)
+
+    monkeypatch.setattr(disk.Store, "write", full)
+    with pytest.raises(OSError, match="No space left on device: the history could not be saved"):
+        history.save(tmp_path / "other")
+    assert [file.name for file in tmp_path.iterdir()] == ["pass"]
+    with pytest.raises(TypeError, match="inside a JAX transformation"):
+        jax.jit(lambda h: h.save(tmp_path / "other"))(layered("dropout", "jax"))
+
+
+def test_layers_as_datasets_are_those_of_their_cells():
+    history = layered("nested", "numpy")
+    made = history.to_xarray()
+    assert list(made) == ["layer 0", "layer 1, forward", "layer 1, backward"]
+    for name, (part, _) in history.cells().items():
+        assert_bitwise(lstmx.History.from_xarray(made[name]), part)
+
+
+# -------------------------------------------------------------------------------------------- step functions
+
+
+def stepped(params, state, x):
+    """Two arrays in the state, one a matrix; and two shown."""
+    h = jax.numpy.tanh(params["in"]["W"] @ x + params["out"][0] @ state["h"] + state["m"].sum(axis=0))
+    gate = jax.nn.sigmoid(x[0] + h)
+    return {"h": h, "m": 0.5 * state["m"] + gate * h}, {"reset": gate, "inner": {"a": 1}["a"] * state["m"]}
+
+
+class Weights(NamedTuple):
+    """Parameters that are no dicts, lists or tuples."""
+
+    W: Any
+    U: Any
+
+
+def step_cell(step=stepped, **options):
+    return lstmx.from_step(step, {"h": np.full(4, 0.1), "m": np.zeros((2, 4))}, 3, output="h", **options)
+
+
+STEP_PARAMS = {"in": {"W": np.full((4, 3), 0.2)}, "out": [np.eye(4) / 3, np.zeros(())]}
+
+
+@pytest.mark.parametrize("keep", ["all", "states"])
+def test_the_history_of_a_step_function_comes_back_with_its_cell(keep, tmp_path):
+    cell = step_cell()
+    params, xs = to("jax", (STEP_PARAMS, np.random.default_rng(1).normal(size=(20, 2, 3))))
+    history = lstmx.record(cell, params, xs, lengths=np.array([20, 9]), keep=keep)
+    history.save(tmp_path / "pass")
+    found = lstmx.load_history(tmp_path / "pass", cell=cell)
+    assert found.keep == keep
+    assert_bitwise(found.read(), history)
+    assert_bitwise(found[3:7], history[3:7])
+    assert found.read().reset.shape == (20, 2, 4)
+    assert_bitwise(lstmx.History.from_xarray(history.to_xarray(), cell), history)
+    opened = xarray.open_zarr(tmp_path / "pass", consolidated=False)
+    assert opened.m_state.dims == ("time", "batch", "m_row", "m_column")
+    if keep == "all":
+        np.testing.assert_array_equal(opened.shown_reset, history.reset)
+    with pytest.raises(ValueError, match=r"whose equations no file holds: pass the cell, load_history\(path"):
+        lstmx.load_history(tmp_path / "pass")
+    other = lstmx.from_step(stepped, {"h": np.full(3, 0.1)}, 3)
+    for wrong in (other, lstmx.LSTM(3, 4)):
+        with pytest.raises(ValueError, match="is of another cell than"):
+            lstmx.load_history(tmp_path / "pass", cell=wrong)
+    with pytest.raises(TypeError, match="cell is a str; expected the cell that ran"):
+        lstmx.load_history(tmp_path / "pass", cell="stepped")
+
+
+def test_a_step_function_is_streamed_to_disk_and_gone_on_with(tmp_path, monkeypatch):
+    cell = step_cell()
+    params, xs = to("jax", (STEP_PARAMS, np.random.default_rng(1).normal(size=(50, 2, 3))))
+    original, count = disk.Store.write, iter(range(100))
+
+    def stopped(self, part):
+        if next(count) == 2:
+            raise KeyboardInterrupt
+        original(self, part)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk.Store, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            lstmx.record_to(tmp_path / "pass", cell, params, xs)
+    assert 0 < len(lstmx.load_history(tmp_path / "pass", cell=cell)) < 50
+    found = lstmx.record_to(tmp_path / "pass", cell, params, xs).read()
+    assert_close(found, lstmx.record(cell, params, xs), 1e-14)
+    mask = np.random.default_rng(2).random((50, 2)) < 0.7
+    found = lstmx.record_to(tmp_path / "masked", cell, params, xs, mask=mask).read()
+    assert_close(found, lstmx.record(cell, params, xs, mask=mask), 1e-14)
+
+
+def test_parameters_of_another_tree_are_put_together_as_init_makes_them(tmp_path):
+    def step(params, h, x):
+        return jax.numpy.tanh(params.W @ x + params.U @ h)
+
+    params = Weights(jax.numpy.ones((4, 3)) / 4, jax.numpy.eye(4) / 2)
+    known = lstmx.from_step(step, np.zeros(4), 3, init=lambda key: params)
+    history = lstmx.record(known, params, jax.numpy.ones((5, 3)))
+    history.save(tmp_path / "pass")
+    assert_bitwise(lstmx.load_history(tmp_path / "pass", cell=known).read(), history)
+    with pytest.raises(ValueError, match="pass init= to from_step"):
+        lstmx.load_history(tmp_path / "pass", cell=lstmx.from_step(step, np.zeros(4), 3))
+
+
+def test_layers_with_a_step_function_need_their_cell(tmp_path):
+    stack = lstmx.Stack([lstmx.GRU(3, 3), step_cell()])
+    params = to("jax", (stack.cells[0].init(np.random.default_rng(0), "float64"), STEP_PARAMS))
+    history = lstmx.record(stack, params, jax.numpy.ones((5, 3)))
+    history.save(tmp_path / "pass")
+    assert_bitwise(lstmx.load_history(tmp_path / "pass", cell=stack).read(), history)
+    with pytest.raises(ValueError, match="whose equations no file holds"):
+        lstmx.load_history(tmp_path / "pass")
+
+
+def test_a_cell_of_your_own_is_told_to_the_reader(tmp_path):
+    @dataclass(frozen=True, repr=False)
+    class Mine(lstmx.GRU):
+        """A cell that no file knows."""
+
+    cell = Mine(3, 4)
+    params = cell.init(np.random.default_rng(0))
+    history = lstmx.record(cell, params, np.ones((5, 3), "float32"))
+    history.save(tmp_path / "pass")
+    assert_bitwise(lstmx.load_history(tmp_path / "pass", cell=cell).read(), history)
+    with pytest.raises(ValueError, match="is of another cell than"):
+        lstmx.load_history(tmp_path / "pass", cell=lstmx.GRU(3, 4))

@@ -108,7 +108,7 @@ def test_resets_are_refused(both):
     resets = np.zeros((250, 2), bool)
     resets[80, 1] = True
     found = both(resets=resets)[1]
-    assert found.resets
+    assert found.controls.reset.any()
     with pytest.raises(ValueError, match="this history has resets"):
         lstmx.lyapunov_spectrum(found)
 
@@ -141,7 +141,7 @@ def test_the_first_step_that_is_no_number_is_named(tmp_path):
     params = cell.init(np.random.default_rng(0))
     xs = np.zeros((100, 2, 3), "float32")
     xs[70, 1, 2] = np.nan
-    found = lstmx.record(cell, params, xs, into=tmp_path / "pass")
+    found = lstmx.record_to(tmp_path / "pass", cell, params, xs)
     for analysis in (lstmx.gradient_flow, lstmx.gate_statistics, lstmx.lyapunov_spectrum):
         with pytest.raises(ValueError, match=r"inputs is nan first at step 70, sequence \(1,\), feature 2"):
             analysis(found)

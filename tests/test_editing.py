@@ -13,7 +13,7 @@ from reference import assert_close, assert_same, draw_pass, is_in, labels, rende
 
 import lstmx
 from lstmx.editing import field_of
-from lstmx.excerpt import fields_of
+from lstmx.history.excerpt import fields_of
 
 CELLS = family.of_size(3, 4)
 each = pytest.mark.parametrize("name", family.one_of_each_form(family.NAMES))
@@ -24,6 +24,11 @@ def passed(name="NP", length=6, batch=(), seed=0, **options):
     cell = CELLS[name]
     params, state, xs, _ = family.draw(cell, batch, length=length, seed=seed, **options)
     return cell, params, xs, state
+
+
+def changed(cell, params, xs, state=None, *, edits, **options):
+    """`intervene` with the state where `record` has it."""
+    return lstmx.intervene(cell, params, xs, edits, state, **options)
 
 
 def looped(cell, params, xs, state, change):
@@ -60,7 +65,7 @@ def test_a_function_that_bends_everything_bends_what_the_equations_compute_from_
     def change(step, what, value):
         return 0.5 * value + offset[what] if step % 2 else value
 
-    edited = lstmx.record(cell, *to(library, (params, xs, state)), edit=bend)
+    edited = changed(cell, *to(library, (params, xs, state)), edits=bend)
     assert_pass(edited, looped(cell, params, xs, state, change))
     assert is_in(library, (edited.states, edited.gates, edited.acted))
     for what in fields_of(cell):
@@ -76,8 +81,8 @@ def test_each_value_alone_reaches_what_is_computed_from_it_and_nothing_else(name
             ends = np.isin(np.arange(value.shape[-1]), (0, value.shape[-1] - 1))
             return np.where(ends & (step == 2), 0.3, value) if other == what else value
 
-        edited = lstmx.record(
-            cell, params, xs, state, edit=lstmx.edits.clamp(**{what: 0.3}, units=[0, -1], steps=slice(2, 3))
+        edited = changed(
+            cell, params, xs, state, edits=lstmx.edits.clamp(**{what: 0.3}, units=[0, -1], steps=slice(2, 3))
         )
         assert_pass(edited, looped(cell, params, xs, state, change))
         assert {one for one in fields_of(cell) if edited.acted[one].any()} == {what}
@@ -88,13 +93,13 @@ def test_each_value_alone_reaches_what_is_computed_from_it_and_nothing_else(name
 def test_without_a_change_the_pass_is_the_recorded_one(name):
     cell, params, xs, state = passed(name, batch=(2,))
     history = lstmx.record(cell, params, xs, state)
-    edited = lstmx.record(cell, params, xs, state, edit=[])
+    edited = changed(cell, params, xs, state, edits=[])
     # An edited SLSTM computes its state from the gates that act, with roundings of its own.
     agree = functools.partial(assert_close, tolerance=1e-13) if type(cell) is lstmx.SLSTM else assert_same
     agree((edited.states, edited.gates), (history.states, history.gates))
     agree(edited.preactivations, history.preactivations)
     agree((edited.final, edited.initial, edited.inputs), (history.final, state, xs))
-    same = lstmx.record(cell, params, xs, state, edit=lambda step, values: values)
+    same = changed(cell, params, xs, state, edits=lambda step, values: values)
     agree(same.states, history.states)
     assert not any(np.any(acted) for acted in same.acted.values())
 
@@ -114,7 +119,7 @@ def test_without_a_change_the_pass_is_the_recorded_one(name):
 )
 def test_with_the_old_kept_and_nothing_taken_in_a_state_stays_to_the_bit(name, held, kept, dtype, library):
     cell, params, xs, state = passed(name, length=50, batch=(2,), dtype=dtype)
-    edited = lstmx.record(cell, *to(library, (params, xs, state)), edit=lstmx.edits.clamp(**held))
+    edited = changed(cell, *to(library, (params, xs, state)), edits=lstmx.edits.clamp(**held))
     start = getattr(state, kept.removesuffix("_state"))
     assert_same(field_of(edited, kept), np.broadcast_to(start, (50, 2, 4)))
 
@@ -130,8 +135,7 @@ def test_edits_follow_one_another_in_their_order():
         return values._replace(forget_gate=2 * values.forget_gate) if "forget_gate" in values._fields else values
 
     first, then = (
-        lstmx.record(cell, params, xs, state, edit=edits).forget_gate
-        for edits in ([clamp, double], (double, clamp))
+        changed(cell, params, xs, state, edits=edits).forget_gate for edits in ([clamp, double], (double, clamp))
     )
     assert_same(first, np.ones((6, 4)))
     assert_same(then, np.full((6, 4), 0.5))
@@ -149,7 +153,7 @@ def test_a_clamp_takes_a_value_for_each_unit_and_any_way_to_name_units_and_steps
         (np.array([0, 1]), slice(None, 1), np.s_[:1, :2]),
         ([-1], slice(0, 1, 2), np.s_[:1, 3:]),
     ]:
-        edited = lstmx.record(cell, *given, edit=lstmx.edits.clamp(forget_gate=values, units=units, steps=steps))
+        edited = changed(cell, *given, edits=lstmx.edits.clamp(forget_gate=values, units=units, steps=steps))
         expected = base.copy()
         expected[at] = np.broadcast_to(values, base.shape)[at]
         found = np.asarray(edited.forget_gate)
@@ -160,7 +164,7 @@ def test_a_clamp_takes_a_value_for_each_unit_and_any_way_to_name_units_and_steps
 def test_an_ablation_takes_a_unit_out_or_leaves_its_mean(library):
     cell, params, xs, state = passed(batch=(3,), length=8)
     given = to(library, (params, xs, state))
-    silent = lstmx.record(cell, *given, edit=lstmx.edits.ablate(units=1))
+    silent = changed(cell, *given, edits=lstmx.edits.ablate(units=1))
     assert not np.any(silent.hidden_state[..., 1])
     assert not np.any(silent.cell_state[..., 1])
     without = params.recurrent_kernel.copy()
@@ -169,13 +173,11 @@ def test_an_ablation_takes_a_unit_out_or_leaves_its_mean(library):
     start.hidden[..., 1] = 0
     deaf = lstmx.record(cell, params._replace(recurrent_kernel=without), xs, start)
     others = [0, 2, 3]
-    first = lstmx.record(cell, *to(library, (params, xs, start)), edit=lstmx.edits.ablate("hidden_state", units=1))
+    first = changed(cell, *to(library, (params, xs, start)), edits=lstmx.edits.ablate("hidden_state", units=1))
     np.testing.assert_allclose(first.hidden_state[..., others], deaf.hidden_state[..., others], atol=1e-14)
 
     history = lstmx.record(cell, *given)
-    edited = lstmx.record(
-        cell, *given, edit=lstmx.edits.ablate("output_gate", units=[0], mean_of=history, steps=3)
-    )
+    edited = changed(cell, *given, edits=lstmx.edits.ablate("output_gate", units=[0], mean_of=history, steps=3))
     mean = np.mean(np.asarray(history.output_gate)[..., 0])
     np.testing.assert_allclose(edited.output_gate[3, :, 0], np.full(3, mean), rtol=1e-14)
     np.testing.assert_allclose(edited.output_gate[2], history.output_gate[2], rtol=1e-14)
@@ -184,10 +186,10 @@ def test_an_ablation_takes_a_unit_out_or_leaves_its_mean(library):
 def test_a_patched_state_continues_as_the_pass_that_it_comes_from():
     cell, params, xs, state = passed("V", length=9, batch=(2,))
     source = lstmx.record(cell, params, xs)  # from zeros
-    edited = lstmx.record(cell, params, xs, state, edit=lstmx.edits.patch(source, steps=4))
+    edited = changed(cell, params, xs, state, edits=lstmx.edits.patch(source, steps=4))
     assert_same(jax.tree.map(lambda x: x[4:], edited.states), jax.tree.map(lambda x: x[4:], source.states))
     assert_same(edited.hidden_state[:4], lstmx.record(cell, params, xs, state).hidden_state[:4])
-    gates = lstmx.record(cell, params, xs, state, edit=lstmx.edits.patch(edited, "forget_gate", "candidate"))
+    gates = changed(cell, params, xs, state, edits=lstmx.edits.patch(edited, "forget_gate", "candidate"))
     assert_same((gates.forget_gate, gates.candidate), (edited.forget_gate, edited.candidate))
 
 
@@ -195,15 +197,15 @@ def test_noise_follows_from_key_step_and_shape_alone(library):
     cell, params, xs, state = passed(length=400, batch=(2,))
     given = to(library, (params, xs, state))
     edit = lstmx.edits.noise(3, candidate=0.2, hidden_state=0.1, units=slice(1, None), steps=slice(1, None))
-    edited, again = (lstmx.record(cell, *given, edit=edit) for _ in range(2))
+    edited, again = (changed(cell, *given, edits=edit) for _ in range(2))
     assert_same(edited.states, again.states)
-    short = lstmx.record(cell, given[0], given[1][:7], given[2], edit=edit)
+    short = changed(cell, given[0], given[1][:7], given[2], edits=edit)
     assert_close(short.states, jax.tree.map(lambda x: x[:7], edited.states), 1e-14)
-    other = lstmx.record(cell, *given, edit=dataclasses.replace(edit, key=4))
+    other = changed(cell, *given, edits=dataclasses.replace(edit, key=4))
     assert not np.any(np.asarray(other.candidate)[1, :, 1:] == np.asarray(edited.candidate)[1, :, 1:])
 
     still = lstmx.edits.clamp(candidate=0.0, hidden_state=0.0, cell_state=0.0)  # what is left is the noise
-    draws = lstmx.record(cell, *given, edit=[still, edit])
+    draws = changed(cell, *given, edits=[still, edit])
     for what, scale in (("candidate", 0.2), ("hidden_state", 0.1)):
         values = np.asarray(field_of(draws, what))
         assert not values[..., 0].any()
@@ -218,10 +220,10 @@ def test_noise_follows_from_key_step_and_shape_alone(library):
 
 def test_a_seed_is_the_jax_key_of_it():
     cell, params, xs, state = passed()
-    by_seed = lstmx.record(cell, *to("jax", (params, xs, state)), edit=lstmx.edits.noise(5, cell_state=1.0))
+    by_seed = changed(cell, *to("jax", (params, xs, state)), edits=lstmx.edits.noise(5, cell_state=1.0))
     for key in (jax.random.key(5), jax.random.PRNGKey(5)):
-        by_key = lstmx.record(
-            cell, params, xs, state, edit=lstmx.edits.noise(key, cell_state=1.0)
+        by_key = changed(
+            cell, params, xs, state, edits=lstmx.edits.noise(key, cell_state=1.0)
         )  # is in JAX by the key
         assert is_in("jax", by_key.states)
         assert_same(by_key.states, by_seed.states)
@@ -249,7 +251,7 @@ def test_edits_are_shown_with_what_was_asked():
     }
     for words, edit in shown.items():
         assert repr(edit) == words
-    edited = lstmx.record(cell, params, xs, edit=[lstmx.edits.ablate(), lambda step, values: values])
+    edited = changed(cell, params, xs, edits=[lstmx.edits.ablate(), lambda step, values: values])
     assert repr(edited).endswith("6 steps, float64, NumPy; ablate(); <lambda>)")
 
 
@@ -265,7 +267,7 @@ def test_any_form_of_a_pass_can_be_edited(length, hidden, batch, library):
         lstmx.edits.noise(0, cell_state=0.1),
         lambda step, v: v,
     ]
-    edited = lstmx.record(cell, *given, edit=edits)
+    edited = changed(cell, *given, edits=edits)
     assert edited.forget_gate.shape == (length, *batch, hidden)
     assert len(edited) == length
     assert edited.batch == batch
@@ -276,13 +278,13 @@ def test_any_form_of_a_pass_can_be_edited(length, hidden, batch, library):
 def test_a_batch_is_each_of_its_sequences():
     cell, params, xs, state = passed("FGR", batch=(2, 3))
     edit = lstmx.edits.clamp(forget_gate=0.2, cell_state=0.4, units=[1], steps=slice(1, 4))
-    edited = lstmx.record(cell, params, xs, state, edit=edit)
-    one = lstmx.record(cell, params, xs[:, 1, 2], jax.tree.map(lambda x: x[1, 2], state), edit=edit)
+    edited = changed(cell, params, xs, state, edits=edit)
+    one = changed(cell, params, xs[:, 1, 2], jax.tree.map(lambda x: x[1, 2], state), edits=edit)
     assert_close(edited.sequence(1, 2).states, one.states, 1e-14)
     assert edited.sequence(1, 2).batch == ()
     with pytest.raises(ValueError, match=r"1 indices for batch axes \(2, 3\)"):
         edited.sequence(1)
-    mapped = jax.vmap(lambda xs, state: lstmx.record(cell, params, xs, state, edit=edit).hidden_state, (1, 0), 1)
+    mapped = jax.vmap(lambda xs, state: changed(cell, params, xs, state, edits=edit).hidden_state, (1, 0), 1)
     assert_close(
         mapped(*to("jax", (xs[:, 0], jax.tree.map(lambda x: x[0], state)))), edited.hidden_state[:, 0], 1e-13
     )
@@ -291,7 +293,7 @@ def test_a_batch_is_each_of_its_sequences():
 def test_an_edited_pass_has_the_names_of_a_history():
     cell, params, xs, state = passed("GRU", batch=(2,))
     history = lstmx.record(cell, params, xs, state)
-    edited = lstmx.record(cell, *to("jax", (params, xs, state)), edit=lstmx.edits.ablate("reset_gate"))
+    edited = changed(cell, *to("jax", (params, xs, state)), edits=lstmx.edits.ablate("reset_gate"))
     for name in ("hidden_state", "reset_gate", "update_gate", "candidate", "inputs", "batch", "cell"):
         assert np.shape(getattr(edited, name)) == np.shape(getattr(history, name))
         assert name in dir(edited)
@@ -320,7 +322,7 @@ def test_an_edited_pass_is_differentiated_through_its_edits(name):
             return values._replace(candidate=0.5 * bent["candidate"]) if "candidate" in bent else values
 
         edits = [lstmx.edits.clamp(**{gate: value}, units=[0, 2], steps=slice(1, 4)), mine]
-        return (lstmx.record(cell, params, xs, state, edit=edits).hidden_state * weights).sum()
+        return (changed(cell, params, xs, state, edits=edits).hidden_state * weights).sum()
 
     given = params, xs, np.array(0.6)
     gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*to("jax", given))
@@ -336,7 +338,7 @@ def test_a_traced_value_makes_a_pass_in_jax_of_numpy_parameters():
     cell, params, xs, state = passed()
 
     def total(value):
-        return lstmx.record(cell, params, xs, state, edit=lstmx.edits.clamp(forget_gate=value)).hidden_state.sum()
+        return changed(cell, params, xs, state, edits=lstmx.edits.clamp(forget_gate=value)).hidden_state.sum()
 
     at = jax.grad(total)(0.5)
     np.testing.assert_allclose(at, (total(0.5 + 1e-6) - total(0.5 - 1e-6)) / 2e-6, rtol=1e-7)
@@ -346,9 +348,9 @@ def test_edits_and_edited_passes_travel_through_jit():
     cell, params, xs, state = passed()
     given = to("jax", (params, xs, state))
     edit = lstmx.edits.clamp(cell_state=1.0, forget_gate=0.5, steps=2)
-    made = jax.jit(lambda edit: lstmx.record(cell, *given, edit=edit))(edit)
+    made = jax.jit(lambda edit: changed(cell, *given, edits=edit))(edit)
     assert isinstance(made, lstmx.Edited)
-    assert_close(made.states, lstmx.record(cell, *given, edit=edit).states, 1e-14)
+    assert_close(made.states, changed(cell, *given, edits=edit).states, 1e-14)
     history = lstmx.record(cell, *given)
     effect = jax.jit(lambda made: lstmx.effect(history, made, lambda h: h.sum(-1)))(made)
     assert_close(effect.norm, lstmx.effect(history, made).norm, 1e-14)
@@ -367,6 +369,8 @@ def test_equal_edits_and_the_same_function_are_compiled_once():
             traced.append(a.shape)
             return super().settle(before, gates, a)
 
+        linearise = lstmx.GRU.linearise
+
     _, params, xs, _ = draw_pass(lstmx.GRU, length=5)
     params, xs = to("jax", (params, xs))
     cell, counts = Counted(3, 4), []
@@ -376,11 +380,11 @@ def test_equal_edits_and_the_same_function_are_compiled_once():
 
     for value in (0.0, 0.5, 1.0):
         history = lstmx.record(cell, params, xs)
-        lstmx.record(
-            cell, params, xs, edit=lstmx.edits.clamp(reset_gate=value, units=[int(2 * value)], steps=slice(1, 3))
+        changed(
+            cell, params, xs, edits=lstmx.edits.clamp(reset_gate=value, units=[int(2 * value)], steps=slice(1, 3))
         )
-        lstmx.record(cell, params, xs, edit=[lstmx.edits.noise(int(2 * value), hidden_state=value), mine])
-        lstmx.record(cell, params, xs, edit=lstmx.edits.patch(history, "candidate"))
+        changed(cell, params, xs, edits=[lstmx.edits.noise(int(2 * value), hidden_state=value), mine])
+        changed(cell, params, xs, edits=lstmx.edits.patch(history, "candidate"))
         counts.append(len(traced))
     assert counts[0] == counts[1] == counts[2] > 0
 
@@ -393,7 +397,7 @@ def test_a_function_gets_values_that_it_cannot_write_to_and_a_step_that_counts()
         seen.append((step, type(values).__name__))
         return values
 
-    lstmx.record(cell, params, xs, state, edit=watch)
+    changed(cell, params, xs, state, edits=watch)
     assert {(step, kind) for step, kind in seen} == {(t, k) for t in range(3) for k in ("LSTMGates", "LSTMState")}
     assert all(type(step) is int for step, _ in seen)
 
@@ -402,7 +406,210 @@ def test_a_function_gets_values_that_it_cannot_write_to_and_a_step_that_counts()
         return values
 
     with pytest.raises(ValueError, match="read-only"):
-        lstmx.record(cell, params, xs, state, edit=spoil)
+        changed(cell, params, xs, state, edits=spoil)
+
+
+# --------------------------------------------------------------------- steps that do not count, starts, Zoneout
+
+EDITS = {"forget_gate": 0.3, "cell_state": 0.4}
+
+
+def edit_of(names=EDITS):
+    return [lstmx.edits.clamp(**{name: value}, units=[0, 2], steps=slice(1, 7)) for name, value in names.items()]
+
+
+def clamped(names=EDITS):
+    """What `edit_of` does, for a plain loop."""
+
+    def change(step, name, value):
+        chosen = np.isin(np.arange(value.shape[-1]), (0, 2)) & (1 <= step < 7)
+        return np.where(chosen, names[name], value) if name in names else value
+
+    return change
+
+
+def controlled_loop(cell, params, xs, state, change, hold, reset, kept=None):
+    """A plain loop over one sequence whose steps may not count, start anew, and keep a part of the state."""
+    inner, rows = getattr(cell, "cell", cell), []
+    for t, x in enumerate(xs):
+
+        def now(name, value, t=t):
+            return value if kept is not None and name.endswith("_state") else change(t, name, value)
+
+        start = jax.tree.map(np.zeros_like, state) if reset[t] else state
+        after, gates = family.equations(inner, params, start, x, now)
+        if kept is not None:
+            mixed = (d[t] * old + (1 - d[t]) * new for d, old, new in zip(kept, start, after, strict=True))
+            named = zip(after._fields, mixed, strict=True)
+            after = type(after)(*(change(t, f"{name}_state", value) for name, value in named))
+        state = state if hold[t] else after
+        rows.append((state, gates))
+    states, gates = zip(*rows, strict=True)
+    return jax.tree.map(lambda *x: np.stack(x), *states), {n: np.stack([g[n] for g in gates]) for n in gates[0]}
+
+
+def said_of_steps(length=9):
+    """Which steps of two sequences count, one with a gap and one padded, and where they start."""
+    mask, resets = np.ones((length, 2), bool), np.zeros((length, 2), bool)
+    mask[3:5, 0] = mask[6:, 1] = False
+    resets[4:6, 0] = resets[2, 1] = True
+    return mask, resets
+
+
+@pytest.mark.parametrize("zoneout", [None, "mean", "drawn"])
+def test_edits_of_gapped_passes_and_zoneouts_are_those_of_a_plain_loop(zoneout, library):
+    mask, resets = said_of_steps()
+    inner = lstmx.LSTM(3, 4)
+    cell = lstmx.Zoneout(inner, hidden=0.3, state=0.2) if zoneout else inner
+    params, state, xs, _ = family.draw(inner, (2,), length=9)
+    given = to(library, (params, np.where(mask[..., None], xs, np.nan), state))
+    options = {"mask": mask, "resets": resets}
+    if zoneout == "drawn":
+        options["key"] = 3
+    edited = changed(cell, *given, edits=edit_of(), **options)
+    reset = resets & mask
+    for k in range(2):
+        kept = None
+        if zoneout == "drawn":
+            kept = jax.tree.map(lambda d, k=k: np.asarray(d)[:, k], edited.controls.kept)
+        elif zoneout:
+            kept = [np.full(9, 0.3), np.full(9, 0.2)]
+        first = jax.tree.map(lambda x, k=k: x[k], state)
+        expected = controlled_loop(cell, params, xs[:, k], first, clamped(), ~mask[:, k], reset[:, k], kept)
+        found = jax.tree.map(lambda x, k=k: np.asarray(x)[:, k], (edited.states, edited.gates))
+        assert_close(found[0], expected[0], 1e-13)
+        for name, values in expected[1].items():
+            np.testing.assert_allclose(getattr(found[1], name)[mask[:, k]], values[mask[:, k]], atol=1e-13)
+    assert not np.any(np.asarray(edited.outputs)[~mask])
+    np.testing.assert_array_equal(edited.lengths, mask.sum(axis=0))
+    np.testing.assert_array_equal(edited.acted["forget_gate"], [False] + [True] * 6 + [False] * 2)
+    if zoneout == "drawn":
+        assert_same(edited.controls.kept, lstmx.record(cell, *given, **options).controls.kept)
+
+
+def test_an_effect_leaves_out_steps_that_do_not_count():
+    cell, params, xs, state = passed(length=8, batch=(2,))
+    lengths, edit = np.array([8, 4]), lstmx.edits.clamp(input_gate=0.0, steps=slice(2, None))
+    history = lstmx.record(cell, params, xs, state, lengths=lengths)
+    edited = changed(cell, params, xs, state, edits=edit, lengths=lengths)
+    effect = lstmx.effect(history, edited, lambda outputs: 1 + (outputs**2).sum(-1))
+    for k, length in enumerate(lengths):
+        one = lambda x, k=k, length=length: x[:length, k]  # noqa: E731
+        start = jax.tree.map(lambda x, k=k: x[k], state)
+        alone = lstmx.effect(
+            lstmx.record(cell, params, one(xs), start),
+            changed(cell, params, one(xs), start, edits=edit),
+            lambda outputs: 1 + (outputs**2).sum(-1),
+        )
+        for name in ("outputs", "norm", "loss", "loss_before"):
+            assert_close(one(getattr(effect, name)), getattr(alone, name), 1e-14)
+            assert not np.any(getattr(effect, name)[length:, k])
+        assert_close(effect.by_unit[k], alone.by_unit, 1e-14)
+    words = str(effect)
+    counted = np.arange(8)[:, None] < lengths
+    assert f"by {effect.norm[counted].mean():.3g} on average" in words
+    assert f"by {(effect.norm[7, 0] + effect.norm[3, 1]) / 2:.3g} at the last step" in words
+    with pytest.raises(ValueError, match="other steps that count, start anew or were drawn for than history"):
+        lstmx.effect(lstmx.record(cell, params, xs, state), edited)
+
+
+# ------------------------------------------------------------------------------------------------------ layers
+
+
+def layered(library="numpy", dropout=0.0):
+    stack = lstmx.Stack(
+        [lstmx.LSTM(3, 4), lstmx.Bidirectional(lstmx.Zoneout(lstmx.GRU(4, 3))), lstmx.LSTM(6, 4)], dropout=dropout
+    )
+    mask, resets = said_of_steps()
+    params = to(library, stack.init(np.random.default_rng(0), "float64"))
+    xs = to(library, np.random.default_rng(1).normal(size=(9, 2, 3)))
+    return stack, params, xs, {"mask": mask, "resets": resets}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_edits_of_layers_are_those_of_each_cell_on_what_the_layers_below_gave(library, dropout):
+    stack, params, xs, said = layered(library, dropout)
+    key = {"key": 5} if dropout else {}
+    low, back = lstmx.edits.clamp(forget_gate=0.5, steps=2), lstmx.edits.ablate("update_gate", units=1, steps=3)
+    edited = lstmx.intervene(stack, params, xs, edits={"layer 1, backward": [back], "layer 0": low}, **said, **key)
+    first = edited.parts["layer 0"]
+    expected = lstmx.intervene(stack.cells[0], params[0], xs, low, **said)
+    assert_close((first.states, first.gates), (expected.states, expected.gates), 1e-14)
+    pair = edited.parts["layer 1"]
+    above = first.outputs if edited.masks is None else first.outputs * edited.masks[0]
+    assert isinstance(pair.parts["forward"], lstmx.History)
+    assert_close(pair.parts["forward"].inputs, np.where(said["mask"][..., None], above, 0), 1e-14)
+    backward = pair.parts["backward"]
+    assert_close(backward.inputs, np.where(said["mask"][..., None], above, 0)[::-1], 1e-14)
+    assert not np.any(np.asarray(backward.update_gate)[3, :, 1])
+    np.testing.assert_array_equal(edited.changes["layer 1, backward: update_gate"], np.arange(9)[::-1] == 3)
+    top = edited.parts["layer 2"]
+    inputs = pair.outputs if edited.masks is None else pair.outputs * edited.masks[1]
+    again = lstmx.record(stack.cells[2], params[2], inputs, **said)
+    assert_close((top.states, edited.outputs), (again.states, again.outputs), 1e-14)
+    assert edited.edits == (
+        "layer 0: clamp(forget_gate=0.5, steps=[2])",
+        "layer 1: backward: ablate(update_gate, units=[1], steps=[3])",
+    )
+    none = lstmx.intervene(stack, params, xs, {}, **said, **key)
+    assert_close(none.outputs, lstmx.record(stack, params, xs, **said, **key).outputs, 1e-14)
+    assert is_in(library, (edited.outputs, none.outputs))
+    assert is_in("numpy", edited.to_numpy())
+
+
+def test_an_effect_of_edited_layers_is_that_on_the_top():
+    stack, params, xs, said = layered("jax")
+    edits = {"layer 0": lstmx.edits.clamp(forget_gate=0.5, steps=2)}
+    history = lstmx.record(stack, params, xs, **said)
+    edited = lstmx.intervene(stack, params, xs, edits, **said)
+    effect = lstmx.effect(history, edited, lambda outputs: (outputs**2).sum(-1))
+    assert_close(effect.outputs, edited.outputs - history.outputs, 1e-15)
+    assert effect.changed == ("layer 0: forget_gate",)
+    np.testing.assert_array_equal(effect.acted, np.arange(9) == 2)
+    assert "effect of layer 0: clamp(forget_gate=0.5, steps=[2])" in str(effect)
+    render(lstmx.plot.effect(effect, 1))
+    jitted = jax.jit(lambda xs: lstmx.intervene(stack, params, xs, edits, **said).outputs)(xs)
+    assert_close(jitted, edited.outputs, 1e-14)
+    with pytest.raises(ValueError, match="edited has other params than history"):
+        lstmx.effect(lstmx.record(stack, jax.tree.map(lambda x: x + 1, params), xs, **said), edited)
+    with pytest.raises(TypeError, match="history is an EditedLayers, whose steps do not follow"):
+        lstmx.gradient_flow(edited)
+
+
+def test_layers_may_hold_a_step_function_that_no_edit_is_for():
+    def step(params, h, x):
+        return jnp.tanh(params["W"] @ x + params["U"] @ h)
+
+    stack = lstmx.Stack([lstmx.GRU(3, 3), lstmx.from_step(step, jnp.zeros(4), 3)])
+    params = to("jax", (stack.cells[0].init(np.random.default_rng(0), "float64"), {}))
+    params = params[0], {"W": jnp.ones((4, 3)) / 4, "U": jnp.eye(4) / 2}
+    edited = lstmx.intervene(stack, params, jnp.ones((5, 3)), {"layer 0": lstmx.edits.clamp(update_gate=1.0)})
+    assert not np.any(edited.parts["layer 0"].hidden_state)
+    assert edited.outputs.shape == (5, 4)
+    for cell, given, edits in [
+        (stack, params, {"layer 1": lstmx.edits.ablate()}),
+        (stack.cells[1], params[1], lstmx.edits.ablate()),
+    ]:
+        with pytest.raises(TypeError, match=r"step\(input_size=3"):
+            lstmx.intervene(cell, given, jnp.ones((5, 3)), edits)
+
+
+def test_what_names_no_layer_is_refused():
+    stack, params, xs, _ = layered()
+    edit = lstmx.edits.clamp(forget_gate=0.5)
+    with pytest.raises(
+        TypeError, match=r"edits is a Edit; of layers expected a dict .* out of 'layer 0', 'layer 1, f"
+    ):
+        lstmx.intervene(stack, params, xs, edit)
+    with pytest.raises(ValueError, match="edits names 'layer 1'; the cells are 'layer 0', 'layer 1, forward'"):
+        lstmx.intervene(stack, params, xs, {"layer 1": edit})
+    with pytest.raises(TypeError, match="edits holds a float"):
+        lstmx.intervene(stack, params, xs, {"layer 0": 1.0})
+    with pytest.raises(ValueError, match="a name in clamp is 'forget_gate'"):
+        lstmx.intervene(stack, params, xs, {"layer 1, forward": edit})
+    cell = stack.cells[0]
+    with pytest.raises(TypeError, match="edits is a dict, of names of layers; LSTM"):
+        lstmx.intervene(cell, params[0], xs, {"layer 0": edit})
 
 
 # -------------------------------------------------------------------------------------------------------- errors
@@ -445,8 +652,8 @@ def test_a_function_gets_values_that_it_cannot_write_to_and_a_step_that_counts()
             TypeError,
             "forget_gate of clamp is float32; the param",
         ),
-        (lambda: 1.0, TypeError, "edit holds a float; expected an edit such as lstmx.edits.clamp"),
-        (lambda: [lstmx.edits.ablate(), None], TypeError, "edit holds a NoneType"),
+        (lambda: 1.0, TypeError, "edits holds a float; expected one such as lstmx.edits.clamp"),
+        (lambda: [lstmx.edits.ablate(), None], TypeError, "edits holds a NoneType"),
         (lambda: lambda step, v: None, TypeError, "the edit <lambda> returned a NoneType for LSTMGates"),
         (lambda: lambda step, v: tuple(v), TypeError, "returned a tuple for LSTMGates; expected the same"),
         (
@@ -469,7 +676,7 @@ def test_a_function_gets_values_that_it_cannot_write_to_and_a_step_that_counts()
 def test_what_does_not_fit_the_pass_is_refused(make, error, words, library):
     cell, params, xs, state = passed()
     with pytest.raises(error, match=words):
-        lstmx.record(cell, *to(library, (params, xs, state)), edit=make())
+        changed(cell, *to(library, (params, xs, state)), edits=make())
 
 
 @pytest.mark.parametrize(
@@ -535,34 +742,24 @@ def test_a_patch_fits_one_length_batch_and_dtype():
     with pytest.raises(
         ValueError, match=r"hidden_state of patch has shape \(5, 2, 4\); this pass takes \[T, \*batch, H\]"
     ):
-        lstmx.record(cell, params, xs, state, edit=lstmx.edits.patch(history[:5]))
+        changed(cell, params, xs, state, edits=lstmx.edits.patch(history[:5]))
     with pytest.raises(ValueError, match=r"cell_state of patch has shape \(6, 4\)"):
-        lstmx.record(cell, params, xs, state, edit=lstmx.edits.patch(history.sequence(0), "cell_state"))
+        changed(cell, params, xs, state, edits=lstmx.edits.patch(history.sequence(0), "cell_state"))
     narrow = jax.tree.map(lambda x: x.astype("float32"), (params, xs, state))
     with pytest.raises(TypeError, match="hidden_state of patch is float64"):
-        lstmx.record(cell, *narrow, edit=lstmx.edits.patch(history))
+        changed(cell, *narrow, edits=lstmx.edits.patch(history))
     with pytest.raises(ValueError, match="a name is 'reset_gate'; expected one of"):
         lstmx.edits.patch(history, "reset_gate")
-    excerpt = lstmx.record(cell, params, xs, state, every=2)
+    excerpt = lstmx.excerpt(cell, params, xs, state, every=2)
     with pytest.raises(TypeError, match="history is a Excerpt"):
         lstmx.edits.patch(excerpt)
 
 
-def test_other_forms_of_a_recording_are_not_edited():
+def test_what_is_no_edit_and_no_cell_with_gates_is_refused():
     cell, params, xs, state = passed()
-    history = lstmx.record(cell, params, xs, state)
-    for options in (
-        {"keep": "states"},
-        {"every": 2},
-        {"fields": ["cell_state"]},
-        {"dtype": "float16"},
-        {"into": history},
-    ):
-        with pytest.raises(ValueError, match="edit is given with keep, every, fields, dtype or into"):
-            lstmx.record(cell, params, xs, state, edit=lstmx.edits.ablate(), **options)
-    edited = lstmx.record(cell, params, xs, state, edit=lstmx.edits.ablate())
-    with pytest.raises(TypeError, match="into is a Edited"):
-        lstmx.record(cell, params, xs, state, into=edited)
+    edited = changed(cell, params, xs, state, edits=lstmx.edits.ablate())
+    with pytest.raises(TypeError, match="reuse is a Edited"):
+        lstmx.record(cell, params, xs, state, reuse=edited)
 
     class Unhashable:
         __hash__ = None
@@ -570,12 +767,12 @@ def test_other_forms_of_a_recording_are_not_edited():
         def __call__(self, step, values):
             return values
 
-    with pytest.raises(TypeError, match="edit holds a Unhashable without a hash"):
-        lstmx.record(cell, params, xs, edit=Unhashable())
+    with pytest.raises(TypeError, match="edits holds a Unhashable without a hash"):
+        changed(cell, params, xs, edits=Unhashable())
     with pytest.raises(
         TypeError, match="input_gate as returned by the edit <lambda> is of JAX in a pass in NumPy"
     ):
-        lstmx.record(cell, params, xs, edit=lambda step, v: type(v)(*map(jnp.asarray, v)))
+        changed(cell, params, xs, edits=lambda step, v: type(v)(*map(jnp.asarray, v)))
 
 
 @pytest.mark.parametrize(
@@ -600,7 +797,7 @@ def test_other_forms_of_a_recording_are_not_edited():
 )
 def test_an_analysis_refuses_an_edited_pass(analysis):
     cell, params, xs, state = passed(length=20)
-    edited = lstmx.record(cell, params, xs, state, edit=lstmx.edits.ablate(steps=3))
+    edited = changed(cell, params, xs, state, edits=lstmx.edits.ablate(steps=3))
     with pytest.raises(TypeError, match="Edited"):
         analysis(edited)
 
@@ -612,7 +809,7 @@ def test_an_effect_is_the_change_of_outputs_and_of_a_loss(library):
     cell, params, xs, state = passed(batch=(2,), length=10)
     given = to(library, (params, xs, state))
     history = lstmx.record(cell, *given)
-    edited = lstmx.record(cell, *given, edit=lstmx.edits.clamp(input_gate=0.0, units=[1, 2], steps=slice(4, 6)))
+    edited = changed(cell, *given, edits=lstmx.edits.clamp(input_gate=0.0, units=[1, 2], steps=slice(4, 6)))
     effect = lstmx.effect(history, edited, lambda outputs: (outputs**2).sum(-1))
     before, after = (np.asarray(one.hidden_state) for one in (history, edited))
     np.testing.assert_array_equal(effect.outputs, after - before)
@@ -632,13 +829,13 @@ def test_an_effect_is_the_change_of_outputs_and_of_a_loss(library):
     none = lstmx.effect(edited, edited)
     assert none.loss is None
     assert not np.any(none.outputs)
-    assert "no value was changed" in str(lstmx.effect(history, lstmx.record(cell, *given, edit=[])))
+    assert "no value was changed" in str(lstmx.effect(history, changed(cell, *given, edits=[])))
 
 
 def test_an_effect_is_of_the_edits_alone():
     cell, params, xs, state = passed(batch=(2,))
     edit = lstmx.edits.ablate("candidate")
-    edited = lstmx.record(cell, params, xs, state, edit=edit)
+    edited = changed(cell, params, xs, state, edits=edit)
     history = lstmx.record(cell, params, xs, state)
     coupled, *others = passed("CIFG", batch=(2,))
     for other, words in [
@@ -670,7 +867,7 @@ def test_an_effect_is_of_the_edits_alone():
 
 def drawn(length=30, batch=(), name="NP", loss=None, edit=None):
     cell, params, xs, state = passed(name, length=length, batch=batch)
-    edited = lstmx.record(cell, params, xs, state, edit=edit or lstmx.edits.clamp(forget_gate=1.0, steps=0))
+    edited = changed(cell, params, xs, state, edits=edit or lstmx.edits.clamp(forget_gate=1.0, steps=0))
     return lstmx.effect(lstmx.record(cell, params, xs, state), edited, loss)
 
 
@@ -723,7 +920,7 @@ def test_a_figure_of_any_effect_can_be_drawn():
         (2399.5, 2499.5)
     ]
     cell, params, xs, _ = passed()
-    render(lstmx.plot.dynamics(lstmx.record(cell, params, xs, edit=lstmx.edits.ablate("output_gate", steps=2))))
+    render(lstmx.plot.dynamics(changed(cell, params, xs, edits=lstmx.edits.ablate("output_gate", steps=2))))
 
 
 def test_a_figure_says_what_it_cannot_draw():

@@ -458,7 +458,7 @@ def test_the_probability_of_detaching_is_between_nought_and_one(probability):
 
 @pytest.mark.parametrize("kind", [lstmx.GRU, lstmx.SimpleRNN])
 def test_a_cell_without_a_cell_state_has_no_orders(kind, library):
-    match = rf"{kind.__name__}\(.*\) has no cell state, so there is no highway to separate; path_spectrum needs"
+    match = rf"{kind.__name__}\(.*\) has no cell state, so there is no highway to separate"
     with pytest.raises(ValueError, match=match):
         lstmx.path_spectrum(random_history(kind, library))
 

@@ -8,7 +8,7 @@ import pytest
 from reference import to
 
 from lstmx.arrays import map_tree, namespace
-from lstmx.prefixes import associative_scan
+from lstmx.scans.prefixes import associative_scan
 
 
 def affine(earlier, later):

@@ -1,4 +1,4 @@
-"""`record` with options: excerpts, the memory of an earlier history; and `summarise`."""
+"""`excerpt`, the memory of an earlier pass that `reuse` takes, and `summarise`."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,8 @@ import pytest
 from reference import assert_close, assert_same, draw_pass, is_in, to
 
 import lstmx
-from lstmx import excerpt, statistics
+from lstmx import statistics
+from lstmx.history.excerpt import decode, encode, fields_of
 
 each_batch = pytest.mark.parametrize("batch", [(), (1,), (2, 3)], ids=str)
 
@@ -29,8 +30,8 @@ def test_an_excerpt_is_the_history_at_its_steps(kind, library, batch, every):
     cell, *given = draw_pass(kind, batch=batch)
     given = to(library, given)
     whole = lstmx.record(cell, *given)
-    fields = excerpt.fields_of(cell)
-    made = lstmx.record(cell, *given, every=every, fields=fields)
+    fields = fields_of(cell)
+    made = lstmx.excerpt(cell, *given, every=every, fields=fields)
     expected = kept_fields(whole)
     assert list(made.steps) == [t for t in range(7) if (6 - t) % every == 0]
     assert len(made) == len(made.steps)
@@ -48,7 +49,7 @@ def test_half_precision_rounds_what_is_stored_and_not_what_runs(kind, library, b
     cell, *given = draw_pass(kind, batch=batch, dtype="float32")
     given = to(library, given)
     whole = kept_fields(lstmx.record(cell, *given))
-    made = lstmx.record(cell, *given, every=every, dtype=dtype)
+    made = lstmx.excerpt(cell, *given, every=every, dtype=dtype)
     assert {str(x.dtype) for x in made.stored.values()} == {"float16" if dtype == "float16" else "uint16"}
     for name in made.stored:
         value = getattr(made, name)
@@ -63,22 +64,22 @@ def test_bfloat16_is_rounded_as_the_hardware_does(library):
     bits = draws.integers(0, 2**32, 5000, dtype="uint32")
     special = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1e-45, 3.4e38], "float32")
     x = np.concatenate([bits[~np.isnan(bits.view("float32"))].view("float32"), special])
-    found = excerpt.decode(excerpt.encode(to(library, x), "bfloat16"), "float32")
+    found = decode(encode(to(library, x), "bfloat16"), "float32")
     expected = np.asarray(jnp.asarray(x).astype(jnp.bfloat16).astype("float32"))
     np.testing.assert_array_equal(found, expected)
 
 
 def test_an_excerpt_says_what_it_holds():
     cell, *given = draw_pass(lstmx.LSTM)
-    made = lstmx.record(cell, *given, fields=["forget_gate", "cell_state"])
+    made = lstmx.excerpt(cell, *given, fields=["forget_gate", "cell_state"])
     assert list(made.stored) == ["forget_gate", "cell_state"]
     with pytest.raises(AttributeError, match="has no input_gate; it holds: forget_gate, cell_state"):
         _ = made.input_gate
     assert repr(made) == f"Excerpt({cell}: forget_gate, cell_state; 7 of 7 steps)"
     for analysis in (lstmx.gradient_flow, lstmx.gate_statistics, lstmx.path_spectrum, lstmx.influence):
-        with pytest.raises(TypeError, match="history is a Excerpt; expected a History"):
+        with pytest.raises(TypeError, match="history is an Excerpt, which keeps too little"):
             analysis(made)
-    with pytest.raises(TypeError, match="history is a Excerpt; expected a History"):
+    with pytest.raises(TypeError, match="history is an Excerpt, which keeps too little"):
         lstmx.backward(made, np.zeros((7, 4)))
 
 
@@ -91,47 +92,51 @@ def test_an_excerpt_says_what_it_holds():
         ({"fields": []}, ValueError, "expected a list of names"),
         ({"fields": ["gate"]}, ValueError, "a name in fields is 'gate'; expected one of 'hidden_state'"),
         ({"dtype": "float8"}, ValueError, "dtype is 'float8'; expected one of 'float16', 'bfloat16'"),
-        ({"keep": "states", "every": 2}, ValueError, "name the states in fields"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_bad_options_are_named(library, options, error, words):
     cell, *given = draw_pass(lstmx.LSTM)
     with pytest.raises(error, match=words):
-        lstmx.record(cell, *to(library, given), **options)
+        lstmx.excerpt(cell, *to(library, given), **options)
 
 
 def test_excerpts_go_through_jit():
     cell, *given = draw_pass(lstmx.LSTM)
     given = to("jax", given)
-    made = jax.jit(lambda *given: lstmx.record(cell, *given, every=3))(*given)
-    assert_close(made, lstmx.record(cell, *given, every=3), 1e-14)
+    made = jax.jit(lambda *given: lstmx.excerpt(cell, *given, every=3))(*given)
+    assert_close(made, lstmx.excerpt(cell, *given, every=3), 1e-14)
 
 
-# ---------------------------------------------------------------------------------- into a dead history
+# ------------------------------------------------------------------------------- in the memory of a dead pass
 
-FORMS = [{}, {"keep": "states"}, {"every": 2}, {"dtype": "float16", "fields": ["hidden_state"]}]
+FORMS = [
+    (lstmx.record, {}),
+    (lstmx.record, {"keep": "states"}),
+    (lstmx.excerpt, {"every": 2}),
+    (lstmx.excerpt, {"dtype": "float16", "fields": ["hidden_state"]}),
+]
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize(("verb", "form"), FORMS, ids=str)
 @pytest.mark.parametrize("narrow", [True, False], ids=["narrow", "wide"])
-def test_into_a_history_is_a_fresh_one(kind, library, form, narrow, monkeypatch):
+def test_a_pass_in_old_memory_is_a_fresh_one(kind, library, verb, form, narrow, monkeypatch):
     jax.clear_caches()
     if not narrow:
-        monkeypatch.setattr("lstmx.unroll.NARROW", 0)
+        monkeypatch.setattr("lstmx.passes.forward._NARROW", 0)
     cell, params, xs, state = draw_pass(kind, batch=(2,))
     params, xs, state = to(library, (params, xs, state))
-    old = lstmx.record(cell, params, xs, **form)
+    old = verb(cell, params, xs, **form)
     kept = jax.tree.map(np.array, old)
     copies = jax.tree.map(np.copy, kept)
-    made = lstmx.record(cell, params, -xs, state, into=old, **form)
-    assert_same(made, lstmx.record(cell, params, -xs, state, **form))
+    made = verb(cell, params, -xs, state, reuse=old, **form)
+    assert_same(made, verb(cell, params, -xs, state, **form))
     assert_same(kept, copies)
     for touch in (lambda: old.hidden_state, lambda: old.stored, lambda: jax.tree.leaves(old), lambda: old.gates):
-        with pytest.raises(RuntimeError, match=r"was handed to record\(\.\.\., into=\.\.\.\)"):
+        with pytest.raises(RuntimeError, match=r"was handed to record\(\.\.\., reuse=\.\.\.\)"):
             touch()
     with pytest.raises(RuntimeError, match="was handed to record"):
-        lstmx.record(cell, params, xs, into=old, **form)
+        verb(cell, params, xs, reuse=old, **form)
     jax.clear_caches()
 
 
@@ -142,7 +147,7 @@ def test_the_memory_is_the_old_one(keep, batch):
     given = to("jax", given)
     old = lstmx.record(cell, *given, keep=keep)
     places = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((old.states, old.stored))}
-    made = lstmx.record(cell, *given, keep=keep, into=old)
+    made = lstmx.record(cell, *given, keep=keep, reuse=old)
     assert {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((made.states, made.stored))} == places
 
 
@@ -153,25 +158,25 @@ def test_another_form_is_refused_and_nothing_is_lost(library):
     other = lstmx.LSTM(4, 5)
     single = jax.tree.map(lambda x: x.astype("float32"), (params, xs))
     for call in (
-        lambda: lstmx.record(cell, params, xs[:5], into=old),
-        lambda: lstmx.record(cell, params, xs[:, :1], into=old),
-        lambda: lstmx.record(cell, params, xs, keep="states", into=old),
-        lambda: lstmx.record(other, to(library, other.init(np.random.default_rng(0), "float64")), xs, into=old),
-        lambda: lstmx.record(cell, *single, into=old),
-        lambda: lstmx.record(cell, params, old.hidden_state, into=old),
+        lambda: lstmx.record(cell, params, xs[:5], reuse=old),
+        lambda: lstmx.record(cell, params, xs[:, :1], reuse=old),
+        lambda: lstmx.record(cell, params, xs, keep="states", reuse=old),
+        lambda: lstmx.record(other, to(library, other.init(np.random.default_rng(0), "float64")), xs, reuse=old),
+        lambda: lstmx.record(cell, *single, reuse=old),
+        lambda: lstmx.record(cell, params, old.hidden_state, reuse=old),
         lambda: (
-            lstmx.record(cell, *to({"numpy": "jax", "jax": "numpy"}[library], (params, xs)), into=old.to_numpy())
+            lstmx.record(cell, *to({"numpy": "jax", "jax": "numpy"}[library], (params, xs)), reuse=old.to_numpy())
             if library == "numpy"
-            else lstmx.record(cell, params, xs, into=old.to_numpy())
+            else lstmx.record(cell, params, xs, reuse=old.to_numpy())
         ),
     ):
-        with pytest.raises(ValueError, match="into"):
+        with pytest.raises(ValueError, match="reuse"):
             call()
     for call in (
-        lambda: lstmx.record(cell, params, xs, into=3),
-        lambda: lstmx.record(cell, params, xs, every=2, into=old),
+        lambda: lstmx.record(cell, params, xs, reuse=3),
+        lambda: lstmx.excerpt(cell, params, xs, every=2, reuse=old),
     ):
-        with pytest.raises(TypeError, match="into is a "):
+        with pytest.raises(TypeError, match="reuse is a "):
             call()
     assert_same(old, lstmx.record(cell, params, xs))
 
@@ -226,7 +231,7 @@ def test_summarise_takes_no_memory_for_the_pass():
 
     def temporary(length):
         xs = jax.ShapeDtypeStruct((length, 2), "float32")
-        compiled = jax.jit(lambda xs: statistics._accumulated(cell, params, xs, cell.initial_state(params)))
+        compiled = jax.jit(lambda xs: statistics._accumulated(cell, params, xs, cell.initial_state(params), None))
         return compiled.lower(xs).compile().memory_analysis().temp_size_in_bytes
 
     assert (
@@ -243,14 +248,16 @@ def test_the_same_again_is_traced_once():
             traced.append(a.shape)  # Python comes here only when JAX traces
             return super().update(before, a)
 
+        linearise = lstmx.GRU.linearise
+
     _, params, xs, _ = draw_pass(lstmx.GRU, batch=(2,))
     params, xs = to("jax", (params, xs))
     cell = Counted(3, 4)
     counts = []
     for factor in (1.0, 2.0, 3.0):
         history = lstmx.record(cell, params, xs)
-        lstmx.record(cell, params, factor * xs, into=history)
-        lstmx.record(cell, params, factor * xs, every=2)
+        lstmx.record(cell, params, factor * xs, reuse=history)
+        lstmx.excerpt(cell, params, factor * xs, every=2)
         lstmx.summarise(cell, params, factor * xs)
         counts.append(len(traced))
     assert counts[0] == counts[1] == counts[2] > 0

@@ -1,4 +1,4 @@
-"""`record(..., into=path)`: the same pass as in memory, and nothing finished is lost whatever stops it."""
+"""`record_to`: the same pass as in memory, and nothing finished is lost whatever stops it."""
 
 import signal
 import subprocess
@@ -52,7 +52,7 @@ def stop_after(monkeypatch, chunks, error):
 @pytest.mark.parametrize("keep", ["all", "states"])
 def test_a_streamed_pass_is_the_recorded_one(library, keep, tmp_path):
     cell, params, xs, state = a_pass(library)
-    found = lstmx.record(cell, params, xs, state, keep=keep, into=tmp_path / "pass")
+    found = lstmx.record_to(tmp_path / "pass", cell, params, xs, state, keep=keep)
     assert found.finished
     assert found.store.chunk == 8
     assert is_in(library, found.read())
@@ -67,7 +67,7 @@ def test_a_streamed_pass_is_the_recorded_one(library, keep, tmp_path):
 @pytest.mark.parametrize("length", [1, 33])
 def test_a_streamed_pass_of_other_cells_and_lengths(name, length, tmp_path):
     cell, params, xs, _ = a_pass(name=name, batch=(), length=length)
-    found = lstmx.record(cell, params, xs, into=str(tmp_path / "pass"))
+    found = lstmx.record_to(str(tmp_path / "pass"), cell, params, xs)
     for left, right in zip(
         jax.tree.leaves(found.read()), jax.tree.leaves(lstmx.record(cell, params, xs)), strict=True
     ):
@@ -83,18 +83,18 @@ def test_a_streamed_pass_of_unequal_sequences(library, batch, tmp_path, monkeypa
     with monkeypatch.context() as patched:
         stop_after(patched, 2, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            lstmx.record(cell, params, xs, state, **unequal, into=tmp_path / "pass")
-    with pytest.raises(ValueError, match=r"first .* steps of another run: its inputs of steps 0 to"):
-        lstmx.record(cell, params, xs, state, **unequal | {"resets": ~unequal["resets"]}, into=tmp_path / "pass")
-    found = lstmx.record(cell, params, xs, state, **unequal, into=tmp_path / "pass")
+            lstmx.record_to(tmp_path / "pass", cell, params, xs, state, **unequal)
+    with pytest.raises(ValueError, match=r"first .* steps of another run: its reset of steps 0 to"):
+        lstmx.record_to(tmp_path / "pass", cell, params, xs, state, **unequal | {"resets": ~unequal["resets"]})
+    found = lstmx.record_to(tmp_path / "pass", cell, params, xs, state, **unequal)
     assert found.cell == expected.cell
     assert is_in(library, found.read())
     for left, right in zip(jax.tree.leaves(found.read()), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(left, right, rtol=0, atol=1e-14)
     np.testing.assert_array_equal(found.lengths, unequal["lengths"])
-    assert found.resets
+    np.testing.assert_array_equal(found.controls.reset, expected.controls.reset)
     with pytest.raises(ValueError, match="lengths holds 60; expected 1 to 50"):
-        lstmx.record(cell, params, xs, lengths=np.full(batch, 60), into=tmp_path / "other")
+        lstmx.record_to(tmp_path / "other", cell, params, xs, lengths=np.full(batch, 60))
     assert not (tmp_path / "other").exists()
 
 
@@ -102,7 +102,7 @@ def test_two_programs_are_compiled(tmp_path, caplog):
     given = a_pass("jax")
     jax.clear_caches()
     with jax.log_compiles(), caplog.at_level("WARNING"):
-        lstmx.record(*given, into=tmp_path / "pass")
+        lstmx.record_to(tmp_path / "pass", *given)
     compiled = [
         message for message in caplog.messages if message.startswith("Finished XLA compilation of jit(_record)")
     ]
@@ -111,13 +111,13 @@ def test_two_programs_are_compiled(tmp_path, caplog):
 
 def test_inputs_may_lie_on_disk(tmp_path):
     cell, params, xs, state = a_pass()
-    expected = lstmx.record(cell, params, xs, state, into=tmp_path / "pass").read()
+    expected = lstmx.record_to(tmp_path / "pass", cell, params, xs, state).read()
     mapped = np.memmap(tmp_path / "xs", dtype=xs.dtype, mode="w+", shape=xs.shape)
     mapped[...] = xs
     stored = zarr.create_array(tmp_path / "xs.zarr", shape=xs.shape, dtype=xs.dtype, chunks=(7, 2, 3))
     stored[...] = xs
     for name, given in {"memmap": mapped, "zarr": stored}.items():
-        assert_bitwise(lstmx.record(cell, params, given, state, into=tmp_path / name).read(), expected)
+        assert_bitwise(lstmx.record_to(tmp_path / name, cell, params, given, state).read(), expected)
 
 
 def test_a_bar_counts_steps(tmp_path, capsys, monkeypatch):
@@ -125,8 +125,8 @@ def test_a_bar_counts_steps(tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patched:
         stop_after(patched, 2, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            lstmx.record(cell, params, xs, state, into=tmp_path / "pass")
-    lstmx.record(cell, params, xs, state, into=tmp_path / "pass", progress=True)
+            lstmx.record_to(tmp_path / "pass", cell, params, xs, state)
+    lstmx.record_to(tmp_path / "pass", cell, params, xs, state, progress=True)
     shown = capsys.readouterr().err
     assert "16.0/50.0" in shown
     assert "100%" in shown
@@ -138,34 +138,34 @@ def test_a_bar_counts_steps(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("chunks", [0, 1, 6])
 def test_a_stopped_run_goes_on_to_the_same_bytes(library, chunks, tmp_path, monkeypatch):
     cell, params, xs, state = a_pass(library)
-    lstmx.record(cell, params, xs, state, into=tmp_path / "whole")
+    lstmx.record_to(tmp_path / "whole", cell, params, xs, state)
     with monkeypatch.context() as patched:
         stop_after(patched, chunks, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            lstmx.record(cell, params, xs, state, into=tmp_path / "pass")
+            lstmx.record_to(tmp_path / "pass", cell, params, xs, state)
     if chunks:
         part = lstmx.load_history(tmp_path / "pass")
         assert not part.finished
         assert "of 50 steps" in repr(part)
         assert_same(part.read(), lstmx.load_history(tmp_path / "whole")[: 8 * chunks])
     (tmp_path / "pass" / "inputs" / "left.partial").write_text("by a killed run")
-    assert lstmx.record(cell, params, xs, state, into=tmp_path / "pass").finished
+    assert lstmx.record_to(tmp_path / "pass", cell, params, xs, state).finished
     assert contents(tmp_path / "pass") == contents(tmp_path / "whole")
 
 
 def test_a_full_disk_loses_no_finished_chunk(tmp_path, monkeypatch):
     cell, params, xs, state = a_pass()
-    lstmx.record(cell, params, xs, state, into=tmp_path / "whole")
+    lstmx.record_to(tmp_path / "whole", cell, params, xs, state)
     with monkeypatch.context() as patched:
         stop_after(patched, 3, OSError(28, "No space left on device"))
         with pytest.raises(
             OSError, match=r"No space left.*steps 24 to 32.*first 24 of 50 steps are safe.*pass"
         ) as caught:
-            lstmx.record(cell, params, xs, state, into=tmp_path / "pass")
+            lstmx.record_to(tmp_path / "pass", cell, params, xs, state)
     assert caught.value.errno == 28
     assert caught.value.filename == str(tmp_path / "pass")
     assert len(lstmx.load_history(tmp_path / "pass")) == 24
-    lstmx.record(cell, params, xs, state, into=tmp_path / "pass")
+    lstmx.record_to(tmp_path / "pass", cell, params, xs, state)
     assert contents(tmp_path / "pass") == contents(tmp_path / "whole")
 
 
@@ -182,7 +182,7 @@ from lstmx.history import store
 store._CHUNK = 24 * 1000
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
-    lstmx.record(cell, cell.init(np.random.default_rng(0)), xs, into={str(tmp_path / "pass")!r})
+    lstmx.record_to({str(tmp_path / "pass")!r}, cell, cell.init(np.random.default_rng(0)), xs)
 except OSError as error:
     print(error)
 """
@@ -205,7 +205,7 @@ cell = lstmx.LSTM(3, 8)
 params = cell.init(np.random.default_rng(0) if library == "numpy" else __import__("jax").random.key(0))
 xs = np.random.default_rng(1).normal(size=(2500, 3)).astype("float32")
 print("ready", flush=True)
-lstmx.record(cell, params, xs, into=path)
+lstmx.record_to(path, cell, params, xs)
 print("done", flush=True)
 """
 
@@ -262,16 +262,16 @@ def unfinished(path, monkeypatch, **options):
     with monkeypatch.context() as patched:
         stop_after(patched, 2, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            lstmx.record(cell, params, xs, state, into=path)
+            lstmx.record_to(path, cell, params, xs, state)
     return cell, params, xs, state
 
 
 def test_a_finished_history_is_not_overwritten(tmp_path):
     given = a_pass()
-    lstmx.record(*given, into=tmp_path / "pass")
+    lstmx.record_to(tmp_path / "pass", *given)
     before = contents(tmp_path / "pass")
     with pytest.raises(FileExistsError, match="finished history of 50 steps; nothing is overwritten"):
-        lstmx.record(*given, into=tmp_path / "pass")
+        lstmx.record_to(tmp_path / "pass", *given)
     assert contents(tmp_path / "pass") == before
 
 
@@ -292,50 +292,33 @@ def test_another_run_does_not_go_on(tmp_path, monkeypatch):
     }
     for message, given in cases.items():
         with pytest.raises(ValueError, match=f"first 16 steps of another run.*{message}"):
-            lstmx.record(*given, into=tmp_path / "pass")
+            lstmx.record_to(tmp_path / "pass", *given)
     with pytest.raises(ValueError, match="keep is all, not states"):
-        lstmx.record(cell, params, xs, state, keep="states", into=tmp_path / "pass")
+        lstmx.record_to(tmp_path / "pass", cell, params, xs, state, keep="states")
     assert contents(tmp_path / "pass") == before
-
-
-@pytest.mark.parametrize(
-    "option",
-    [
-        {"every": 2},
-        {"fields": ["forget_gate"]},
-        {"dtype": "float16"},
-        {"edit": lstmx.edits.ablate(units=1)},
-        {"key": 0},
-    ],
-    ids=lambda option: next(iter(option)),
-)
-def test_what_a_path_does_not_take(option, tmp_path):
-    with pytest.raises(ValueError, match="into is a path"):
-        lstmx.record(*a_pass(), into=tmp_path / "pass", **option)
-    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_arguments_make_no_folder(tmp_path):
     cell, params, xs, state = a_pass()
     path = tmp_path / "pass"
     with pytest.raises(ValueError, match=r"xs has 2 features.*got \(50, 2, 2\)"):
-        lstmx.record(cell, params, xs[..., :2], state, into=path)
+        lstmx.record_to(path, cell, params, xs[..., :2], state)
     with pytest.raises(ValueError, match="no time steps"):
-        lstmx.record(cell, params, xs[:0], state, into=path)
+        lstmx.record_to(path, cell, params, xs[:0], state)
     with pytest.raises(TypeError, match="xs is float32"):
-        lstmx.record(cell, params, xs.astype("float32"), state, into=path)
+        lstmx.record_to(path, cell, params, xs.astype("float32"), state)
     with pytest.raises(TypeError, match="xs is a list"):
-        lstmx.record(cell, params, xs.tolist(), state, into=path)
+        lstmx.record_to(path, cell, params, xs.tolist(), state)
     with pytest.raises(ValueError, match=r"state.hidden has shape"):
-        lstmx.record(cell, params, xs[:, 0], state, into=path)
+        lstmx.record_to(path, cell, params, xs[:, 0], state)
     with pytest.raises(TypeError, match="inside a JAX transformation"):
-        jax.jit(lambda xs: lstmx.record(cell, params, xs, state, into=path))(xs)
-    with pytest.raises(ValueError, match="progress is shown where into is a path"):
-        lstmx.record(cell, params, xs, state, progress=True)
+        jax.jit(lambda xs: lstmx.record_to(path, cell, params, xs, state))(xs)
+    with pytest.raises(TypeError, match="progress is 'yes'; expected True or False"):
+        lstmx.record_to(path, cell, params, xs, state, progress="yes")
     stack = lstmx.Stack([lstmx.LSTM(3, 4)])
-    with pytest.raises(ValueError, match="takes one cell"):
-        lstmx.record(stack, stack.init(np.random.default_rng(0)), xs, into=path)
+    with pytest.raises(ValueError, match="record layers in memory"):
+        lstmx.record_to(path, stack, stack.init(np.random.default_rng(0)), xs)
     assert not list(tmp_path.iterdir())
     Path(path).mkdir()
     with pytest.raises(ValueError, match="is no Zarr group"):
-        lstmx.record(cell, params, xs, state, into=path)
+        lstmx.record_to(path, cell, params, xs, state)

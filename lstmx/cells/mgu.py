@@ -10,7 +10,6 @@ from typing import Any, ClassVar, NamedTuple
 from lstmx.arrays import Array, namespace, sigmoid, sigmoid_and_slope, tanh_slope
 from lstmx.cells.base import Cell, Change, Layout
 from lstmx.cells.recurrence import blocks, reset_before
-from lstmx.draws import Draws
 
 
 class MGUParams(NamedTuple):
@@ -67,7 +66,7 @@ _LAYOUT = Layout(
 
 
 @dataclass(frozen=True, repr=False)
-class MGU(Cell):
+class MGU(Cell[MGUParams, MGUState]):
     """Minimal gated unit.
 
         f = σ(x W_f + h U_f + b_f)
@@ -104,13 +103,7 @@ class MGU(Cell):
 
     def parameter_shapes(self) -> MGUParams:
         d, h = self.input_size, self.hidden_size
-        return MGUParams((d, 2 * h), (h, 2 * h), (2 * h,))
-
-    def draw(self, draws: Draws, dtype: Any) -> MGUParams:
-        d, h = self.input_size, self.hidden_size
-        return MGUParams(
-            draws.glorot_uniform(d, h, 2, dtype), draws.orthogonal(h, 2, dtype), draws.xp.zeros(2 * h, dtype=dtype)
-        )
+        return MGUParams._make(((d, 2 * h), (h, 2 * h), (2 * h,)))
 
     def gates(self, a: Array) -> MGUGates:
         xp = namespace(a)

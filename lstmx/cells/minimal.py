@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, log, log_sigmoid, namespace, sigmoid, sigmoid_and_slope, tanh_slope
-from lstmx.cells.base import Cell, Layout
+from lstmx.cells.base import Cell, Layout, P, S
 from lstmx.cells.recurrence import blocks, input_only
 from lstmx.checks import one_of
-from lstmx.draws import Draws
 
 CANDIDATES = ("positive", "identity", "tanh")
 
@@ -102,7 +101,7 @@ _GRU = Layout(
 )
 
 
-class _Minimal(Cell):
+class _Minimal(Cell[P, S]):
     """What the two have in common: h_t = σ(l) ∘ h_{t-1} + σ(−l) ∘ g(a_g), with l from the input alone."""
 
     candidate_activation: str
@@ -118,10 +117,6 @@ class _Minimal(Cell):
     def parameter_shapes(self) -> Any:
         columns = self.preactivation_size
         return self._parameters((self.input_size, columns), (columns,))
-
-    def draw(self, draws: Draws, dtype: Any) -> Any:
-        kernel = draws.glorot_uniform(self.input_size, self.hidden_size, self.preactivation_blocks, dtype)
-        return self._parameters(kernel, draws.xp.zeros(self.preactivation_size, dtype=dtype))
 
     @abstractmethod
     def _parameters(self, kernel: Any, bias: Any) -> Any:
@@ -187,7 +182,7 @@ class _Minimal(Cell):
 
 
 @dataclass(frozen=True, repr=False)
-class MinLSTM(_Minimal):
+class MinLSTM(_Minimal[MinLSTMParams, MinLSTMState]):
     """Minimal LSTM: gates that read x_t alone, and are brought to a sum of 1.
 
         a = x W + b                           blocks f, i, g
@@ -250,7 +245,7 @@ class MinLSTM(_Minimal):
 
 
 @dataclass(frozen=True, repr=False)
-class MinGRU(_Minimal):
+class MinGRU(_Minimal[MinGRUParams, MinGRUState]):
     """Minimal GRU: one gate, which reads x_t alone.
 
         a = x W + b                           blocks z, g

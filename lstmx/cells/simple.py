@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 from lstmx.arrays import Array, log, namespace, tanh_slope
 from lstmx.cells.base import Cell, Layout
 from lstmx.checks import one_of
-from lstmx.draws import Draws
 
 
 class SimpleRNNParams(NamedTuple):
@@ -52,7 +51,7 @@ _LAYOUT = Layout(
 
 
 @dataclass(frozen=True, repr=False)
-class SimpleRNN(Cell):
+class SimpleRNN(Cell[SimpleRNNParams, SimpleRNNState]):
     """Network of one layer: h_t = φ(x W + h_{t-1} U + b).
 
     Attributes:
@@ -91,15 +90,7 @@ class SimpleRNN(Cell):
 
     def parameter_shapes(self) -> SimpleRNNParams:
         d, h = self.input_size, self.hidden_size
-        return SimpleRNNParams((d, h), (h, h), (h,))
-
-    def draw(self, draws: Draws, dtype: Any) -> SimpleRNNParams:
-        d, h = self.input_size, self.hidden_size
-        return SimpleRNNParams(
-            draws.glorot_uniform(d, h, 1, dtype),
-            draws.orthogonal(h, 1, dtype),
-            draws.xp.zeros(h, dtype=dtype),
-        )
+        return SimpleRNNParams._make(((d, h), (h, h), (h,)))
 
     def gates(self, a: Array) -> SimpleRNNGates:
         xp = namespace(a)

@@ -37,7 +37,7 @@ class NoParameters(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class StepFunction(Cell):
+class StepFunction(Cell[Any, Any]):
     """A cell that is a function of one step; `lstmx.from_step` makes it.
 
     Attributes:
@@ -178,8 +178,13 @@ class StepFunction(Cell):
                     f"the step of {self.name} returned {name} as {x.dtype} {tuple(x.shape)}; expected {dtype} "
                     f"{own.shape}, like the initial state and the inputs"
                 )
-        for name in shown:
-            if not isinstance(name, str) or not name.isidentifier() or name.startswith("_") or name in RESERVED:
+        states = {f"{name}_state" for name in names}
+        for name, value in shown.items():
+            if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+                kind = type(value).__name__
+                raise TypeError(f"the step of {self.name} shows {name} as a {kind}; expected an array")
+            usable = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
+            if not usable or name in states or name in RESERVED:
                 raise ValueError(
                     f"the step of {self.name} shows {name!r}; expected a name that a history does not have"
                 )
@@ -189,6 +194,14 @@ class StepFunction(Cell):
                 f"gates names {', '.join(missing)}, which the step of {self.name} does not show; it shows "
                 f"{', '.join(shown) or 'nothing'}"
             )
+
+    def shown_shapes(self, params: Any) -> dict[str, tuple[int, ...]]:
+        """The shape of each array that a step of one sequence shows, of parameters or of their shapes."""
+        dtype = dtype_of(params)
+        before = self.start.tree.unflatten([jax.ShapeDtypeStruct(x.shape, dtype) for x in self.start.arrays])
+        x = jax.ShapeDtypeStruct((self.input_size,), dtype)
+        shown = jax.eval_shape(self._one, params, before, x)[1]
+        return {name: tuple(value.shape) for name, value in shown.items()}
 
     def stepper(self, params: Any, hoisted: bool) -> Callable[[Any, Array], tuple[Any, Any]]:
         del hoisted
@@ -326,6 +339,8 @@ RESERVED = frozenset(
         "from_xarray",
         "concatenate",
         "log_gate",
+        "log_forget",
+        "cell_state",
         "log_retention",
         "read_by_gates",
         "where_counted",

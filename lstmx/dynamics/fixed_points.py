@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_jax, is_traced, jax, jit, namespace, require, scan
+from lstmx.cells.base import Cell, P, S
 from lstmx.checks import constant, positive
 from lstmx.dynamics.points import FixedPoints, Points, index_sum
 from lstmx.linear import steps_of
-from lstmx.unroll import record
+from lstmx.passes.run import record
 
 _QUICK = 8.0, 40  # greatest step of a coordinate, and iterations: cell states lie far out
 _THOROUGH = 0.3, 300
@@ -23,10 +24,10 @@ _NEAR = 0.1  # of its size: how far a slow point's own fixed point would be
 
 
 def fixed_points(
-    cell: Any,
-    params: Any,
+    cell: Cell[P, S],
+    params: P,
     x: Array | None,
-    candidates: Any,
+    candidates: S,
     *,
     iterations: int = 500,
     learning_rate: float = 0.1,
@@ -34,7 +35,7 @@ def fixed_points(
     slow: float = 1e-3,
     outlier_distance: float | None = None,
     thorough: bool | None = None,
-) -> FixedPoints:
+) -> FixedPoints[S]:
     """Find the fixed points of a cell under a constant input, s = F(s, x), and its slow points.
 
     Every candidate first falls down q(s) = ½ ‖s − F(s)‖²: by Adam under JAX, all at once; by SciPy's
@@ -85,27 +86,27 @@ def fixed_points(
     numbers = {"learning_rate": learning_rate, "tolerance": tolerance, "slow": slow}
     numbers["outlier_distance"] = outlier_distance
     for name, value in numbers.items():
-        if value is not None and not (isinstance(value, Real) and 0 < value < math.inf):
+        if value is not None and not (isinstance(value, Real) and 0 < float(value) < math.inf):
             raise ValueError(f"{name} is {value!r}; expected a positive number")
-    params, x, candidates = _checked(cell, params, x, candidates)
+    params, given, starts = _checked(cell, params, x, candidates)
     if tolerance is None:
-        tolerance = 1e-11 if x.dtype == np.float64 else 1e-5
-    search = _Search(cell, params, x, tolerance)
+        tolerance = 1e-11 if given.dtype == np.float64 else 1e-5
+    search = _Search(cell, params, given, tolerance)
 
-    fallen = search.fall(candidates, int(iterations), learning_rate)
+    fallen = search.fall(starts, int(iterations), learning_rate)
     ended = search.newton(fallen, *_QUICK)
     fixed = search.is_fixed(ended)
     found = search.settled(ended[fixed])
     arrived = fixed
     missing = cell.bounded and thorough is None and index_sum(search.eigenvalues(found)) != 1
     if thorough or missing:
-        again = search.newton(candidates, *_THOROUGH)
+        again = search.newton(starts, *_THOROUGH)
         arrived = search.is_fixed(again)
         found = search.settled(np.concatenate([found, again[arrived]]))
 
     own = search.is_among(ended, found) & (search.distance(ended, fallen) <= _NEAR * (1 + search.size(fallen)))
     slowly = fallen[search.is_still(fallen, slow) & ~own]
-    near, far = _apart(found, candidates, outlier_distance)
+    near, far = _apart(found, starts, outlier_distance)
     return FixedPoints(
         fixed=search.points(found[near]),
         slow=search.points(search.distinct(slowly, 10 * slow)),
@@ -113,7 +114,7 @@ def fixed_points(
         candidates=len(fixed),
         converged=int((fixed | arrived).sum()),
         bounded=cell.bounded,
-        x=x,
+        x=given,
     )
 
 
@@ -321,7 +322,7 @@ def _levenberg_marquardt(cell: Any, params: Any, x: Array, states: np.ndarray, i
     """Each state at the foot of its q, by SciPy's `root`, one after the other."""
     root = require("scipy.optimize", "fixed_points in NumPy").root
 
-    def away(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def away(s: np.ndarray) -> tuple[Array, Array]:
         after, jacobian = _step(cell, params, x, s[None].astype(x.dtype), jacobian=True)
         return after[0] - s, jacobian[0] - np.eye(len(s))
 

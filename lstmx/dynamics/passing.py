@@ -12,9 +12,9 @@ import numpy as np
 
 from lstmx.arrays import Array, is_traced, map_tree, namespace, ready, require, to_numpy
 from lstmx.checks import positive
-from lstmx.chunks import chunk_length
 from lstmx.dynamics.spectrum import LyapunovSpectrum, SumRule
 from lstmx.dynamics.walk import Sizes, Walked, limit, walk
+from lstmx.scans.chunks import chunk_length
 
 PROBED = 64  # first steps, from which the interval between two QR decompositions is chosen
 _LONGEST_INTERVAL = 32  # beyond, the decompositions cost little
@@ -179,7 +179,7 @@ class Walk:
                 None if x is None else xp.mean(xp.sum(x, axis=0) / own)
                 for x in (walked.log_determinant, walked.closed)
             )
-            rule = SumRule(xp.sum(exponents), lu, closed)
+            rule = SumRule(xp.sum(exponents), lu, closed)  # type: ignore  # determinants were asked for
         seen = (weights > 0).astype(weights.dtype)[..., None]
         every = tuple(range(walked.participation.ndim - 1))
         participation = xp.sum(walked.participation * seen, axis=every) / xp.sum(seen, axis=every)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.arrays import Array, jit, leaves, map_tree, namespace
-from lstmx.chunks import scan_chunks
 from lstmx.linear import push_through, steps_of, walk_forward
+from lstmx.scans.chunks import scan_chunks
 
 
 class Sizes(NamedTuple):

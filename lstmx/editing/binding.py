@@ -11,7 +11,7 @@ from lstmx.checks import one_of, same_dtype
 from lstmx.draws import counted_normal, jax_key
 from lstmx.editing.edits import Edit
 from lstmx.editing.selection import mask
-from lstmx.excerpt import fields_of, names_of, size_of
+from lstmx.history.excerpt import fields_of, names_of, size_of
 
 
 @result(static=("adds", "timed", "names"))
@@ -48,7 +48,7 @@ class Bound:
                 new = self._new(step, part, old)
                 chosen = now if self.units is None else self.units[name]
                 if now is not None and self.units is not None:
-                    chosen = chosen & now
+                    chosen = self.units[name] & now
                 made[field] = new if chosen is None else namespace(old).where(chosen, new, old)
         return values._replace(**made)
 
@@ -97,7 +97,7 @@ class Own:
 
 def _read_only(x: Array) -> Array:
     """A view that a function cannot write to: in place it would reach values that are not its to change."""
-    shown = x.view()
+    shown: Any = x.view()
     shown.flags.writeable = False
     return shown
 

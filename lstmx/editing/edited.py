@@ -1,16 +1,17 @@
-"""`Edited`: what a pass with edits left behind."""
+"""`Edited` and `EditedLayers`: what a pass with edits left behind."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic
 
 from lstmx.arrays import Array, is_jax, map_tree, namespace, result, to_numpy
-from lstmx.cells.base import Cell
+from lstmx.cells.base import Cell, P, S
 from lstmx.history import Controls, where_held
+from lstmx.layers import LayeredPass, Stack, flipped
 
 
 @result(static=("cell", "edits"))
-class Edited:
+class Edited(Generic[P, S]):
     """Inputs, states and gates of one pass in which edits changed them; what a `History` is of a pass without.
 
     Attributes have the names that they have in a history: `hidden_state`, `cell_state`, `forget_gate` and the
@@ -31,11 +32,11 @@ class Edited:
         edits: the edits in words, in their order.
     """
 
-    cell: Cell
-    params: Any
-    initial: Any
+    cell: Cell[P, S]
+    params: P
+    initial: S
     inputs: Array
-    states: Any
+    states: S
     gates: Any
     preactivations: Array
     acted: dict[str, Array]
@@ -45,7 +46,7 @@ class Edited:
     @property
     def hidden_state(self) -> Array:
         """h_t, [T, *batch, H]."""
-        return self.states.hidden
+        return self.cell.output(self.states)
 
     @property
     def outputs(self) -> Array:
@@ -53,7 +54,24 @@ class Edited:
         return self.hidden_state if self.controls is None else where_held(self.controls.hold, self.hidden_state)
 
     @property
-    def final(self) -> Any:
+    def counts(self) -> Array | None:
+        """Whether each step counts, booleans [T, *batch]; None where all do."""
+        return None if self.controls is None or self.controls.hold is None else ~self.controls.hold
+
+    @property
+    def lengths(self) -> Array:
+        """Steps of each sequence that count, [*batch]."""
+        xp = namespace(self.inputs)
+        return xp.full(self.batch, len(self)) if self.counts is None else xp.sum(self.counts.astype(int), axis=0)
+
+    @property
+    def changes(self) -> dict[str, Array]:
+        """`acted` in the order of the cell: gates, then states."""
+        states = (f"{name}_state" for name in self.cell.named_fields(self.states))
+        return {name: self.acted[name] for name in (*self.gates._fields, *states)}
+
+    @property
+    def final(self) -> S:
         """The state after the last step, fields [*batch, H]."""
         return map_tree(lambda x: x[-1], self.states)
 
@@ -66,8 +84,9 @@ class Edited:
         # Reached only for names that are no field and no property: what depends on the cell.
         if name.startswith("_") or name in Edited.__dataclass_fields__:
             raise AttributeError(name)  # while it is copied or unpickled
-        if name == "cell_state" and "cell" in self.states._fields:
-            return self.states.cell
+        states = self.cell.named_fields(self.states)
+        if name == "cell_state" and "cell" in states:
+            return states["cell"]
         if name in self.gates._fields:
             return getattr(self.gates, name)
         known = ", ".join(self.gates._fields)
@@ -76,14 +95,14 @@ class Edited:
         )
 
     def __dir__(self) -> list[str]:
-        states = {f"{name}_state" for name in self.states._fields}
+        states = {f"{name}_state" for name in self.cell.named_fields(self.states)}
         return sorted({*super().__dir__(), *states, *self.gates._fields})
 
     def __len__(self) -> int:
         """The number of steps T."""
         return self.inputs.shape[0]
 
-    def sequence(self, *index: int) -> Edited:
+    def sequence(self, *index: int) -> Edited[P, S]:
         """One sequence of a batch without batch axes; `acted` stays that of the whole batch.
 
         Raises:
@@ -94,10 +113,10 @@ class Edited:
             raise ValueError(f"{len(index)} indices for batch axes {self.batch}; expected one for each")
         initial = map_tree(lambda x: x[index], self.initial)
         over_time = (self.inputs, self.states, self.gates, self.preactivations, self.controls)
-        *cut, controls = map_tree(lambda x: x[(slice(None), *index)], over_time)
-        return Edited(self.cell, self.params, initial, *cut, self.acted, controls, self.edits)
+        inputs, states, gates, a, controls = map_tree(lambda x: x[(slice(None), *index)], over_time)
+        return Edited(self.cell, self.params, initial, inputs, states, gates, a, self.acted, controls, self.edits)
 
-    def to_numpy(self) -> Edited:
+    def to_numpy(self) -> Edited[P, S]:
         """This pass with every array copied to NumPy."""
         return to_numpy(self)
 
@@ -106,3 +125,56 @@ class Edited:
         batch = f", batch {self.batch}" if self.batch else ""
         edits = "; ".join(self.edits) or "no edit"
         return f"Edited({self.cell}: {len(self)} steps{batch}, {self.inputs.dtype}, {library}; {edits})"
+
+
+@result(static=("cell", "edits"))
+class EditedLayers(LayeredPass):
+    """One pass of a stack or of two directions in which edits changed gates and states of some cells.
+
+    `edited.parts` has the pass of each layer by its name. That of a cell that no edit is for is a `History`: it
+    follows its equations, of the inputs that the layers below made of what was changed.
+
+    Attributes:
+        cell: the layers.
+        params: their parameters.
+        layers: the passes of the layers, bottom first, or forward and backward: an `Edited`, an `EditedLayers` or
+            a `History` each.
+        masks: what the outputs of each layer but the last were multiplied by on their way up, [T, *batch, H]; None
+            where nothing was dropped.
+        edits: the edits in words, with the names of the cells that they are for.
+    """
+
+    cell: Any
+    params: Any
+    layers: tuple[Any, ...]
+    masks: Any
+    edits: tuple[str, ...]
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        return dict(zip(self.cell.parts, self.layers, strict=True))
+
+    @property
+    def outputs(self) -> Array:
+        if isinstance(self.cell, Stack):
+            return self.layers[-1].outputs
+        forward, backward = (self.in_time(name, part.outputs) for name, part in self.parts.items())
+        return self.cell.merged(forward, backward)
+
+    def in_time(self, name: str, rows: Array) -> Array:
+        """Rows [T, ...] of a part, in the order of time."""
+        return flipped(rows) if name == "backward" else rows
+
+    @property
+    def changes(self) -> dict[str, Array]:
+        """By cell and name of gates and states, "layer 0: forget_gate", whether a step was changed, bool [T]."""
+        return {
+            f"{cell}: {name}": in_time(acted)
+            for cell, (part, in_time) in self.cells().items()
+            if isinstance(part, Edited)
+            for name, acted in part.changes.items()
+        }
+
+    def __repr__(self) -> str:
+        batch = f", batch {self.batch}" if self.batch else ""
+        return f"EditedLayers({self.cell}: {len(self)} steps{batch}; {'; '.join(self.edits) or 'no edit'})"

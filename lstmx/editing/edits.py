@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, has_jax, jax, jnp, namespace, result, sum_over_time
+from lstmx.arrays import Array, has_jax, jax, namespace, result, sum_over_time
 from lstmx.checks import array, finite_number, one_of
 from lstmx.editing.selection import Selection, selection, words
-from lstmx.excerpt import fields_of
+from lstmx.history.excerpt import fields_of
 
 
 @result(static=("kind", "names", "units", "steps"))
 class Edit:
-    """A ready-made edit for `record(..., edit=...)`, from `clamp`, `ablate`, `patch` or `noise`.
+    """A ready-made edit for `lstmx.intervene`, from `clamp`, `ablate`, `patch` or `noise`.
 
     It is a pytree: its values may be differentiated, and edits that differ in them alone share compiled code.
 
@@ -66,19 +66,19 @@ def clamp(*, units: Any = None, steps: Any = None, **values: Any) -> Edit:
             units, or an array [H] of the parameters' dtype, of which those at `units` count.
 
     Returns:
-        The edit, for `record(..., edit=...)`.
+        The edit, for `lstmx.intervene`.
 
     Raises:
         TypeError: no name, or units or steps are no integers, or a value is neither number nor array.
         ValueError: a value is not finite, or an array of other axes. What depends on the cell and the inputs, such
-            as a name that the cell does not have, is checked by `record`.
+            as a name that the cell does not have, is checked by `intervene`.
 
     Example:
         >>> import lstmx, numpy
         >>> cell = lstmx.LSTM(3, 8)
         >>> params = cell.init(numpy.random.default_rng(0))
         >>> xs = numpy.ones((5, 3), "float32")
-        >>> edited = lstmx.record(cell, params, xs, edit=lstmx.edits.clamp(forget_gate=1.0, steps=slice(2, 4)))
+        >>> edited = lstmx.intervene(cell, params, xs, lstmx.edits.clamp(forget_gate=1.0, steps=slice(2, 4)))
         >>> edited.forget_gate[2:4].min()
         np.float32(1.0)
     """
@@ -101,7 +101,7 @@ def ablate(*names: str, units: Any = None, steps: Any = None, mean_of: Any = Non
         mean_of: a history of the cell, over whose steps and sequences each unit's mean is taken; None for 0.
 
     Returns:
-        The edit, for `record(..., edit=...)`.
+        The edit, for `lstmx.intervene`.
 
     Raises:
         TypeError: a name is no string, units or steps are no integers, or mean_of is no history.
@@ -125,7 +125,7 @@ def patch(history: Any, *names: str, units: Any = None, steps: Any = None) -> Ed
         steps: likewise, counted from the first input of the pass.
 
     Returns:
-        The edit, for `record(..., edit=...)`.
+        The edit, for `lstmx.intervene`.
 
     Raises:
         TypeError: history is none, a name is no string, or units or steps are no integers.
@@ -151,7 +151,7 @@ def noise(key: Any, *, units: Any = None, steps: Any = None, **scales: Any) -> E
             a number for all units, or an array [H] of the parameters' dtype.
 
     Returns:
-        The edit, for `record(..., edit=...)`.
+        The edit, for `lstmx.intervene`.
 
     Raises:
         TypeError: key is neither, no name, or units or steps are no integers.
@@ -174,7 +174,11 @@ def noise(key: Any, *, units: Any = None, steps: Any = None, **scales: Any) -> E
 
 
 def field_of(history: Any, name: str) -> Array:
-    """A gate or a state of a recorded pass, [T, *batch, H], by its name in `fields_of`."""
+    """A gate or a state of a pass, [T, *batch, H], by its name in `fields_of`; of layers behind the cell's."""
+    cell, _, name = name.rpartition(": ")
+    if cell:
+        history, in_time = history.cells()[cell]
+        return in_time(field_of(history, name))
     field = name.removesuffix("_state")
     return getattr(history.gates, name) if field == name else getattr(history.states, field)
 
@@ -235,12 +239,12 @@ def listed(edit: Any) -> tuple[Edit | Callable[..., Any], ...]:
     for one in edits:
         if not isinstance(one, Edit) and not callable(one):
             raise TypeError(
-                f"edit holds a {type(one).__name__}; expected an edit such as lstmx.edits.clamp(forget_gate=1.0), "
+                f"edits holds a {type(one).__name__}; expected one such as lstmx.edits.clamp(forget_gate=1.0), "
                 "a function (step, gates or states) -> the same, or a list of these"
             )
         if type(one).__hash__ is None:
             raise TypeError(
-                f"edit holds a {type(one).__name__} without a hash, by which compiled code is found again"
+                f"edits holds a {type(one).__name__} without a hash, by which compiled code is found again"
             )
     return edits
 
@@ -253,6 +257,4 @@ def described(edit: Edit | Callable[..., Any]) -> str:
 def library(xs: Array, edits: tuple[Any, ...]) -> ModuleType:
     """The library that an edited pass over `xs` runs in: JAX if anything of its edits is, traced values too."""
     ready = [edit for edit in edits if isinstance(edit, Edit)]
-    if any(edit.key is not None and not isinstance(edit.key, int) for edit in ready):
-        return jnp  # a JAX key is no array of an array namespace
-    return namespace(xs, *(value for edit in ready for value in edit.values.values()))
+    return namespace(xs, *(value for edit in ready for value in (*edit.values.values(), edit.key)))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, map_tree, sum_over_time
 from lstmx.checks import positive, require_history
-from lstmx.history import History
+from lstmx.history import History, StoredHistory
+from lstmx.layers import LayeredHistory, StackHistory
 
 _CHUNK_STEPS = 2**14
 
 
-def stretch(history: History, start: int, stop: int | None) -> tuple[int, int]:
+def stretch(history: History | StoredHistory | StackHistory, start: int, stop: int | None) -> tuple[int, int]:
     """`start` and `stop` as steps with 0 ≤ start < stop ≤ T, else an error that names them."""
     length = len(history)
     first = positive("start", start, 0)
@@ -25,7 +26,11 @@ def stretch(history: History, start: int, stop: int | None) -> tuple[int, int]:
     return first, last
 
 
-def highway(history: History, start: int = 0, stop: int | None = None) -> Array:
+@overload
+def highway(history: LayeredHistory, start: int = 0, stop: int | None = None) -> dict[str, Array]: ...
+@overload
+def highway(history: History | StoredHistory, start: int = 0, stop: int | None = None) -> Array: ...
+def highway(history: Any, start: int = 0, stop: int | None = None) -> Any:
     """Log of the product of the retention gates over steps start, …, stop − 1, per unit.
 
     For an LSTM this is ln ∂c_{stop-1}/∂c_{start-1} along the cell path alone, Σ ln f_t. Each ln f is taken from
@@ -33,12 +38,13 @@ def highway(history: History, start: int = 0, stop: int | None = None) -> Array:
     in float64 whatever the dtype of the history, so a million steps at forget bias 13.8 keep their digits.
 
     Args:
-        history: the recorded pass.
+        history: the recorded pass, of a cell or of layers.
         start: first step whose gate counts.
         stop: step after the last one; None for the end of the history.
 
     Returns:
-        [*batch, H], natural log, NumPy float64. Under a JAX transformation: an array of the history's dtype.
+        [*batch, H], natural log, NumPy float64; of layers by name. Under a JAX transformation: an array of the
+        history's dtype.
 
     Raises:
         TypeError: start or stop is no integer.
@@ -47,8 +53,15 @@ def highway(history: History, start: int = 0, stop: int | None = None) -> Array:
     References:
         Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997: the carousel, f = 1.
     """
-    require_history(history, disk=True)
+    require_history(history, layers=True, disk=True)
     first, last = stretch(history, start, stop)
+    if isinstance(history, LayeredHistory):
+        found = {}
+        for name, (part, in_time) in history.cells().items():
+            counted = np.arange(len(part))[first:last]
+            read = np.flatnonzero(np.isin(in_time(np.arange(len(part))), counted))  # of who reads backwards others
+            found[name] = highway(part, int(read[0]), int(read[-1]) + 1)
+        return found
     total: Any = 0.0
     for begin in range(first, last, _CHUNK_STEPS):
         total = total + _log_product(history[begin : min(begin + _CHUNK_STEPS, last)])

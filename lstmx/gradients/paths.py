@@ -7,15 +7,17 @@ sum of orders P_k; P_0 from cell to cell is the constant error carousel, Π f.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, overload
 
 import numpy as np
 
-from lstmx.arrays import Array, exp, jit, leaves, map_tree, namespace, result
+from lstmx.arrays import Array, columns, exp, jit, leaves, map_tree, namespace, result
+from lstmx.cells.base import S
 from lstmx.checks import finite_history, positive, require_history, states
 from lstmx.gradients.highway import stretch
 from lstmx.gradients.scaled import scaled_back
 from lstmx.history import History
+from lstmx.layers import StackHistory
 from lstmx.linear import backward_by_segments, state_size, steps_of, walk_back
 from lstmx.scaling import Scaled, log_hypot, log_norm, pack, scaled, total, unpack, unscaled
 
@@ -24,12 +26,15 @@ _CHUNK_ELEMENTS = 2**21  # of all orders' cotangents at a time
 
 
 @result
-class PathSpectrum:
+class PathSpectrum(Generic[S]):
     """A cotangent at the end of a stretch, or the whole Jacobian of it, by the number of crossings of h.
 
     L2 (Frobenius) norms in natural logs, −inf for an exact zero. Orders are 0 … max_order; everything above is
     the remainder. Time t is the state after step start + t. Vector fields are None with matrix=True, matrix
     fields without it.
+
+    Of a stack, the joint state is that of all layers, and a crossing is from one step to the next: what goes down
+    from layer to layer within a step is none.
 
     Attributes:
         log_norms: of each order of the cotangent of the joint state, [T, max_order + 1, *batch].
@@ -40,6 +45,8 @@ class PathSpectrum:
             [max_order + 2, *batch, H]; 0 where it leaves the float range.
         log_matrix_norms: of P_k, the whole joint-state matrix, [max_order + 1, *batch].
         log_cell_norms: of the block of P_k from cell state to cell state, [max_order + 1, *batch].
+        by_layer: of each order of the part of the cotangent that is in a layer, [T, max_order + 1, *batch] by the
+            layer's name; None of one cell, and with matrix=True.
         matrices: P_k, then the remainder, [max_order + 2, *batch, S, S]; rows and columns are the joint state
             (hidden, cell) at the end and before the start, S = 2H; 0 where they leave the float range.
     """
@@ -47,10 +54,11 @@ class PathSpectrum:
     log_norms: Array | None
     log_remainder: Array
     log_total: Array
-    initial: Any
+    initial: S | None
     log_matrix_norms: Array | None
     log_cell_norms: Array | None
     matrices: Array | None
+    by_layer: dict[str, Array] | None = None
 
     @property
     def highway_share(self) -> Array:
@@ -79,7 +87,7 @@ class PathSpectrum:
         order = xp.reshape(order, (-1,) + (1,) * (logs.ndim - axis - 1))
         return xp.sum(order * share, axis=axis) / xp.sum(share, axis=axis)
 
-    def _orders(self) -> tuple[Array, int]:
+    def _orders(self) -> tuple[Any, int]:
         """The log norms by order, and the axis of the order."""
         return (self.log_norms, 1) if self.log_norms is not None else (self.log_matrix_norms, 0)
 
@@ -106,14 +114,26 @@ class PathSpectrum:
         if not 0 <= probability <= 1:
             raise ValueError(f"probability is {probability!r}; expected a number between 0 and 1")
 
-        def mean(orders: Array) -> Array:
+        def mean(orders: Array) -> Any:
             return sum((1 - probability) ** k * orders[k] for k in range(orders.shape[0] - 1))
 
         return mean(self.matrices) if self.matrices is not None else map_tree(mean, self.initial)
 
 
+@overload
 def path_spectrum(
-    history: History,
+    history: History[Any, S],
+    max_order: int = 8,
+    start: int = 0,
+    stop: int | None = None,
+    seed_cotangent: S | None = None,
+    *,
+    matrix: bool = False,
+    progress: bool = False,
+) -> PathSpectrum[S]: ...
+@overload
+def path_spectrum(
+    history: StackHistory,
     max_order: int = 8,
     start: int = 0,
     stop: int | None = None,
@@ -121,7 +141,17 @@ def path_spectrum(
     *,
     matrix: bool = False,
     progress: bool = False,
-) -> PathSpectrum:
+) -> PathSpectrum[tuple[Any, ...]]: ...
+def path_spectrum(
+    history: Any,
+    max_order: int = 8,
+    start: int = 0,
+    stop: int | None = None,
+    seed_cotangent: Any = None,
+    *,
+    matrix: bool = False,
+    progress: bool = False,
+) -> PathSpectrum[Any]:
     """Sort the gradient over a stretch of time by how often its path crosses the hidden state.
 
     The cotangent at the end is carried back order by order, by `max_order` + 2 of the cell's own pulls a step;
@@ -146,7 +176,7 @@ def path_spectrum(
         ValueError: the cell has no cell state, the stretch is not within the history, too many units for
             `matrix`, a seed with `matrix`, or NaN or infinity in parameters, inputs or states.
     """
-    require_history(history, layers=True)
+    require_history(history, joint=True)
     for part in [history] if isinstance(history, History) else [one for one, _ in history.cells().values()]:
         if not part.cell.closed_form or "cell" not in part.cell.state_type._fields:
             raise ValueError(
@@ -180,7 +210,8 @@ def _vector_spectrum(history: Any, seed: Any, max_order: int, progress: bool) ->
         packed = history.cell.pack(map_tree(namespace(*leaves(history.initial)).asarray, seed))
     before, logs = _walk_orders(history, _of_order_zero(packed, max_order), True, progress)
     initial = history.cell.unpack(unscaled(before))
-    return PathSpectrum(logs["norms"], logs["remainder"], logs["total"], initial, None, None, None)
+    layers = {name: logs["layers"][name] for name in history.parts} if "layers" in logs else None
+    return PathSpectrum(logs["norms"], logs["remainder"], logs["total"], initial, None, None, None, layers)
 
 
 @jit()
@@ -254,6 +285,11 @@ def _segment(history: Any, packed: Array, norms: bool) -> tuple[Array, Any]:
             return packed, None
         by_order = log_norm(arriving)
         whole = log_norm(total(map_tree(lambda x: xp.moveaxis(x, 1, 0), arriving)))
-        return packed, {"norms": by_order[:, :-1], "remainder": by_order[:, -1], "total": whole}
+        rows: dict[str, Any] = {"norms": by_order[:, :-1], "remainder": by_order[:, -1], "total": whole}
+        if not isinstance(part, History):
+            parts = columns(arriving.value[:, :-1], tuple(layer.cell.state_size for layer in part.layers))
+            of_layers = zip(part.parts, parts, strict=True)
+            rows["layers"] = {n: log_norm(Scaled(x, arriving.exponent[:, :-1])) for n, x in of_layers}
+        return packed, rows
 
     return walk_back(history, chunk, packed, size=max(1, _CHUNK_ELEMENTS // packed.size))

@@ -6,4 +6,3 @@ from lstmx.history.controls import holds as holds
 from lstmx.history.controls import where_held as where_held
 from lstmx.history.recorded import History as History
 from lstmx.history.stored import StoredHistory as StoredHistory
-from lstmx.history.stored import load_history as load_history

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, jit, namespace
-from lstmx.cells.base import Cell
 from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import array
 from lstmx.draws import draws_for
@@ -34,14 +33,14 @@ def where_held(hold: Array | None, x: Array, otherwise: Any = 0.0) -> Array:
 
 
 def controlled(
-    cell: Cell, xs: Array, lengths: Any, mask: Any, resets: Any, key: Any
+    cell: Any, xs: Array, lengths: Any, mask: Any, resets: Any, key: Any
 ) -> tuple[Array, Controls | None]:
-    """Check what is said of the steps of a pass; its inputs, with zeros where a step does not count, and controls.
+    """Check what is said of the steps of a pass; its inputs, with others where one does not count, and controls.
 
     A traced length that is no number of steps cannot be refused: all numbers of such a sequence become NaN.
 
     Args:
-        cell: the cell.
+        cell: the cell, or layers.
         xs: inputs, [T, *batch, D].
         lengths: as for `run`; so the next three.
         mask: booleans.
@@ -60,15 +59,21 @@ def controlled(
         return xs, None
     if hold is None:
         return xs, Controls(None, reset, kept)
-    return _cleaned(xs, hold, lengths if is_traced(lengths) else None), Controls(hold, reset, kept)
+    xs = _cleaned(xs, hold, lengths if is_traced(lengths) else None, zeros=getattr(cell, "closed_form", True))
+    return xs, Controls(hold, reset, kept)
 
 
-@jit()
-def _cleaned(xs: Array, hold: Array, lengths: Any) -> Array:
-    xs = where_held(hold, xs)
+@jit(static=("zeros",))
+def _cleaned(xs: Array, hold: Array, lengths: Any, zeros: bool) -> Array:
+    """Inputs with other numbers at the steps that do not count: zeros, or the first of the sequence that counts.
+
+    A step function may have no derivative at zero: it is asked for one where it is known to have it.
+    """
+    xp = namespace(xs)
+    first = xp.argmin(hold.astype(int), axis=0)[None, ..., None]
+    xs = where_held(hold, xs, 0.0 if zeros else xp.take_along_axis(xs, first, axis=0))
     if lengths is None:
         return xs
-    xp = namespace(xs)
     wrong = (lengths < 1) | (lengths > xs.shape[0])
     return xp.where(wrong[..., None], xp.full_like(xs, float("nan")), xs)
 

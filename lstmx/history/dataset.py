@@ -7,72 +7,82 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import is_traced, require
-from lstmx.cells.base import Cell
 from lstmx.checks import door
-from lstmx.history.recorded import History
+from lstmx.history.first_version import translated
 from lstmx.history.schema import (
     Field,
-    arrays_of,
+    Form,
     attributes_of,
-    cell_of,
-    constants_from,
-    controls_in,
-    fields_of,
+    batch_axes,
+    form_from,
+    form_of,
     library_of,
-    rows_from,
+    version_of,
 )
-from lstmx.history.store import batch_axes
+
+_WHERE = "the dataset"
 
 
-def dataset_of(history: History) -> Any:
+def dataset_of(history: Any) -> Any:
     """See `History.to_xarray`."""
     xarray = require("xarray", "to_xarray", extra="disk")
     if is_traced(history):
         raise TypeError("this history is inside a JAX transformation, and has no numbers to give to xarray")
-    cell, batch = history.cell, batch_axes(len(history.batch))
-    arrays = arrays_of(history)
-    fields = fields_of(cell, "states" if history.stored is None else "all", controls_in(arrays))
-    for name, gate in history.gates._asdict().items():
-        arrays[name] = gate
-        fields[name] = Field("time", ("unit",), (cell.hidden_size,), _gate_words(name))
+    form, batch = form_of(history), batch_axes(len(history.batch))
+    arrays, fields = form.arrays(history), form.fields
+    if form.cell.closed_form:
+        for name, gate in history.gates._asdict().items():
+            arrays[name] = gate
+            fields[name] = Field("time", ("unit",), (form.cell.hidden_size,), _gate_words(name))
     variables = {
         name: (field.axes(batch), np.array(arrays[name]), field.attributes()) for name, field in fields.items()
     }
     coordinates: dict[str, Any] = {"time": ("time", np.arange(len(history)), {"long_name": "step", "units": "1"})}
     if "block" in fields.get("preactivations", Field("", (), (), "")).names:
-        coordinates["block"] = ("block", list(cell.layout.blocks), {"long_name": "block of pre-activations"})
-    return xarray.Dataset(variables, coordinates, attributes_of(cell, history.inputs, len(history)))
+        coordinates["block"] = ("block", list(form.cell.layout.blocks), {"long_name": "block of pre-activations"})
+    return xarray.Dataset(variables, coordinates, attributes_of(form, history.inputs, len(history)))
 
 
 def _gate_words(name: str) -> str:
     return f"{name.replace('_', ' ')} activation"
 
 
-def history_from(dataset: Any) -> History:
-    """See `History.from_xarray`."""
+def parts_from(dataset: Any, cell: Any) -> tuple[Any, ...]:
+    """What a `History` is made of, from a dataset; see `History.from_xarray`."""
     xarray = require("xarray", "from_xarray", extra="disk")
     if not isinstance(dataset, xarray.Dataset):
         raise TypeError(f"dataset is a {type(dataset).__name__}; expected an xarray.Dataset")
-    cell = cell_of(dataset.attrs, "the dataset")
-    keep = "all" if "preactivations" in dataset else "states"
-    _check(dataset, cell, keep)
+    if version_of(dataset.attrs, _WHERE) == 1:
+        dataset = _of_today(dataset, xarray)
+    form = form_from(dataset.attrs, dataset, _WHERE, cell)
+    _check(dataset, form)
     xp = library_of(dataset.attrs, dataset["inputs"].dtype)
 
     def take(name: str) -> Any:
         return xp.asarray(dataset[name].values)
 
-    params, initial = constants_from(cell, take)
-    rows = rows_from(cell, keep, controls_in(dataset), take)
-    door(cell, params, rows[0], initial)
-    return History(cell, params, initial, *rows)
+    params, initial = form.constants(take)
+    rows = form.rows(take)
+    door(form.cell, params, rows[0], initial)
+    return form.cell, params, initial, *rows
 
 
-def _check(dataset: Any, cell: Cell, keep: str) -> None:
+def _of_today(dataset: Any, xarray: Any) -> Any:
+    """A dataset of version 1 as today's."""
+    values = {name: dataset[name].values for name in dataset.data_vars}
+    attributes, arrays = translated(dataset.attrs, values, _WHERE)
+    batch = dataset["inputs"].dims[1:-1]
+    fields = form_from(attributes, arrays, _WHERE).fields
+    made = {name: (field.axes(batch), arrays[name][...]) for name, field in fields.items() if name in arrays}
+    return xarray.Dataset(made, {"time": dataset["time"]} if "time" in dataset.coords else {}, attributes)
+
+
+def _check(dataset: Any, form: Form) -> None:
     """Raise unless every variable is there with its axes, from the first step on."""
-    fields = fields_of(cell, keep, controls_in(dataset))
+    fields = form.fields
     missing = [name for name in fields if name not in dataset]
     if missing:
-        raise ValueError(f"the dataset lacks {', '.join(missing)}, which a history of {cell} has")
+        raise ValueError(f"{_WHERE} lacks {', '.join(missing)}, which a history of {form.cell} has")
     inputs = dataset["inputs"]
     batch = tuple(inputs.dims[1:-1])
     length, *sizes = inputs.shape[:-1]

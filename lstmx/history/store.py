@@ -12,10 +12,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lstmx.arrays import require
+from lstmx.arrays import dtype_of, leaves, require
 from lstmx.cells.base import Cell
-from lstmx.history.recorded import History
-from lstmx.history.schema import arrays_of, attributes_of, cell_of, constants_of, controls_in, fields_of
+from lstmx.history.first_version import translated
+from lstmx.history.schema import (
+    Form,
+    attributes_of,
+    batch_axes,
+    constants_of,
+    form_from,
+    form_of,
+    version_of,
+)
 
 _CHUNK = 2**20  # numbers of a chunk's widest array
 _MARKER = "zarr.json"  # the group's own metadata, replaced as a whole when a chunk is finished
@@ -43,27 +51,18 @@ def building(path: Path) -> Iterator[Path]:
         raise
 
 
-def create(
-    path: Path,
-    cell: Cell,
-    params: Any,
-    initial: Any,
-    keep: str,
-    controls: tuple[str, ...],
-    length: int,
-    batch: tuple[int, ...],
-) -> Store:
+def create(path: Path, form: Form, params: Any, initial: Any, length: int, batch: tuple[int, ...]) -> Store:
     """A new store for a pass of `length` steps, of which none is finished."""
-    attributes = attributes_of(cell, params[0], 0)
+    dtype = np.dtype(dtype_of(params))
     zarr = _zarr()
-    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=attributes)
-    constants = constants_of(params, initial._asdict())
-    names = batch_axes(len(batch))
-    dtype = np.dtype(params[0].dtype)
+    like = next(leaves(params))
+    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=attributes_of(form, like, 0))
+    constants = constants_of(form.cell, params, initial)
+    names, size = batch_axes(len(batch)), chunk_steps(form.cell, length, batch)
     packed = zarr.codecs.BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
-    for name, field in fields_of(cell, keep, controls).items():
+    for name, field in form.fields.items():
         shape = field.whole(length, batch)
-        chunks = (chunk_steps(cell, length, batch), *shape[1:]) if field.lead == "time" else shape
+        chunks = (size, *shape[1:]) if field.lead == "time" else shape
         made = group.create_array(
             name,
             shape=shape,
@@ -77,12 +76,7 @@ def create(
         )
         if name in constants:
             made[...] = np.asarray(constants[name])
-    return Store(path, "r+")
-
-
-def batch_axes(count: int) -> tuple[str, ...]:
-    """Names of the batch axes."""
-    return ("batch",) if count == 1 else tuple(f"batch_{k}" for k in range(count))
+    return Store(path, "r+", form.cell)
 
 
 def chunk_steps(cell: Cell, length: int, batch: tuple[int, ...]) -> int:
@@ -91,32 +85,64 @@ def chunk_steps(cell: Cell, length: int, batch: tuple[int, ...]) -> int:
     return min(length, max(1, _CHUNK // max(1, width)))
 
 
+def save(history: Any, path: Path) -> None:
+    """Write a whole `History` into a new store at `path`."""
+    length, batch = len(history), history.batch
+    store = create(path, form_of(history), history.params, history.initial, length, batch)
+    for start in range(0, length, store.chunk):
+        store.write(history[start : start + store.chunk])
+
+
+@contextlib.contextmanager
+def saving(path: str | Path) -> Iterator[Path]:
+    """As `building`, where what fails is told of as a history that could not be saved."""
+    try:
+        with building(Path(path)) as partial:
+            yield partial
+    except FileExistsError:
+        raise
+    except OSError as error:
+        words = f"{error.strerror or error}: the history could not be saved, and nothing of it was left behind"
+        raise OSError(error.errno, words, str(path)) from error
+
+
+def opened_group(path: Path, mode: Literal["r", "r+"]) -> Any:
+    """The Zarr group at `path`.
+
+    Raises:
+        FileNotFoundError: there is nothing there.
+        ValueError: it is no such group.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; expected a folder that history.save or record_to wrote")
+    try:
+        return _zarr().open_group(path, mode=mode, zarr_format=3)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, NotADirectoryError) as error:
+        raise ValueError(f"{path} is no Zarr group of version 3: {error}") from error
+
+
 class Store:
     """An open store.
 
     Args:
         path: the folder.
         mode: "r" to read it, "r+" to write chunks, too.
+        cell: the cell, where no file can hold it.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
-        ValueError: it holds no history, or one of a newer format, or is damaged.
+        TypeError: `cell` is no cell.
+        ValueError: it holds no history, or one of a newer format or of another cell, or is damaged.
     """
 
-    def __init__(self, path: Path, mode: Literal["r", "r+"] = "r"):
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is not there; expected a folder that history.save or record wrote")
-        zarr = _zarr()
-        try:
-            group = zarr.open_group(path, mode=mode, zarr_format=3)
-        except (FileNotFoundError, ValueError, KeyError, TypeError, NotADirectoryError) as error:
-            raise ValueError(f"{path} is no Zarr group of version 3: {error}") from error
-        self.path, self.attributes = path, dict(group.attrs)
-        self.cell = cell_of(self.attributes, str(path))
-        self.arrays = dict(group.arrays())
-        self.keep = "all" if "preactivations" in self.arrays else "states"
-        self.controls = controls_in(self.arrays)
-        self.fields = fields_of(self.cell, self.keep, self.controls)
+    def __init__(self, path: Path, mode: Literal["r", "r+"] = "r", cell: Any = None):
+        group = opened_group(path, mode)
+        self.path, self.attributes, self.arrays = path, dict(group.attrs), dict(group.arrays())
+        self.version = version_of(self.attributes, str(path))
+        if self.version == 1:
+            self.attributes, self.arrays = translated(self.attributes, self.arrays, str(path))
+        self.form = form_from(self.attributes, self.arrays, str(path), cell)
+        self.fields = self.form.fields
         self._check()
 
     def _check(self) -> None:
@@ -124,12 +150,12 @@ class Store:
         fields = self.fields
         missing = [name for name in fields if name not in self.arrays]
         if missing:
-            raise ValueError(f"{self.path} lacks {', '.join(missing)}, which a history of {self.cell} has")
+            raise ValueError(f"{self.path} lacks {', '.join(missing)}, which a history of {self.form.cell} has")
         inputs = self.arrays["inputs"]
         self.length, self.batch, self.dtype = inputs.shape[0], tuple(inputs.shape[1:-1]), inputs.dtype
         self.chunk = inputs.chunks[0]
         for name, field in fields.items():
-            found = self.arrays[name].shape, self.arrays[name].dtype
+            found = tuple(self.arrays[name].shape), self.arrays[name].dtype
             expected = field.whole(self.length, self.batch), np.dtype(bool) if field.flag else self.dtype
             if found != expected:
                 raise ValueError(f"{self.path}: {name} is {found}; expected (shape, dtype) {expected}")
@@ -146,10 +172,10 @@ class Store:
         array = self.arrays[name]
         return array[start:stop] if self.fields[name].lead == "time" else array[...]
 
-    def write(self, part: History) -> None:
-        """Add the next chunk: its arrays first, and when they are there, that they are."""
+    def write(self, part: Any) -> None:
+        """Add the next chunk, a `History`: its arrays first, and when they are there, that they are."""
         start, stop = self.finished, self.finished + len(part)
-        for name, array in arrays_of(part).items():
+        for name, array in self.form.arrays(part).items():
             if self.fields[name].lead == "time":
                 self.arrays[name][start:stop] = np.asarray(array)
         self._mark(stop)

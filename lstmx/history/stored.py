@@ -1,26 +1,26 @@
-"""`load_history` and the history on disk, of which a stretch at a time is in memory."""
+"""The history of one cell on disk, of which a stretch at a time is in memory."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
-from lstmx.arrays import is_jax, to_numpy
-from lstmx.cells.base import Cell
+from lstmx.arrays import Array, is_jax, to_numpy
+from lstmx.cells.base import Cell, P, S
 from lstmx.history.controls import Controls
 from lstmx.history.recorded import History, span
-from lstmx.history.schema import arrays_of, constants_from, controls_in, library_of, rows_from, states_from
-from lstmx.history.store import Store, building, chunk_steps, create
+from lstmx.history.schema import library_of
+from lstmx.history.store import Store
 
 _AT_ONCE = 8  # chunks that an analysis reads at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class StoredHistory:
+class StoredHistory(Generic[P, S]):
     """A history on disk: `stored[a:b]` and `stored.read()` are histories in memory.
 
     `gradient_flow`, `gate_statistics` and `lyapunov_spectrum` take it as it is and read it stretch by stretch. Of
@@ -35,8 +35,8 @@ class StoredHistory:
 
     store: Store
     library: Any
-    params: Any
-    initial: Any
+    params: P
+    initial: S
 
     @property
     def path(self) -> Path:
@@ -44,14 +44,14 @@ class StoredHistory:
         return self.store.path
 
     @property
-    def cell(self) -> Cell:
+    def cell(self) -> Cell[P, S]:
         """The cell that ran."""
-        return self.store.cell
+        return self.store.form.cell
 
     @property
     def keep(self) -> str:
         """What of each step is kept, as for `record`: "all" or "states"."""
-        return self.store.keep
+        return self.store.form.keep
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -64,7 +64,7 @@ class StoredHistory:
         return len(self) == self.store.length
 
     @property
-    def final(self) -> Any:
+    def final(self) -> S:
         """The state after the last step, fields [*batch, H]."""
         return self[len(self) - 1 :].final
 
@@ -77,7 +77,7 @@ class StoredHistory:
         """The number of steps that are there."""
         return self.store.finished
 
-    def __getitem__(self, steps: slice) -> History:
+    def __getitem__(self, steps: slice) -> History[P, S]:
         """A stretch of time as a history in memory, whose initial state is the one before its first step.
 
         Raises:
@@ -89,15 +89,15 @@ class StoredHistory:
     def __iter__(self) -> Any:
         raise TypeError("a history is not iterated step by step; read a stretch, history[start:stop]")
 
-    def read(self) -> History:
+    def read(self) -> History[P, S]:
         """The whole, in memory."""
         return self[:]
 
-    def to_numpy(self) -> StoredHistory:
+    def to_numpy(self) -> StoredHistory[P, S]:
         """The same store, read into NumPy."""
         return StoredHistory(self.store, np, *to_numpy((self.params, self.initial)))
 
-    def stretches(self) -> Iterator[tuple[int, History]]:
+    def stretches(self) -> Iterator[tuple[int, History[P, S]]]:
         """The first step of each stretch of `at_once` steps, and its inputs and states as a history."""
         for start in range(0, len(self), self.at_once):
             yield start, self._part(start, min(start + self.at_once, len(self)), "states")
@@ -105,29 +105,31 @@ class StoredHistory:
     @property
     def controls(self) -> Controls | None:
         """Those of the whole pass, without what Zoneout drew; None where there is nothing to say."""
-        if not self.store.controls:
+        if not self.store.form.controls:
             return None
         flags = (
-            self.store.read(name, 0, len(self)) if name in self.store.controls else None
+            self.store.read(name, 0, len(self)) if name in self.store.form.controls else None
             for name in ("hold", "reset")
         )
         return Controls(*(None if flag is None else self.library.asarray(flag) for flag in flags))
 
     @property
-    def counts(self) -> Any:
+    def counts(self) -> Array | None:
         """Whether each step counts, booleans [T, *batch]; None where all do."""
         return (
-            ~self.library.asarray(self.store.read("hold", 0, len(self))) if "hold" in self.store.controls else None
+            ~self.library.asarray(self.store.read("hold", 0, len(self)))
+            if "hold" in self.store.form.controls
+            else None
         )
 
     @property
-    def lengths(self) -> Any:
+    def lengths(self) -> Array:
         """Steps of each sequence that count, [*batch]."""
         if self.counts is None:
             return self.library.full(self.batch, len(self))
         return self.library.sum(self.counts.astype(int), axis=0)
 
-    def with_gaps(self, first: bool) -> StoredHistory:
+    def with_gaps(self, first: bool) -> StoredHistory[P, S]:
         """This history, where the steps that do not count are the last of each sequence already.
 
         Raises:
@@ -140,15 +142,15 @@ class StoredHistory:
             )
         return self
 
-    def _part(self, start: int, stop: int, keep: str) -> History:
+    def _part(self, start: int, stop: int, keep: str) -> History[P, S]:
         def rows(name: str) -> Any:
             return self.library.asarray(self.store.read(name, start, stop))
 
         def before(name: str) -> Any:
             return self.library.asarray(self.store.read(name, start - 1, start)[0])
 
-        initial = states_from(self.cell, before) if start else self.initial
-        return History(self.cell, self.params, initial, *rows_from(self.cell, keep, self.store.controls, rows))
+        initial = self.store.form.states(before) if start else self.initial
+        return History(self.cell, self.params, initial, *self.store.form.rows(rows, keep))
 
     def __repr__(self) -> str:
         batch = f", batch {self.batch}" if self.batch else ""
@@ -158,57 +160,15 @@ class StoredHistory:
         return f"StoredHistory({self.cell}: {steps}, {str(self.path)!r})"
 
 
-def load_history(path: str | Path) -> StoredHistory:
-    """Open a history that `history.save(path)` or `record_to(path, ...)` wrote, without reading its steps.
-
-    The file format is Zarr 3, so `zarr.open(path)` and `xarray.open_zarr(path, consolidated=False)` read it, too.
-
-    Args:
-        path: the folder.
-
-    Returns:
-        The history on disk; `load_history(path).read()` is the whole in memory. Arrays are of the library that
-        recorded them (NumPy where JAX is not installed); `load_history(path).to_numpy()` reads them into NumPy.
-
-    Raises:
-        FileNotFoundError: there is nothing at `path`.
-        ValueError: it is no history, or of a newer format; an array is missing or of another shape; no step is
-            finished; or the history is float64 in JAX, which has float64 switched off.
-        ImportError: zarr is not installed.
-    """
-    store = Store(Path(path))
-    if not store.finished:
-        raise ValueError(f"{path} has no finished step yet; the same call of record_to starts it again")
-    return opened(store)
-
-
 def opened(store: Store) -> StoredHistory:
     """The history of a store, which may have no finished step yet."""
     xp = library_of(store.attributes, store.dtype)
-    constants = constants_from(store.cell, lambda name: xp.asarray(store.read(name)))
-    return StoredHistory(store, xp, *constants)
+    return StoredHistory(store, xp, *store.form.constants(lambda name: xp.asarray(store.read(name))))
 
 
-def save(history: History, path: str | Path) -> None:
-    """See `History.save`."""
-    keep = "states" if history.stored is None else "all"
-    shape = len(history), history.batch
-    size = chunk_steps(history.cell, *shape)
-    try:
-        with building(Path(path)) as partial:
-            store = create(
-                partial,
-                history.cell,
-                history.params,
-                history.initial,
-                keep,
-                controls_in(arrays_of(history)),
-                *shape,
-            )
-            for start in range(0, len(history), size):
-                store.write(history[start : start + size])
-    except FileExistsError:
-        raise
-    except OSError as error:
-        words = f"{error.strerror or error}: the history could not be saved, and nothing of it was left behind"
-        raise OSError(error.errno, words, str(path)) from error
+def history_at(path: Path, cell: Any = None) -> StoredHistory:
+    """The history of one cell on disk; see `load_history`."""
+    store = Store(path, cell=cell)
+    if not store.finished:
+        raise ValueError(f"{path} has no finished step yet; the same call of record_to starts it again")
+    return opened(store)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from lstmx.arrays import Array, namespace, result
+from lstmx.arrays import Array, is_traced, namespace, result, to_numpy
 from lstmx.cells.base import Cell
 from lstmx.history import History
 from lstmx.history.recorded import span
+from lstmx.history.store import saving
 from lstmx.layers.base import Directions, Passing, Timing, flipped
+from lstmx.layers.saving import save_layers
 from lstmx.layers.structures import Bidirectional, Stack
 
 
@@ -40,8 +43,8 @@ def outputs_passing(run: Callable[..., tuple[Array, Any]]) -> Passing:
     return Passing(one, stacked, joined)
 
 
-class LayeredHistory(ABC):
-    """What the histories of a stack and of two directions share."""
+class LayeredPass(ABC):
+    """What passes of a stack and of two directions share, recorded or edited."""
 
     cell: Any
     params: Any
@@ -77,7 +80,7 @@ class LayeredHistory(ABC):
         return self.cell.tree([part.states for part in self.parts.values()])
 
     @property
-    def counts(self) -> Any:
+    def counts(self) -> Array | None:
         """Whether each step counts, booleans [T, *batch]; None where all do."""
         return self.first.counts
 
@@ -90,7 +93,7 @@ class LayeredHistory(ABC):
     def first(self) -> History:
         """The history of the first cell."""
         part = next(iter(self.parts.values()))
-        return part if isinstance(part, History) else part.first
+        return part.first if isinstance(part, LayeredPass) else part
 
     @property
     def inputs(self) -> Array:
@@ -110,10 +113,10 @@ class LayeredHistory(ABC):
         """Every cell's history by name, bottom first; and what brings its rows [T, ...] into the order of time."""
         found: dict[str, tuple[History, Callable[[Array], Array]]] = {}
         for name, part in self.parts.items():
-            if isinstance(part, History):
-                found[name] = part, functools.partial(self.in_time, name)
-            else:
+            if isinstance(part, LayeredPass):
                 found |= {f"{name}, {inner}": value for inner, value in part.cells().items()}
+            else:
+                found[name] = part, functools.partial(self.in_time, name)
         return found
 
     def in_time(self, name: str, rows: Array) -> Array:
@@ -121,9 +124,47 @@ class LayeredHistory(ABC):
         del name
         return rows
 
+    def to_numpy(self) -> Any:
+        """This history with every array copied to NumPy, so that what follows runs in NumPy."""
+        return to_numpy(self)
+
     def __repr__(self) -> str:
         batch = f", batch {self.batch}" if self.batch else ""
         return f"{type(self).__name__}({self.cell}: {len(self)} steps{batch})"
+
+
+class LayeredHistory(LayeredPass):
+    """What the histories of a stack and of two directions share."""
+
+    def save(self, path: str | Path) -> None:
+        """Write this history into a new folder, for `load_history`: a folder inside for each part, as Zarr.
+
+        Args:
+            path: the folder.
+
+        Raises:
+            FileExistsError: there is something at `path`.
+            OSError: it cannot be written, as on a full disk.
+            TypeError: the history is inside a JAX transformation.
+            ImportError: zarr is not installed.
+        """
+        if is_traced(self):
+            raise TypeError("this history is inside a JAX transformation, and has no numbers to save")
+        with saving(path) as partial:
+            save_layers(self, partial)
+
+    def to_xarray(self) -> dict[str, Any]:
+        """The history of every cell as an `xarray.Dataset`, by the names of `cells()`; see `History.to_xarray`.
+
+        Each is a dataset of its own, since units of layers are not the same axis. The steps of a backward
+        direction are in the order in which it reads, the last one first. Masks of dropout are in none; they are
+        `history.masks`.
+
+        Raises:
+            TypeError: the history is inside a JAX transformation.
+            ImportError: xarray is not installed.
+        """
+        return {name: part.to_xarray() for name, (part, _) in self.cells().items()}
 
 
 @result(static=("cell",))
@@ -139,9 +180,9 @@ class StackHistory(LayeredHistory):
     """
 
     cell: Stack
-    params: Any
+    params: tuple[Any, ...]
     layers: tuple[Any, ...]
-    masks: Any
+    masks: tuple[Array, ...] | None
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -189,7 +230,7 @@ class StackHistory(LayeredHistory):
         masks = (None, *(self.masks or (None,) * (len(self.layers) - 1)))
         return list(zip(self.cell.parts, self.layers, masks, strict=True))[::-1]
 
-    __repr__ = LayeredHistory.__repr__
+    __repr__ = LayeredPass.__repr__
 
 
 @result(static=("cell",))
@@ -204,7 +245,7 @@ class BidirectionalHistory(LayeredHistory):
     """
 
     cell: Bidirectional
-    params: Any
+    params: Directions
     forward: History
     backward: History
 
@@ -220,7 +261,7 @@ class BidirectionalHistory(LayeredHistory):
         """Rows [T, ...] of a direction, in the order of time."""
         return flipped(rows) if name == "backward" else rows
 
-    __repr__ = LayeredHistory.__repr__
+    __repr__ = LayeredPass.__repr__
 
 
 class _Recorded(NamedTuple):

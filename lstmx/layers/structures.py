@@ -8,6 +8,7 @@ from typing import Any
 
 from lstmx.arrays import Array, columns, leaves, namespace
 from lstmx.cells.base import Cell
+from lstmx.cells.description import CELLS
 from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import array, in_one_library, one_direction, one_of, parameters, sequences, state
 from lstmx.draws import Draws, draws_for
@@ -16,7 +17,7 @@ from lstmx.layers.base import Directions, Layer, Layers, Timing, flipped, pass_o
 
 
 @dataclass(frozen=True)
-class Stack(Layers):
+class Stack(Layers[tuple[Any, ...]]):
     """Layers on one another: each reads the outputs of the one below.
 
     Attributes:
@@ -59,7 +60,7 @@ class Stack(Layers):
     def parts(self) -> dict[str, Layer]:
         return {f"layer {k}": cell for k, cell in enumerate(self.cells)}
 
-    def tree(self, values: Any) -> Any:
+    def tree(self, values: Any) -> tuple[Any, ...]:
         """A tuple with a value for each layer, bottom first."""
         return tuple(values)
 
@@ -110,7 +111,7 @@ class Stack(Layers):
 
 
 @dataclass(frozen=True)
-class Bidirectional(Layers):
+class Bidirectional(Layers[Directions]):
     """Two copies of a cell, one from the first step on and one from the last step on, and their outputs together.
 
     The backward cell's output at step t has read steps t, …, T − 1 (to the end of the sequence where lengths are
@@ -149,7 +150,7 @@ class Bidirectional(Layers):
     def both_directions(self) -> bool:
         return True
 
-    def tree(self, values: Any) -> Any:
+    def tree(self, values: Any) -> Directions:
         """`Directions` of a value for each direction."""
         return Directions(*values)
 
@@ -172,6 +173,10 @@ class Bidirectional(Layers):
         forward = one(self.cell, params.forward, xs, states.forward, timing)
         backward = one(self.cell, params.backward, flipped(xs), states.backward, timing.reversed())
         return one.joined(self, params, forward, backward)  # type: ignore  # a `Passing`
+
+
+KINDS: dict[str, Any] = CELLS | {"Stack": Stack, "Bidirectional": Bidirectional}
+"""What can be described in words, by name."""
 
 
 def _layer(name: str, value: Any) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from lstmx.arrays import Array, leaves, map_tree, namespace, ready, scan
-from lstmx.chunks import chunk_length, counting, scan_chunks
 from lstmx.history import History, StoredHistory
 from lstmx.linear.steps import state_size, steps_of
+from lstmx.scans.chunks import chunk_length, counting, scan_chunks
 
 _SEGMENTS = 32  # calls that a pass with a progress bar is split into
 

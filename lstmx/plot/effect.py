@@ -59,7 +59,8 @@ def effect(
     _outputs(over_time[0], np.asarray(effect.outputs[at], np.float64))
     _norm(over_time[1], np.asarray(effect.norm[at], np.float64))
     if lossy:
-        _loss(over_time[2], *(np.asarray(x[at], np.float64) for x in (effect.loss_before, effect.loss_after)))
+        losses = (parts.pick(x, index) for x in (effect.loss_before, effect.loss_after))
+        _loss(over_time[2], *losses)  # type: ignore  # no None
     for ax in over_time[1:]:
         _band(ax, np.asarray(effect.acted))
     for ax in over_time[:-1]:
@@ -68,7 +69,7 @@ def effect(
     for row, name in enumerate(changed, start=len(over_time)):
         pair = [figure.add_subplot(grid[row, column]) for column in range(2)]
         values = [np.asarray(field_of(one, name)[at], np.float64) for one in (effect.history, effect.edited)]
-        _pair(pair, name, name in effect.edited.cell.gate_names, values, last=row == len(heights) - 1)
+        _pair(pair, name, name.endswith("_gate"), values, last=row == len(heights) - 1)
 
     where = f", sequence {sequence}" if effect.edited.batch else ""
     edits = "\n".join(effect.edited.edits) or "no edit"

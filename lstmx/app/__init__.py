@@ -1,0 +1,1 @@
+"""The command line, its report, and the model files that it reads and writes."""

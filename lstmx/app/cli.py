@@ -1,0 +1,175 @@
+"""The command line: `lstmx deep-dive` and `lstmx analyze`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstmx.app.report import claim_folder, write_report
+from lstmx.app.storage import load_array, save_with
+from lstmx.app.weights import features_of_text, read_weights, vocabulary_of
+from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
+from lstmx.comparison import compare
+from lstmx.draws import in_library
+from lstmx.layers import Layers
+from lstmx.passes.run import record
+from lstmx.tasks import CharacterTask, next_character
+from lstmx.training import Model, adam
+
+_CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "simple-rnn": SimpleRNN}
+_PASSAGE = 2000
+_COMPILED = 30_000  # steps from which compiling for JAX takes less time than it saves
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status, 2 for an error of the user's input."""
+    options = _parser().parse_args(_with_default(sys.argv[1:] if arguments is None else arguments))
+    try:
+        options.command(options)
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        print(f"lstmx: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lstmx: interrupted; nothing more was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _with_default(arguments: list[str]) -> list[str]:
+    """The arguments with `deep-dive` in front where they name no command."""
+    if arguments and (not arguments[0].startswith("-") or arguments[0] in ("-h", "--help", "--version")):
+        return arguments
+    return ["deep-dive", *arguments]
+
+
+def _parser() -> argparse.ArgumentParser:
+    from lstmx import __version__
+
+    parser = argparse.ArgumentParser(prog="lstmx", description="A microscope for recurrent networks.")
+    parser.add_argument("--version", action="version", version=f"lstmx {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="{deep-dive,analyze}")
+    shown = argparse.ArgumentDefaultsHelpFormatter
+
+    dive = commands.add_parser(
+        "deep-dive",
+        formatter_class=shown,
+        help="train small character models on English text and report on their gates (the default)",
+    )
+    dive.set_defaults(command=deep_dive)
+    dive.add_argument("--text", type=Path, help="a UTF-8 text file; Python's own help topics if not given")
+    dive.add_argument("--cell", choices=list(_CELLS), default="lstm", help="the cell under the microscope")
+    dive.add_argument("--hidden-size", type=int, default=128, help="units of that cell")
+    dive.add_argument("--steps", type=int, default=800, help="training steps of each model")
+    dive.add_argument("--seed", type=int, default=0, help="of parameters and batches")
+
+    analyze_ = commands.add_parser(
+        "analyze", formatter_class=shown, help="record and report on your own parameters and inputs"
+    )
+    analyze_.set_defaults(command=analyze)
+    analyze_.add_argument(
+        "--inputs", type=Path, required=True, help=".npy of inputs, [T, D]; or a text that a character model reads"
+    )
+    kinds = "what lstmx.save or PyTorch wrote (.safetensors, .pt), a model of Keras (.keras, .h5), .onnx, or .npz"
+    analyze_.add_argument("--weights", "--parameters", type=Path, required=True, metavar="WEIGHTS", help=kinds)
+    analyze_.add_argument("--layer", help="which recurrent layer of the model, where it has several")
+    for command in (dive, analyze_):
+        command.add_argument("--output", type=Path, default=Path("lstmx-report"), help="folder of the report")
+        command.add_argument("--force", action="store_true", help="write into a folder that no report wrote")
+    return parser
+
+
+def deep_dive(options: argparse.Namespace) -> None:
+    """Train three cells on text, record the first on a passage it was not trained on, and report."""
+    text, source = _text(options.text)
+    task = next_character(text, length=64, batch=32, seed=options.seed)
+    chosen = _CELLS[options.cell]
+    cells = [chosen(task.input_size, options.hidden_size)]
+    cells += [kind(task.input_size, options.hidden_size) for kind in _CELLS.values() if kind is not chosen]
+    folder = claim_folder(options.output, options.force)
+    print(f"{source}: {len(text):,} characters, {len(task.vocabulary)} different; training {options.steps} steps")
+    comparison = compare(cells, task, steps=options.steps, optimizer=adam(1e-2), seed=options.seed)
+    if comparison.interrupted:
+        print("interrupted: reporting on what was trained so far")
+
+    cell, params = comparison.cells[0], comparison.trainings[0][0].params
+    extras = {f"readout_{name}": value for name, value in params.readout._asdict().items()}
+    extras["vocabulary"] = np.array([ord(character) for character in task.vocabulary.characters], np.uint32)
+    save_with(folder / "parameters.safetensors", cell, params.cell, extras)
+    passage = task.validation_text[:_PASSAGE]
+    xs = task.vocabulary.one_hot(task.vocabulary.encode(passage))
+    history = record(cell, params.cell, xs)
+    start = Model(cell, task.output_size, task.loss).init(options.seed).cell
+    others = {f"{comparison.names[0]} before training": record(cell, start, xs, keep="states")}
+    for name, other, (training,) in list(
+        zip(comparison.names, comparison.cells, comparison.trainings, strict=True)
+    )[1:]:
+        others[name] = record(other, training.params.cell, xs, keep="states")
+    head = _head(source, task, str(comparison), cell, len(passage))
+    print("\n" + write_report(folder, history, head, passage, comparison, others))
+    print(f"Figures, summary, parameters and history are in {folder}/")
+
+
+def _head(source: str, task: CharacterTask, table: str, cell: Cell, length: int) -> list[str]:
+    return [
+        f"Text: {source}, {len(task.train_text):,} characters to train on and {len(task.validation_text):,} more.",
+        "",
+        table,
+        "",
+        f"Under the microscope: {cell} on {length:,} characters that it was not trained on.",
+    ]
+
+
+def analyze(options: argparse.Namespace) -> None:
+    """Record a user's own cell on a user's own inputs, and report."""
+    cell, params, name = read_weights(options.weights, options.layer)
+    xs, text, read = _inputs(options.inputs, cell.input_size, vocabulary_of(options.weights))
+    inside = cell.cell_names() if isinstance(cell, Layers) else []
+    part = (options.layer or "").partition(": ")[2]
+    if inside and part not in inside:
+        listed = ", ".join(repr(f"{name}: {one}") for one in inside)
+        raise ValueError(f"{options.weights} has several layers: choose one with --layer; those are {listed}")
+    if len(xs) >= _COMPILED:
+        params = in_library(params, None)
+    history: Any = record(cell, params, xs)
+    if inside:
+        history = history.cells()[part][0]
+        text = text[::-1] if text is not None and part.endswith("backward") else text  # in the order of reading
+    folder = claim_folder(options.output, options.force)
+    which = f"{name}: {part}" if inside else name
+    source = f"{options.weights}, {which}," if which else str(options.weights)
+    head = [f"{history.cell} from {source} on {len(xs):,} steps from {options.inputs}{read}."]
+    print(write_report(folder, history, head, text, progress=True))
+    print(f"Figures, summary and history are in {folder}/")
+
+
+def _inputs(path: Path, size: int, vocabulary: str | None) -> tuple[np.ndarray, str | None, str]:
+    """Inputs [T, D], the text that they are where they are one, and in words how it was read."""
+    if path.suffix.lower() == ".npy":
+        xs = load_array(path)
+        if xs.ndim != 2:
+            raise ValueError(f"{path} has shape {xs.shape}; expected one sequence [T, {size}]")
+        return xs, None, ""
+    text, _ = _text(path)
+    xs, read = features_of_text(text, size, vocabulary)
+    return xs, text if len(xs) == len(text) else None, f", {read}"
+
+
+def help_topics() -> str:
+    """The text of Python's own help topics: English about Python, part of every installation."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[name] for name in sorted(topics))
+
+
+def _text(path: Path | None) -> tuple[str, str]:
+    """The text to read and what to call it."""
+    if path is None:
+        return help_topics(), "Python's help topics"
+    try:
+        return path.read_bytes().decode("utf-8"), str(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from error

@@ -1,0 +1,1 @@
+"""Cells over time: outputs, histories, excerpts, gradients; in memory, on disk and over several devices."""

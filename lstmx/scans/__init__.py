@@ -1,0 +1,1 @@
+"""Loops over stretches of time, and over all prefixes at once."""

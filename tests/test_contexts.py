@@ -1,0 +1,118 @@
+"""The table of `contexts`, run: every analysis in every context gives what a plain loop gives, or says why not."""
+
+import inspect
+from pathlib import Path
+
+import contexts
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lstmx
+
+# What compiles is slow: in the fast part JAX has the contexts that differ most, and not what takes longest.
+FAST = ("mask", "step function")
+COMPILED_LONG = ("memory_report", "autonomous_spectrum", "fixed_points")
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def is_fast(name, context, library, size):
+    return size == "small" and (library == "numpy" or (context in FAST and name not in COMPILED_LONG))
+
+
+def cases(sizes, libraries=contexts.LIBRARIES, keep=lambda name: True):
+    """Every entry of the table."""
+    return [
+        pytest.param(name, context, library, size, id=f"{name}-{context}-{library}-{size}", marks=marks)
+        for size in sizes
+        for name, row in contexts.TABLE.items()
+        for context in row
+        for library in libraries
+        if library in contexts.ANALYSES[name].libraries and (context, library) != ("step function", "numpy")
+        if keep(name)
+        for marks in [() if is_fast(name, context, library, size) else pytest.mark.slow]
+    ]
+
+
+@pytest.mark.parametrize(("name", "context", "library", "size"), cases(("small", "large")))
+def test_an_analysis_is_right_or_says_why_not(name, context, library, size):
+    case, outcome = contexts.case_of(context, size, library), contexts.TABLE[name][context]
+    compute, verify = contexts.ANALYSES[name].make(case)
+    if outcome is True:
+        verify(compute(*case.given))
+    else:
+        with pytest.raises(outcome.error, match=outcome.words):
+            compute(*case.given)
+
+
+TRACED = cases(("small",), ("jax",), keep=lambda name: contexts.ANALYSES[name].traced is not None)
+TRACED = [
+    one for one in TRACED if one.values[1] != "on disk" and contexts.TABLE[one.values[0]][one.values[1]] is True
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "context", "library", "size"), TRACED)
+def test_an_analysis_is_right_inside_jit_and_vmap_or_says_why_not(name, context, library, size):
+    case, row = contexts.case_of(context, size, library), contexts.ANALYSES[name]
+    traced = contexts.TRACED_APART.get((name, context), row.traced)
+    compute, verify = row.make(case)
+    # Parameters along a leading axis, of which the second are others.
+    several = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), case.given[0])
+    each = jax.vmap(compute, in_axes=(0, None, None))
+    if traced is True:
+        verify(jax.jit(compute)(*case.given))
+        verify(jax.tree.map(lambda x: x[0], jax.jit(each)(several, *case.given[1:])))
+        return
+    with pytest.raises(traced.error, match=traced.words):
+        jax.jit(compute)(*case.given)
+    with pytest.raises(traced.error, match=traced.words):
+        each(several, *case.given[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("context", ["plain", "mask", "stack"])
+def test_log_norms_of_a_flow_can_be_differentiated(context):
+    """Against central differences along one direction in the space of parameters."""
+    case = contexts.case_of(context, "small", "jax")
+    params, *given = case.given
+    draws = np.random.default_rng(3)
+    along = jax.tree.map(lambda x: jnp.asarray(draws.normal(size=x.shape)), params)
+
+    @jax.jit
+    def norms(by):
+        moved = jax.tree.map(lambda x, u: x + by * u, params, along)
+        flow = lstmx.gradient_flow(lstmx.record(case.cell, moved, *given, **case.said), outputs="norms")
+        counted = jnp.isfinite(flow.log_norm)
+        return jnp.where(counted, flow.log_norm, 0.0).sum()
+
+    slope = (norms(1e-5) - norms(-1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.grad(norms)(0.0), slope, rtol=1e-7)
+
+
+# ----------------------------------------------------------------------------------------------- the table itself
+
+
+def is_an_analysis(function):
+    """Whether a public function takes a history, or a cell with its parameters, or a file of either."""
+    names = list(inspect.signature(function).parameters)
+    return names[0] in ("history", "cell") or {"cell", "params"} <= set(names) or function is lstmx.load_history
+
+
+def test_every_public_analysis_is_in_the_table():
+    public = {name: getattr(lstmx, name) for name in dir(lstmx) if not name.startswith("_")}
+    expected = {name for name, value in public.items() if inspect.isfunction(value) and is_an_analysis(value)}
+    covered = {name for row in contexts.ANALYSES.values() for name in row.covers}
+    assert expected - covered == set()
+    assert covered <= public.keys()
+
+
+@pytest.mark.parametrize("name", contexts.TABLE)
+def test_every_analysis_has_an_entry_in_every_context(name):
+    assert set(contexts.TABLE[name]) == set(contexts.CONTEXTS)
+
+
+def test_the_readme_has_the_table():
+    section = README.partition("\n## What works with what\n")[2].partition("\n## ")[0]
+    assert contexts.markdown() in section

@@ -60,7 +60,7 @@ from lstmx.dynamics import (
     long_jacobian,
     lyapunov_spectrum,
 )
-from lstmx.editing import Edited, Effect, effect
+from lstmx.editing import Edited, EditedLayers, Effect, effect
 from lstmx.gradients import (
     GateShare,
     GradientFlow,
@@ -124,6 +124,7 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "intervene",
     "edits",
     "Edited",
+    "EditedLayers",
     "effect",
     "Effect",
     "gate_statistics",

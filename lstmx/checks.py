@@ -38,6 +38,14 @@ def positive(name: str, value: Any, least: int = 1) -> int:
     return number
 
 
+def cells_of(name: str, value: Any) -> None:
+    """Raise a TypeError unless `value` is a cell, or layers of cells."""
+    if not hasattr(value, "initial_state"):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; expected a cell such as lstmx.LSTM(3, 8), or layers of cells"
+        )
+
+
 def finite_number(name: str, value: Any) -> None:
     """Raise a ValueError unless `value` is a finite real number, of Python or NumPy."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not math.isfinite(value):
@@ -263,6 +271,11 @@ def require_history(history: Any, *, layers: bool = False, joint: bool = False, 
     """
     kind = type(history)
     fields = getattr(kind, "__dataclass_fields__", {})
+    if "edits" in fields:
+        raise TypeError(
+            f"history is an {kind.__name__}, whose steps do not follow the equations of its cell, so that an "
+            "analysis would be wrong; expected a History, as made by record. lstmx.effect compares the two"
+        )
     if hasattr(kind, "cells"):
         if joint:
             one_direction(history.cell)
@@ -271,11 +284,6 @@ def require_history(history: Any, *, layers: bool = False, joint: bool = False, 
         raise TypeError(
             f"history is a {kind.__name__}; this analysis takes the history of one cell: "
             f"history.parts[...] has {', '.join(map(repr, history.parts))}"
-        )
-    if "acted" in fields:
-        raise TypeError(
-            "history is an Edited, whose steps do not follow the equations of its cell, so that an analysis would "
-            "be wrong; expected a History, as made by record. lstmx.effect compares the two"
         )
     if "every" in fields:
         raise TypeError(

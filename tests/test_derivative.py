@@ -9,6 +9,7 @@ from reference import CELLS, assert_close, draw_pass, to
 
 import lstmx
 from lstmx.passes import backward
+from lstmx.passes import forward as loops
 
 
 def scanned(cell, params, xs, state):

@@ -410,6 +410,9 @@ def test_a_step_function_is_streamed_to_disk_and_gone_on_with(tmp_path, monkeypa
     assert 0 < len(lstmx.load_history(tmp_path / "pass", cell=cell)) < 50
     found = lstmx.record_to(tmp_path / "pass", cell, params, xs).read()
     assert_close(found, lstmx.record(cell, params, xs), 1e-14)
+    mask = np.random.default_rng(2).random((50, 2)) < 0.7
+    found = lstmx.record_to(tmp_path / "masked", cell, params, xs, mask=mask).read()
+    assert_close(found, lstmx.record(cell, params, xs, mask=mask), 1e-14)
 
 
 def test_parameters_of_another_tree_are_put_together_as_init_makes_them(tmp_path):

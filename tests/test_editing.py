@@ -409,6 +409,209 @@ def test_a_function_gets_values_that_it_cannot_write_to_and_a_step_that_counts()
         changed(cell, params, xs, state, edits=spoil)
 
 
+# --------------------------------------------------------------------- steps that do not count, starts, Zoneout
+
+EDITS = {"forget_gate": 0.3, "cell_state": 0.4}
+
+
+def edit_of(names=EDITS):
+    return [lstmx.edits.clamp(**{name: value}, units=[0, 2], steps=slice(1, 7)) for name, value in names.items()]
+
+
+def clamped(names=EDITS):
+    """What `edit_of` does, for a plain loop."""
+
+    def change(step, name, value):
+        chosen = np.isin(np.arange(value.shape[-1]), (0, 2)) & (1 <= step < 7)
+        return np.where(chosen, names[name], value) if name in names else value
+
+    return change
+
+
+def controlled_loop(cell, params, xs, state, change, hold, reset, kept=None):
+    """A plain loop over one sequence whose steps may not count, start anew, and keep a part of the state."""
+    inner, rows = getattr(cell, "cell", cell), []
+    for t, x in enumerate(xs):
+
+        def now(name, value, t=t):
+            return value if kept is not None and name.endswith("_state") else change(t, name, value)
+
+        start = jax.tree.map(np.zeros_like, state) if reset[t] else state
+        after, gates = family.equations(inner, params, start, x, now)
+        if kept is not None:
+            mixed = (d[t] * old + (1 - d[t]) * new for d, old, new in zip(kept, start, after, strict=True))
+            named = zip(after._fields, mixed, strict=True)
+            after = type(after)(*(change(t, f"{name}_state", value) for name, value in named))
+        state = state if hold[t] else after
+        rows.append((state, gates))
+    states, gates = zip(*rows, strict=True)
+    return jax.tree.map(lambda *x: np.stack(x), *states), {n: np.stack([g[n] for g in gates]) for n in gates[0]}
+
+
+def said_of_steps(length=9):
+    """Which steps of two sequences count, one with a gap and one padded, and where they start."""
+    mask, resets = np.ones((length, 2), bool), np.zeros((length, 2), bool)
+    mask[3:5, 0] = mask[6:, 1] = False
+    resets[4:6, 0] = resets[2, 1] = True
+    return mask, resets
+
+
+@pytest.mark.parametrize("zoneout", [None, "mean", "drawn"])
+def test_edits_of_gapped_passes_and_zoneouts_are_those_of_a_plain_loop(zoneout, library):
+    mask, resets = said_of_steps()
+    inner = lstmx.LSTM(3, 4)
+    cell = lstmx.Zoneout(inner, hidden=0.3, state=0.2) if zoneout else inner
+    params, state, xs, _ = family.draw(inner, (2,), length=9)
+    given = to(library, (params, np.where(mask[..., None], xs, np.nan), state))
+    options = {"mask": mask, "resets": resets}
+    if zoneout == "drawn":
+        options["key"] = 3
+    edited = changed(cell, *given, edits=edit_of(), **options)
+    reset = resets & mask
+    for k in range(2):
+        kept = None
+        if zoneout == "drawn":
+            kept = jax.tree.map(lambda d, k=k: np.asarray(d)[:, k], edited.controls.kept)
+        elif zoneout:
+            kept = [np.full(9, 0.3), np.full(9, 0.2)]
+        first = jax.tree.map(lambda x, k=k: x[k], state)
+        expected = controlled_loop(cell, params, xs[:, k], first, clamped(), ~mask[:, k], reset[:, k], kept)
+        found = jax.tree.map(lambda x, k=k: np.asarray(x)[:, k], (edited.states, edited.gates))
+        assert_close(found[0], expected[0], 1e-13)
+        for name, values in expected[1].items():
+            np.testing.assert_allclose(getattr(found[1], name)[mask[:, k]], values[mask[:, k]], atol=1e-13)
+    assert not np.any(np.asarray(edited.outputs)[~mask])
+    np.testing.assert_array_equal(edited.lengths, mask.sum(axis=0))
+    np.testing.assert_array_equal(edited.acted["forget_gate"], [False] + [True] * 6 + [False] * 2)
+    if zoneout == "drawn":
+        assert_same(edited.controls.kept, lstmx.record(cell, *given, **options).controls.kept)
+
+
+def test_an_effect_leaves_out_steps_that_do_not_count():
+    cell, params, xs, state = passed(length=8, batch=(2,))
+    lengths, edit = np.array([8, 4]), lstmx.edits.clamp(input_gate=0.0, steps=slice(2, None))
+    history = lstmx.record(cell, params, xs, state, lengths=lengths)
+    edited = changed(cell, params, xs, state, edits=edit, lengths=lengths)
+    effect = lstmx.effect(history, edited, lambda outputs: 1 + (outputs**2).sum(-1))
+    for k, length in enumerate(lengths):
+        one = lambda x, k=k, length=length: x[:length, k]  # noqa: E731
+        start = jax.tree.map(lambda x, k=k: x[k], state)
+        alone = lstmx.effect(
+            lstmx.record(cell, params, one(xs), start),
+            changed(cell, params, one(xs), start, edits=edit),
+            lambda outputs: 1 + (outputs**2).sum(-1),
+        )
+        for name in ("outputs", "norm", "loss", "loss_before"):
+            assert_close(one(getattr(effect, name)), getattr(alone, name), 1e-14)
+            assert not np.any(getattr(effect, name)[length:, k])
+        assert_close(effect.by_unit[k], alone.by_unit, 1e-14)
+    words = str(effect)
+    counted = np.arange(8)[:, None] < lengths
+    assert f"by {effect.norm[counted].mean():.3g} on average" in words
+    assert f"by {(effect.norm[7, 0] + effect.norm[3, 1]) / 2:.3g} at the last step" in words
+    with pytest.raises(ValueError, match="other steps that count, start anew or were drawn for than history"):
+        lstmx.effect(lstmx.record(cell, params, xs, state), edited)
+
+
+# ------------------------------------------------------------------------------------------------------ layers
+
+
+def layered(library="numpy", dropout=0.0):
+    stack = lstmx.Stack(
+        [lstmx.LSTM(3, 4), lstmx.Bidirectional(lstmx.Zoneout(lstmx.GRU(4, 3))), lstmx.LSTM(6, 4)], dropout=dropout
+    )
+    mask, resets = said_of_steps()
+    params = to(library, stack.init(np.random.default_rng(0), "float64"))
+    xs = to(library, np.random.default_rng(1).normal(size=(9, 2, 3)))
+    return stack, params, xs, {"mask": mask, "resets": resets}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_edits_of_layers_are_those_of_each_cell_on_what_the_layers_below_gave(library, dropout):
+    stack, params, xs, said = layered(library, dropout)
+    key = {"key": 5} if dropout else {}
+    low, back = lstmx.edits.clamp(forget_gate=0.5, steps=2), lstmx.edits.ablate("update_gate", units=1, steps=3)
+    edited = lstmx.intervene(stack, params, xs, edits={"layer 1, backward": [back], "layer 0": low}, **said, **key)
+    first = edited.parts["layer 0"]
+    expected = lstmx.intervene(stack.cells[0], params[0], xs, low, **said)
+    assert_close((first.states, first.gates), (expected.states, expected.gates), 1e-14)
+    pair = edited.parts["layer 1"]
+    above = first.outputs if edited.masks is None else first.outputs * edited.masks[0]
+    assert isinstance(pair.parts["forward"], lstmx.History)
+    assert_close(pair.parts["forward"].inputs, np.where(said["mask"][..., None], above, 0), 1e-14)
+    backward = pair.parts["backward"]
+    assert_close(backward.inputs, np.where(said["mask"][..., None], above, 0)[::-1], 1e-14)
+    assert not np.any(np.asarray(backward.update_gate)[3, :, 1])
+    np.testing.assert_array_equal(edited.changes["layer 1, backward: update_gate"], np.arange(9)[::-1] == 3)
+    top = edited.parts["layer 2"]
+    inputs = pair.outputs if edited.masks is None else pair.outputs * edited.masks[1]
+    again = lstmx.record(stack.cells[2], params[2], inputs, **said)
+    assert_close((top.states, edited.outputs), (again.states, again.outputs), 1e-14)
+    assert edited.edits == (
+        "layer 0: clamp(forget_gate=0.5, steps=[2])",
+        "layer 1: backward: ablate(update_gate, units=[1], steps=[3])",
+    )
+    none = lstmx.intervene(stack, params, xs, {}, **said, **key)
+    assert_close(none.outputs, lstmx.record(stack, params, xs, **said, **key).outputs, 1e-14)
+    assert is_in(library, (edited.outputs, none.outputs))
+    assert is_in("numpy", edited.to_numpy())
+
+
+def test_an_effect_of_edited_layers_is_that_on_the_top():
+    stack, params, xs, said = layered("jax")
+    edits = {"layer 0": lstmx.edits.clamp(forget_gate=0.5, steps=2)}
+    history = lstmx.record(stack, params, xs, **said)
+    edited = lstmx.intervene(stack, params, xs, edits, **said)
+    effect = lstmx.effect(history, edited, lambda outputs: (outputs**2).sum(-1))
+    assert_close(effect.outputs, edited.outputs - history.outputs, 1e-15)
+    assert effect.changed == ("layer 0: forget_gate",)
+    np.testing.assert_array_equal(effect.acted, np.arange(9) == 2)
+    assert "effect of layer 0: clamp(forget_gate=0.5, steps=[2])" in str(effect)
+    render(lstmx.plot.effect(effect, 1))
+    jitted = jax.jit(lambda xs: lstmx.intervene(stack, params, xs, edits, **said).outputs)(xs)
+    assert_close(jitted, edited.outputs, 1e-14)
+    with pytest.raises(ValueError, match="edited has other params than history"):
+        lstmx.effect(lstmx.record(stack, jax.tree.map(lambda x: x + 1, params), xs, **said), edited)
+    with pytest.raises(TypeError, match="history is an EditedLayers, whose steps do not follow"):
+        lstmx.gradient_flow(edited)
+
+
+def test_layers_may_hold_a_step_function_that_no_edit_is_for():
+    def step(params, h, x):
+        return jnp.tanh(params["W"] @ x + params["U"] @ h)
+
+    stack = lstmx.Stack([lstmx.GRU(3, 3), lstmx.from_step(step, jnp.zeros(4), 3)])
+    params = to("jax", (stack.cells[0].init(np.random.default_rng(0), "float64"), {}))
+    params = params[0], {"W": jnp.ones((4, 3)) / 4, "U": jnp.eye(4) / 2}
+    edited = lstmx.intervene(stack, params, jnp.ones((5, 3)), {"layer 0": lstmx.edits.clamp(update_gate=1.0)})
+    assert not np.any(edited.parts["layer 0"].hidden_state)
+    assert edited.outputs.shape == (5, 4)
+    for cell, given, edits in [
+        (stack, params, {"layer 1": lstmx.edits.ablate()}),
+        (stack.cells[1], params[1], lstmx.edits.ablate()),
+    ]:
+        with pytest.raises(TypeError, match=r"step\(input_size=3"):
+            lstmx.intervene(cell, given, jnp.ones((5, 3)), edits)
+
+
+def test_what_names_no_layer_is_refused():
+    stack, params, xs, _ = layered()
+    edit = lstmx.edits.clamp(forget_gate=0.5)
+    with pytest.raises(
+        TypeError, match=r"edits is a Edit; of layers expected a dict .* out of 'layer 0', 'layer 1, f"
+    ):
+        lstmx.intervene(stack, params, xs, edit)
+    with pytest.raises(ValueError, match="edits names 'layer 1'; the cells are 'layer 0', 'layer 1, forward'"):
+        lstmx.intervene(stack, params, xs, {"layer 1": edit})
+    with pytest.raises(TypeError, match="edits holds a float"):
+        lstmx.intervene(stack, params, xs, {"layer 0": 1.0})
+    with pytest.raises(ValueError, match="a name in clamp is 'forget_gate'"):
+        lstmx.intervene(stack, params, xs, {"layer 1, forward": edit})
+    cell = stack.cells[0]
+    with pytest.raises(TypeError, match="edits is a dict, of names of layers; LSTM"):
+        lstmx.intervene(cell, params[0], xs, {"layer 0": edit})
+
+
 # -------------------------------------------------------------------------------------------------------- errors
 
 
@@ -449,7 +652,7 @@ def test_a_function_gets_values_that_it_cannot_write_to_and_a_step_that_counts()
             TypeError,
             "forget_gate of clamp is float32; the param",
         ),
-        (lambda: 1.0, TypeError, "edits holds a float; expected an edit such as lstmx.edits.clamp"),
+        (lambda: 1.0, TypeError, "edits holds a float; expected one such as lstmx.edits.clamp"),
         (lambda: [lstmx.edits.ablate(), None], TypeError, "edits holds a NoneType"),
         (lambda: lambda step, v: None, TypeError, "the edit <lambda> returned a NoneType for LSTMGates"),
         (lambda: lambda step, v: tuple(v), TypeError, "returned a tuple for LSTMGates; expected the same"),

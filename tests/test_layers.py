@@ -200,6 +200,40 @@ def test_a_truncated_pass_has_the_outputs_of_a_whole_one(library):
     assert_close(lstmx.truncated(stack, *given, steps=4), lstmx.run(stack, *given), 1e-14)
 
 
+@pytest.mark.parametrize("length", [12, 10])
+def test_a_truncated_gradient_of_gapped_zoneouts_is_the_sum_over_stretches(length):
+    cell = lstmx.Zoneout(lstmx.LSTM(3, 4), hidden=0.3)
+    params, xs, state = drawn(lstmx.Stack([cell]), seed=9, length=length)
+    (params,), (state,) = params, state
+    draws = np.random.default_rng(10)
+    weights = draws.normal(size=(length, 2, 4))
+    said = {"mask": draws.random((length, 2)) < 0.7, "resets": draws.random((length, 2)) < 0.2}
+    said["mask"][0] = True
+    history = lstmx.record(cell, *to("jax", (params, xs, state)), key=7, **said)
+
+    def loss(params, xs):
+        return (lstmx.truncated(cell, params, xs, state, steps=4, key=7, **said)[0] * weights).sum()
+
+    d_params, d_xs = jax.jit(jax.grad(loss, argnums=(0, 1)))(*to("jax", (params, xs)))
+    total, start = jax.tree.map(np.zeros_like, params), 0
+    for end in [*range(length % 4 or 4, length + 1, 4)]:
+        here = lstmx.backward(history[start:end], weights[start:end])
+        total = jax.tree.map(np.add, total, here.parameters)
+        np.testing.assert_allclose(d_xs[start:end], here.inputs, atol=1e-12)
+        start = end
+    assert_close(d_params, total, 1e-11)
+
+
+def test_a_truncated_pass_of_anything_has_the_outputs_of_run(library):
+    stack = lstmx.Stack([lstmx.LSTM(3, 4), lstmx.Bidirectional(lstmx.Zoneout(lstmx.GRU(4, 2)))], dropout=0.3)
+    params, xs, state = to(library, drawn(stack, seed=8, length=10))
+    mask = np.random.default_rng(1).random((10, 2)) < 0.7
+    said = {"mask": mask, "resets": np.arange(20).reshape(10, 2) % 7 == 3}
+    for options in (said, said | {"key": 4}, {"lengths": np.array([10, 3])}):
+        found = lstmx.truncated(stack, params, xs, state, steps=4, **options)
+        assert_close(found, lstmx.run(stack, params, xs, state, **options), 1e-13)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [

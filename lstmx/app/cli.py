@@ -11,10 +11,11 @@ import numpy as np
 
 from lstmx.app.report import claim_folder, write_report
 from lstmx.app.storage import load_array, save_with
-from lstmx.app.weights import features_of_text, parts_of, read_weights, vocabulary_of
+from lstmx.app.weights import features_of_text, read_weights, vocabulary_of
 from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
 from lstmx.comparison import compare
 from lstmx.draws import in_library
+from lstmx.layers import Layers
 from lstmx.passes.run import record
 from lstmx.tasks import CharacterTask, next_character
 from lstmx.training import Model, adam
@@ -126,14 +127,14 @@ def analyze(options: argparse.Namespace) -> None:
     """Record a user's own cell on a user's own inputs, and report."""
     cell, params, name = read_weights(options.weights, options.layer)
     xs, text, read = _inputs(options.inputs, cell.input_size, vocabulary_of(options.weights))
-    inside = parts_of(cell)
+    inside = cell.cell_names() if isinstance(cell, Layers) else []
     part = (options.layer or "").partition(": ")[2]
     if inside and part not in inside:
         listed = ", ".join(repr(f"{name}: {one}") for one in inside)
         raise ValueError(f"{options.weights} has several layers: choose one with --layer; those are {listed}")
     if len(xs) >= _COMPILED:
         params = in_library(params, None)
-    history = record(cell, params, xs)
+    history: Any = record(cell, params, xs)
     if inside:
         history = history.cells()[part][0]
         text = text[::-1] if text is not None and part.endswith("backward") else text  # in the order of reading

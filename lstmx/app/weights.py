@@ -16,7 +16,6 @@ from lstmx.convert import from_keras, from_onnx, from_torch
 from lstmx.convert.live import recurrent_layers
 from lstmx.convert.named import chosen
 from lstmx.convert.onnx import recurrent_nodes
-from lstmx.layers import Layers
 
 _RECURRENT = re.compile(r"^(?P<prefix>.*?)weight_hh(_l0)?$")
 
@@ -162,13 +161,3 @@ def features_of_text(text: str, size: int, vocabulary: str | None) -> tuple[np.n
             )
         codes, words = [own.index(character) for character in text], "the text's own characters in order"
     return np.eye(size, dtype="float32")[codes], words
-
-
-def parts_of(cell: Any) -> list[str]:
-    """The names of the cells inside layers; none of a cell."""
-    if not isinstance(cell, Layers):
-        return []
-    found = []
-    for name, part in cell.parts.items():
-        found += [f"{name}, {inner}" for inner in parts_of(part)] or [name]
-    return found

@@ -196,10 +196,11 @@ class StepFunction(Cell[Any, Any]):
             )
 
     def shown_shapes(self, params: Any) -> dict[str, tuple[int, ...]]:
-        """The shape of each array that a step of one sequence shows."""
-        state = self.initial_state(params)
-        x = jnp.zeros(self.input_size, dtype=dtype_of(params))
-        shown = jax.eval_shape(self._one, params, state, x)[1]
+        """The shape of each array that a step of one sequence shows, of parameters or of their shapes."""
+        dtype = dtype_of(params)
+        before = self.start.tree.unflatten([jax.ShapeDtypeStruct(x.shape, dtype) for x in self.start.arrays])
+        x = jax.ShapeDtypeStruct((self.input_size,), dtype)
+        shown = jax.eval_shape(self._one, params, before, x)[1]
         return {name: tuple(value.shape) for name, value in shown.items()}
 
     def stepper(self, params: Any, hoisted: bool) -> Callable[[Any, Array], tuple[Any, Any]]:
@@ -212,12 +213,6 @@ class StepFunction(Cell[Any, Any]):
 
     def restored(self, params: Any, before: Any, x: Array) -> Any:
         return self._stepped(params, before, x)[1]
-
-    def shown(self, params: Any) -> dict[str, Any]:
-        """Shapes and dtypes of what a step of one sequence shows, of parameters or of their shapes."""
-        dtype = dtype_of(params)
-        before = self.start.tree.unflatten([jax.ShapeDtypeStruct(x.shape, dtype) for x in self.start.arrays])
-        return jax.eval_shape(self.restored, params, before, jax.ShapeDtypeStruct((self.input_size,), dtype))
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -165,7 +165,7 @@ def autonomous_spectrum(
     def inputs(length: int) -> Array:
         return xp.broadcast_to(x, (length, *batch, cell.input_size))
 
-    def following(start: int, stop: int) -> History | StackHistory:
+    def following(start: int, stop: int) -> Any:
         nonlocal now
         part = record(cell, params, inputs(stop - start), now, keep="states")
         now = part.final

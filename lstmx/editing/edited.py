@@ -1,4 +1,4 @@
-"""`Edited`: what a pass with edits left behind."""
+"""`Edited` and `EditedLayers`: what a pass with edits left behind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Generic
 from lstmx.arrays import Array, is_jax, map_tree, namespace, result, to_numpy
 from lstmx.cells.base import Cell, P, S
 from lstmx.history import Controls, where_held
+from lstmx.layers import LayeredPass, Stack, flipped
 
 
 @result(static=("cell", "edits"))
@@ -51,6 +52,23 @@ class Edited(Generic[P, S]):
     def outputs(self) -> Array:
         """h_t, and 0 at the steps that do not count, [T, *batch, H]."""
         return self.hidden_state if self.controls is None else where_held(self.controls.hold, self.hidden_state)
+
+    @property
+    def counts(self) -> Array | None:
+        """Whether each step counts, booleans [T, *batch]; None where all do."""
+        return None if self.controls is None or self.controls.hold is None else ~self.controls.hold
+
+    @property
+    def lengths(self) -> Array:
+        """Steps of each sequence that count, [*batch]."""
+        xp = namespace(self.inputs)
+        return xp.full(self.batch, len(self)) if self.counts is None else xp.sum(self.counts.astype(int), axis=0)
+
+    @property
+    def changes(self) -> dict[str, Array]:
+        """`acted` in the order of the cell: gates, then states."""
+        states = (f"{name}_state" for name in self.cell.named_fields(self.states))
+        return {name: self.acted[name] for name in (*self.gates._fields, *states)}
 
     @property
     def final(self) -> S:
@@ -107,3 +125,56 @@ class Edited(Generic[P, S]):
         batch = f", batch {self.batch}" if self.batch else ""
         edits = "; ".join(self.edits) or "no edit"
         return f"Edited({self.cell}: {len(self)} steps{batch}, {self.inputs.dtype}, {library}; {edits})"
+
+
+@result(static=("cell", "edits"))
+class EditedLayers(LayeredPass):
+    """One pass of a stack or of two directions in which edits changed gates and states of some cells.
+
+    `edited.parts` has the pass of each layer by its name. That of a cell that no edit is for is a `History`: it
+    follows its equations, of the inputs that the layers below made of what was changed.
+
+    Attributes:
+        cell: the layers.
+        params: their parameters.
+        layers: the passes of the layers, bottom first, or forward and backward: an `Edited`, an `EditedLayers` or
+            a `History` each.
+        masks: what the outputs of each layer but the last were multiplied by on their way up, [T, *batch, H]; None
+            where nothing was dropped.
+        edits: the edits in words, with the names of the cells that they are for.
+    """
+
+    cell: Any
+    params: Any
+    layers: tuple[Any, ...]
+    masks: Any
+    edits: tuple[str, ...]
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        return dict(zip(self.cell.parts, self.layers, strict=True))
+
+    @property
+    def outputs(self) -> Array:
+        if isinstance(self.cell, Stack):
+            return self.layers[-1].outputs
+        forward, backward = (self.in_time(name, part.outputs) for name, part in self.parts.items())
+        return self.cell.merged(forward, backward)
+
+    def in_time(self, name: str, rows: Array) -> Array:
+        """Rows [T, ...] of a part, in the order of time."""
+        return flipped(rows) if name == "backward" else rows
+
+    @property
+    def changes(self) -> dict[str, Array]:
+        """By cell and name of gates and states, "layer 0: forget_gate", whether a step was changed, bool [T]."""
+        return {
+            f"{cell}: {name}": in_time(acted)
+            for cell, (part, in_time) in self.cells().items()
+            if isinstance(part, Edited)
+            for name, acted in part.changes.items()
+        }
+
+    def __repr__(self) -> str:
+        batch = f", batch {self.batch}" if self.batch else ""
+        return f"EditedLayers({self.cell}: {len(self)} steps{batch}; {'; '.join(self.edits) or 'no edit'})"

@@ -176,7 +176,11 @@ def noise(key: Any, *, units: Any = None, steps: Any = None, **scales: Any) -> E
 
 
 def field_of(history: Any, name: str) -> Array:
-    """A gate or a state of a recorded pass, [T, *batch, H], by its name in `fields_of`."""
+    """A gate or a state of a pass, [T, *batch, H], by its name in `fields_of`; of layers behind the cell's."""
+    cell, _, name = name.rpartition(": ")
+    if cell:
+        history, in_time = history.cells()[cell]
+        return in_time(field_of(history, name))
     field = name.removesuffix("_state")
     return getattr(history.gates, name) if field == name else getattr(history.states, field)
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, leaves, namespace, result
-from lstmx.editing.edited import Edited
-from lstmx.history import History
+from lstmx.editing.edited import Edited, EditedLayers
+from lstmx.history import History, where_held
+from lstmx.layers import LayeredPass
 
 _TOLD = 3  # units that the summary lists
 
@@ -21,15 +22,15 @@ class Effect:
     Attributes:
         history: the pass that it is measured from.
         edited: the edited pass.
-        outputs: change of h_t, edited minus before, [T, *batch, H].
+        outputs: change of h_t, edited minus before, [T, *batch, H]; 0 at steps that do not count.
         norm: its L2 norm over units, [T, *batch].
-        by_unit: its root mean square over steps, [*batch, H].
+        by_unit: its root mean square over the steps that count, [*batch, H].
         loss_before: the loss of each step without the edits, [T, *batch]; None where no loss was given.
         loss_after: the loss of each step with them; None likewise.
     """
 
-    history: History | Edited
-    edited: Edited
+    history: History | Edited | LayeredPass
+    edited: Edited | EditedLayers
     outputs: Array
     norm: Array
     by_unit: Array
@@ -45,14 +46,18 @@ class Effect:
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """The gates and states that edits changed themselves at any step, in the order of the cell."""
-        order = (*self.edited.gates._fields, *(f"{name}_state" for name in self.edited.states._fields))
-        return tuple(name for name in order if np.any(np.asarray(self.edited.acted[name])))
+        """The gates and states that edits changed themselves at any step, in the order of the cell.
+
+        Of layers with the name of the cell before, as "layer 0: forget_gate".
+        """
+        return tuple(name for name, acted in self.edited.changes.items() if np.any(np.asarray(acted)))
 
     @property
     def acted(self) -> Array:
         """Whether an edit changed anything in a step, bool [T]."""
-        return namespace(self.norm).any(namespace(self.norm).stack(list(self.edited.acted.values())), axis=0)
+        xp = namespace(self.norm)
+        none = xp.zeros(len(self.edited), dtype=bool)
+        return xp.any(xp.stack([none, *self.edited.changes.values()]), axis=0)
 
     def __str__(self) -> str:
         if is_traced(self.norm):
@@ -71,7 +76,11 @@ class Effect:
         )
 
 
-def effect(history: History | Edited, edited: Edited, loss: Callable[[Array], Array] | None = None) -> Effect:
+def effect(
+    history: History | Edited | LayeredPass,
+    edited: Edited | EditedLayers,
+    loss: Callable[[Array], Array] | None = None,
+) -> Effect:
     """What edits did to the outputs of a pass, and to a loss of these, over time.
 
     Args:
@@ -79,7 +88,8 @@ def effect(history: History | Edited, edited: Edited, loss: Callable[[Array], Ar
         edited: the pass with them, from `intervene`, of the same cell, parameters, inputs and initial
             state.
         loss: a function of all outputs [T, *batch, H] that returns the loss of each step, [T, *batch]; None for
-            none. It is called with the outputs of either pass.
+            none. It is called with the outputs of either pass, of layers those of the top; what it gives of a
+            step that does not count is taken for 0.
 
     Returns:
         An `Effect`; `print` says where it is large.
@@ -100,24 +110,25 @@ def effect(history: History | Edited, edited: Edited, loss: Callable[[Array], Ar
         >>> effect.norm > 0
         array([False, False,  True,  True,  True,  True])
     """
-    if not isinstance(history, (History, Edited)):
+    if not isinstance(history, (History, Edited, LayeredPass)):
         raise TypeError(f"history is a {type(history).__name__}; expected a History or Edited, as made by record")
-    if not isinstance(edited, Edited):
+    if not isinstance(edited, (Edited, EditedLayers)):
         raise TypeError(f"edited is a {type(edited).__name__}; expected an Edited, as made by intervene")
     if loss is not None and not callable(loss):
         raise TypeError(f"loss is a {type(loss).__name__}; expected a function of the outputs, or None")
     _comparable(history, edited)
 
-    before, after = history.hidden_state, edited.hidden_state
+    before, after = history.outputs, edited.outputs
     outputs = after - before
     xp, square = namespace(outputs), outputs**2
     norm = _root(xp.sum(square, axis=-1))
-    by_unit = _root(xp.mean(square, axis=0))
-    losses = (None, None) if loss is None else (_steps(loss, before), _steps(loss, after))
+    counted = edited.lengths.astype(square.dtype)[..., None]
+    by_unit = _root(xp.sum(square, axis=0) / counted)
+    losses = (None, None) if loss is None else (_steps(loss, one, edited.counts) for one in (before, after))
     return Effect(history, edited, outputs, norm, by_unit, *losses)
 
 
-def _comparable(history: Any, edited: Edited) -> None:
+def _comparable(history: Any, edited: Any) -> None:
     """Raise unless two passes differ in their edits alone."""
     for what, ours, theirs in (
         ("cell", history.cell, edited.cell),
@@ -130,12 +141,26 @@ def _comparable(history: Any, edited: Edited) -> None:
             raise ValueError(
                 f"edited has the {what} {theirs}, history {ours}: expected the same but for the edits"
             )
-    for what in ("params", "inputs", "initial"):
-        pairs = list(zip(*(leaves(getattr(one, what)) for one in (history, edited)), strict=True))
-        if any(a is not b and not is_traced(a, b) and not np.array_equal(a, b) for a, b in pairs):
+    for what, ours, theirs in zip(
+        ("params", "steps that count, start anew or were drawn for", "inputs", "initial"),
+        _given(history),
+        _given(edited),
+        strict=True,
+    ):
+        ours, theirs = list(leaves(ours)), list(leaves(theirs))
+        same = len(ours) == len(theirs)
+        pairs = zip(ours, theirs, strict=True) if same else ()
+        if not same or any(a is not b and not is_traced(a, b) and not np.array_equal(a, b) for a, b in pairs):
             raise ValueError(
                 f"edited has other {what} than history: what differs would not be the edits' doing alone"
             )
+
+
+def _given(history: Any) -> tuple[Any, Any, Any, Any]:
+    """Parameters, what is said of the steps and drawn for them, inputs and initial state."""
+    parts = [history] if not isinstance(history, LayeredPass) else [part for part, _ in history.cells().values()]
+    drawn = [part.controls for part in parts], getattr(history, "masks", None)
+    return history.params, drawn, history.inputs, history.initial
 
 
 def _root(square: Array) -> Array:
@@ -144,13 +169,13 @@ def _root(square: Array) -> Array:
     return xp.where(square > 0, xp.sqrt(xp.where(square > 0, square, xp.ones_like(square))), xp.zeros_like(square))
 
 
-def _steps(loss: Callable[[Array], Array], outputs: Array) -> Array:
+def _steps(loss: Callable[[Array], Array], outputs: Array, counts: Array | None) -> Array:
     found = loss(outputs)
     shape = tuple(outputs.shape[:-1])
     if not hasattr(found, "shape") or tuple(found.shape) != shape:
         came = getattr(found, "shape", type(found).__name__)
         raise ValueError(f"loss returned {came}; expected the loss of each step, an array [T, *batch] = {shape}")
-    return found
+    return found if counts is None else where_held(~counts, found)
 
 
 # --------------------------------------------------------------------------------------------------- in words
@@ -167,11 +192,13 @@ def _of_steps(effect: Effect) -> str:
 
 def _of_outputs(effect: Effect) -> str:
     norm = np.asarray(effect.norm, np.float64)
+    counts = _counts(effect)
+    last = np.take_along_axis(norm, len(norm) - 1 - counts[::-1].argmax(axis=0)[None], axis=0)
     step, *sequence = (int(k) for k in np.unravel_index(np.argmax(norm), norm.shape))
     where = f" of sequence {tuple(sequence)}" if sequence else ""
     return (
-        f"outputs: moved by {norm.max():.3g} (L2) at most, at step {step:,}{where}; by {norm.mean():.3g} on "
-        f"average, by {norm[-1].mean():.3g} at the last step"
+        f"outputs: moved by {norm.max():.3g} (L2) at most, at step {step:,}{where}; by {norm[counts].mean():.3g} "
+        f"on average, by {last.mean():.3g} at the last step"
     )
 
 
@@ -188,5 +215,12 @@ def _of_loss(effect: Effect) -> str:
     change = after - before
     step = int(np.unravel_index(np.argmax(np.abs(change)), change.shape)[0])
     at = change.flat[np.argmax(np.abs(change))]
-    means = f"{before.mean():.4g} before, {after.mean():.4g} after"
+    counts = _counts(effect)
+    means = f"{before[counts].mean():.4g} before, {after[counts].mean():.4g} after"
     return f"loss: {means}; it changed most at step {step:,}, by {at:+.3g}"
+
+
+def _counts(effect: Effect) -> np.ndarray:
+    """Whether each step counts, [T, *batch]."""
+    counts = effect.edited.counts
+    return np.ones(effect.norm.shape, bool) if counts is None else np.asarray(counts)

@@ -82,10 +82,10 @@ class Form(NamedTuple):
     def _stored(self) -> dict[str, Field]:
         if self.cell.closed_form:
             return {"preactivations": _preactivations(self.cell)}
-        shown = self.cell.shown(self.params).items()  # type: ignore  # a step function has it
+        shown = self.cell.shown_shapes(self.params).items()  # type: ignore  # a step function has it
         return {
-            f"shown_{name}": Field("time", _axes(self.cell, name, x.shape), tuple(x.shape), f"{name}, as shown")
-            for name, x in shown
+            f"shown_{name}": Field("time", _axes(self.cell, name, shape), shape, f"{name}, as shown")
+            for name, shape in shown
         }
 
     @property

@@ -91,6 +91,13 @@ class Layers(ABC, Generic[Tree]):
         """Whether any layer reads time in both directions."""
         return any(getattr(part, "both_directions", False) for part in self.parts.values())
 
+    def cell_names(self) -> list[str]:
+        """The names of the cells inside as `history.cells()` has them, in the order of a pass."""
+        found = []
+        for name, part in self.parts.items():
+            found += [f"{name}, {inner}" for inner in part.cell_names()] if isinstance(part, Layers) else [name]
+        return found
+
     @property
     def parameter_count(self) -> int:
         """Numbers in the parameters."""

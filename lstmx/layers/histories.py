@@ -43,8 +43,8 @@ def outputs_passing(run: Callable[..., tuple[Array, Any]]) -> Passing:
     return Passing(one, stacked, joined)
 
 
-class LayeredHistory(ABC):
-    """What the histories of a stack and of two directions share."""
+class LayeredPass(ABC):
+    """What passes of a stack and of two directions share, recorded or edited."""
 
     cell: Any
     params: Any
@@ -93,7 +93,7 @@ class LayeredHistory(ABC):
     def first(self) -> History:
         """The history of the first cell."""
         part = next(iter(self.parts.values()))
-        return part if isinstance(part, History) else part.first
+        return part.first if isinstance(part, LayeredPass) else part
 
     @property
     def inputs(self) -> Array:
@@ -113,16 +113,28 @@ class LayeredHistory(ABC):
         """Every cell's history by name, bottom first; and what brings its rows [T, ...] into the order of time."""
         found: dict[str, tuple[History, Callable[[Array], Array]]] = {}
         for name, part in self.parts.items():
-            if isinstance(part, History):
-                found[name] = part, functools.partial(self.in_time, name)
-            else:
+            if isinstance(part, LayeredPass):
                 found |= {f"{name}, {inner}": value for inner, value in part.cells().items()}
+            else:
+                found[name] = part, functools.partial(self.in_time, name)
         return found
 
     def in_time(self, name: str, rows: Array) -> Array:
         """Rows [T, ...] of a part, in the order of time."""
         del name
         return rows
+
+    def to_numpy(self) -> Any:
+        """This history with every array copied to NumPy, so that what follows runs in NumPy."""
+        return to_numpy(self)
+
+    def __repr__(self) -> str:
+        batch = f", batch {self.batch}" if self.batch else ""
+        return f"{type(self).__name__}({self.cell}: {len(self)} steps{batch})"
+
+
+class LayeredHistory(LayeredPass):
+    """What the histories of a stack and of two directions share."""
 
     def save(self, path: str | Path) -> None:
         """Write this history into a new folder, for `load_history`: a folder inside for each part, as Zarr.
@@ -153,14 +165,6 @@ class LayeredHistory(ABC):
             ImportError: xarray is not installed.
         """
         return {name: part.to_xarray() for name, (part, _) in self.cells().items()}
-
-    def to_numpy(self) -> Any:
-        """This history with every array copied to NumPy, so that what follows runs in NumPy."""
-        return to_numpy(self)
-
-    def __repr__(self) -> str:
-        batch = f", batch {self.batch}" if self.batch else ""
-        return f"{type(self).__name__}({self.cell}: {len(self)} steps{batch})"
 
 
 @result(static=("cell",))
@@ -226,7 +230,7 @@ class StackHistory(LayeredHistory):
         masks = (None, *(self.masks or (None,) * (len(self.layers) - 1)))
         return list(zip(self.cell.parts, self.layers, masks, strict=True))[::-1]
 
-    __repr__ = LayeredHistory.__repr__
+    __repr__ = LayeredPass.__repr__
 
 
 @result(static=("cell",))
@@ -257,7 +261,7 @@ class BidirectionalHistory(LayeredHistory):
         """Rows [T, ...] of a direction, in the order of time."""
         return flipped(rows) if name == "backward" else rows
 
-    __repr__ = LayeredHistory.__repr__
+    __repr__ = LayeredPass.__repr__
 
 
 class _Recorded(NamedTuple):

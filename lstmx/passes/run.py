@@ -12,7 +12,7 @@ from lstmx.arrays import Array, dtype_of, is_jax, jit, namespace, spread_as
 from lstmx.cells.base import Cell, P, S
 from lstmx.checks import door, flag, one_of, positive
 from lstmx.draws import Key
-from lstmx.editing.edited import Edited
+from lstmx.editing.edited import Edited, EditedLayers
 from lstmx.editing.edits import Change
 from lstmx.history import Controls, History, StoredHistory, controlled, where_held
 from lstmx.history.controls import Lengths
@@ -21,6 +21,7 @@ from lstmx.layers import (
     Bidirectional,
     BidirectionalHistory,
     Directions,
+    LayeredHistory,
     Layers,
     Stack,
     StackHistory,
@@ -29,7 +30,7 @@ from lstmx.layers import (
     outputs_passing,
 )
 from lstmx.layers.base import Tree
-from lstmx.passes.editing import edited_pass
+from lstmx.passes.editing import edited_layers, edited_pass
 from lstmx.passes.forward import excerpt_rows, outputs, plain_outputs, recorded_part, started
 from lstmx.passes.parallel import parallel_forward, parallel_outputs
 from lstmx.passes.reuse import bury, memory_of
@@ -100,9 +101,9 @@ def run(
         state: initial state, fields [*batch, H], for layers theirs; None for zeros.
         lengths: steps of each sequence, integers [*batch] from 1 to T, for unequal sequences padded to T steps:
             the mask of a prefix. Of a traced length that is not from 1 to T, all numbers of its sequence are NaN.
-        mask: booleans [T, *batch], True where a step counts. A step that does not is as if it were not there, in
-            both directions of time. The state stands still, and its outputs are 0. What stands in `xs` there is
-            never read, be it NaN.
+        mask: booleans [T, *batch], True where a step counts. A step that does not is as if it were not there,
+            forward and backward in time; the state stands still, and its outputs are 0. What stands in `xs` there
+            is never read, be it NaN.
         resets: booleans [T, *batch]: where true, a new sequence starts with this step, from the zero state.
         key: of `Zoneout`s, and of the dropout between the layers of a `Stack`: an int, a `numpy.random.Generator`
             or a JAX key; None for no chance.
@@ -161,6 +162,12 @@ def run(
         ) from error
 
 
+def outputs_of(cell: Cell, params: Any, state: Any, xs: Array, controls: Controls | None) -> tuple[Array, Any]:
+    """What `run` returns of a cell for arguments that are checked."""
+    chunk = _residuals(cell, params, xs, "pullback", None)
+    return _run(cell, params, xs, state, controls, differentiation="pullback", chunk=chunk, parallel=False)
+
+
 def _residuals(cell: Cell, params: Any, xs: Array, differentiation: str, chunk: int | None) -> int | None:
     """Steps that the backward pass of `run` rebuilds at a time, or None where pre-activations are kept."""
     length, width = xs.shape[0], cell.preactivation_size * math.prod(xs.shape[1:-1])
@@ -205,6 +212,20 @@ def record(
     keep: str = "all",
     reuse: None = None,
 ) -> BidirectionalHistory: ...
+@overload
+def record(
+    cell: Layers,
+    params: Directions,
+    xs: Array,
+    state: Directions | None = None,
+    *,
+    lengths: Lengths | None = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+    keep: str = "all",
+    reuse: None = None,
+) -> LayeredHistory: ...
 @overload
 def record(
     cell: Cell[P, S],
@@ -394,6 +415,20 @@ def record_to(
     return streamed(cell, params, xs, state, (lengths, mask, resets), keep, Path(path), progress)
 
 
+@overload
+def intervene(
+    cell: Layers[Tree],
+    params: Tree,
+    xs: Array,
+    edits: Any,
+    state: Tree | None = None,
+    *,
+    lengths: Lengths | None = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+) -> EditedLayers: ...
+@overload
 def intervene(
     cell: Cell[P, S],
     params: P,
@@ -405,7 +440,19 @@ def intervene(
     mask: Array | None = None,
     resets: Array | None = None,
     key: Key | None = None,
-) -> Edited[P, S]:
+) -> Edited[P, S]: ...
+def intervene(
+    cell: Any,
+    params: Any,
+    xs: Array,
+    edits: Any,
+    state: Any = None,
+    *,
+    lengths: Lengths | None = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+) -> Any:
     """Run a cell over sequences while edits change its gates and states.
 
     An edit of your own is a function `(step, values)` -> values: `values` is the NamedTuple of the step's gates,
@@ -434,7 +481,7 @@ def intervene(
         key: of what a Zoneout draws.
 
     Returns:
-        The pass as edited, which has the names of a history.
+        The pass as edited, which has the names of a history; of layers an `EditedLayers`, with one for each.
 
     Raises:
         TypeError: an argument is of the wrong kind or of another dtype than the parameters; an edit returns
@@ -450,8 +497,10 @@ def intervene(
         >>> edited.forget_gate[:, 3]
         array([1., 1., 1., 1., 1.], dtype=float32)
     """
+    if isinstance(cell, Layers):
+        return edited_layers(cell, params, xs, state, edits, (lengths, mask, resets), key)
     if not isinstance(cell, Cell) or not cell.closed_form:
-        raise TypeError(f"cell is {cell!r}; edits change the gates of one cell of the library")
+        raise TypeError(f"cell is {cell!r}; edits change the gates of cells of the library")
     return edited_pass(cell, params, xs, state, edits, (lengths, mask, resets, key))
 
 

@@ -36,11 +36,13 @@ def streamed(
         with building(path) as partial:
             create(partial, form, params, state, length, batch)
 
+    idle = 0.0 if cell.closed_form or hold is None else _first(xs, hold)
+
     def part(start: int, stop: int) -> tuple[Any, Controls | None]:
         """Inputs and controls of a chunk."""
         rows = _rows(xs, start, stop)
         flags = [None if x is None else x[start:stop] for x in (hold, reset)]
-        return where_held(flags[0], rows), Controls(*flags) if given else None
+        return where_held(flags[0], rows, idle), Controls(*flags) if given else None
 
     store = Store(path, "r+", None if is_described(cell) else cell)
     _check_same_run(store, form, params, state, xs, part)
@@ -82,6 +84,15 @@ def _rows(xs: Any, start: int, stop: int) -> Any:
     """Rows of `xs` as an array: in NumPy, unless they are in JAX."""
     rows = xs[start:stop]
     return np.asarray(rows) if isinstance(rows, np.ndarray) or not hasattr(rows, "__array_namespace__") else rows
+
+
+def _first(xs: Any, hold: np.ndarray) -> Any:
+    """The first input of each sequence that counts, [1, *batch, D]: what a step function gets where none does."""
+    at = np.argmin(hold, axis=0)
+    found = np.zeros((1, *xs.shape[1:]), xs.dtype)
+    for step in np.unique(at):
+        found[:, at == step] = np.asarray(_rows(xs, step, step + 1))[:, at == step]
+    return found
 
 
 def _check_same_run(store: Store, form: Form, params: Any, state: Any, xs: Any, part: Any) -> None:

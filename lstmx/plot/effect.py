@@ -69,7 +69,7 @@ def effect(
     for row, name in enumerate(changed, start=len(over_time)):
         pair = [figure.add_subplot(grid[row, column]) for column in range(2)]
         values = [np.asarray(field_of(one, name)[at], np.float64) for one in (effect.history, effect.edited)]
-        _pair(pair, name, name in effect.edited.cell.gate_names, values, last=row == len(heights) - 1)
+        _pair(pair, name, name.endswith("_gate"), values, last=row == len(heights) - 1)
 
     where = f", sequence {sequence}" if effect.edited.batch else ""
     edits = "\n".join(effect.edited.edits) or "no edit"

@@ -21,6 +21,7 @@ from lstmx.cells.base import Cell, P, S
 from lstmx.checks import door, finite, finite_history, finite_parameters, require_history
 from lstmx.draws import Key
 from lstmx.history import Controls, History, StoredHistory, controlled
+from lstmx.history.controls import Lengths
 from lstmx.layers import LayeredHistory, Layers
 from lstmx.layers.base import Tree
 from lstmx.passes.forward import advance, started
@@ -186,7 +187,7 @@ def summarise(
     xs: Array,
     state: S | None = None,
     *,
-    lengths: Any = None,
+    lengths: Lengths | None = None,
     mask: Array | None = None,
     resets: Array | None = None,
     key: Key | None = None,
@@ -198,7 +199,7 @@ def summarise(
     xs: Array,
     state: Tree | None = None,
     *,
-    lengths: Any = None,
+    lengths: Lengths | None = None,
     mask: Array | None = None,
     resets: Array | None = None,
     key: Key | None = None,
@@ -209,7 +210,7 @@ def summarise(
     xs: Array,
     state: Any = None,
     *,
-    lengths: Any = None,
+    lengths: Lengths | None = None,
     mask: Array | None = None,
     resets: Array | None = None,
     key: Key | None = None,

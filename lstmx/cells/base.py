@@ -30,8 +30,8 @@ from lstmx.draws import Draws, Key, float_dtype
 _EQUATIONS = ("drive", "driven", "gates", "joined", "layout", "preactivations", "readings", "recurrence", "settle")
 _EQUATIONS += ("step", "stepper", "unfolded", "update")
 
-P = TypeVar("P")  # the parameters of a cell
-S = TypeVar("S")  # its state
+P = TypeVar("P", covariant=True)  # the parameters of a cell
+S = TypeVar("S", covariant=True)  # its state
 
 Change = Callable[[Any, tuple[str, ...]], Any]
 
@@ -118,11 +118,11 @@ class Cell(Faces, ABC, Generic[P, S]):
         """The parameters' NamedTuple, holding shapes; None for an array that the cell's options leave out."""
 
     @abstractmethod
-    def settle(self, before: S, gates: Any, a: Array) -> S:
+    def settle(self, before: Any, gates: Any, a: Array) -> S:
         """The state after, from the state before, the gates and what of the pre-activations is in no gate."""
 
     @abstractmethod
-    def linearise(self, params: P, before: S, a: Array, after: S) -> Any:
+    def linearise(self, params: Any, before: Any, a: Array, after: Any) -> Any:
         """The direction-free factors of the one-step Jacobian, a NamedTuple of [*batch, H] or None."""
 
     def gates(self, a: Array) -> Any:
@@ -295,12 +295,12 @@ class Cell(Faces, ABC, Generic[P, S]):
                 made[name] = xp.zeros(shape, dtype=dtype)
         return shapes._replace(**made)
 
-    def initial_state(self, params: P, batch: tuple[int, ...] = ()) -> S:
+    def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> S:
         """The zero state with the given batch axes, in the parameters' library and dtype."""
         xp, dtype = namespace(*leaves(params)), dtype_of(params)
         return self.state_type(*(xp.zeros((*batch, size), dtype=dtype) for size in self.field_sizes))
 
-    def restarted(self, params: P, before: S, reset: Array) -> S:
+    def restarted(self, params: Any, before: Any, reset: Array) -> S:
         """The state before a step [*lead], or where `reset` [*lead] is true the one that sequences start from."""
         del params
         xp = namespace(reset)
@@ -354,15 +354,15 @@ class Cell(Faces, ABC, Generic[P, S]):
         """Biases [H] by gate with which the retention gate is σ(values) where all else is zero."""
         return {self.layout.retention_gate or "": values}
 
-    def drive(self, params: P, x: Array) -> Array:
+    def drive(self, params: Any, x: Array) -> Array:
         """What of the pre-activations depends on the input x [*batch, D] alone, [*batch, blocks·H]."""
         return self.recurrence.drive(params, x)
 
-    def driven(self, params: P, before: S, drive: Array) -> Array:
+    def driven(self, params: Any, before: Any, drive: Array) -> Array:
         """Pre-activations a_t [*batch, blocks·H] from the state before and the input's `drive`."""
         return self.recurrence.driven(params, before, drive)
 
-    def preactivations(self, params: P, before: S, x: Array) -> Array:
+    def preactivations(self, params: Any, before: Any, x: Array) -> Array:
         """Pre-activations a_t [*batch, blocks·H] from the state before and the input x [*batch, D]."""
         return self.driven(params, before, self.drive(params, x))
 
@@ -374,7 +374,7 @@ class Cell(Faces, ABC, Generic[P, S]):
         """
         return self.recurrence.joined(params)
 
-    def update(self, before: S, a: Array) -> S:
+    def update(self, before: Any, a: Array) -> S:
         """The state after, from the state before and the pre-activations."""
         return self.settle(before, self.gates(a), a)
 
@@ -416,7 +416,7 @@ class Cell(Faces, ABC, Generic[P, S]):
         """What of a step is stored, computed anew: the pre-activations."""
         return self.preactivations(params, before, x)
 
-    def step(self, params: P, state: S, x: Array) -> tuple[S, Array]:
+    def step(self, params: Any, state: Any, x: Array) -> tuple[S, Array]:
         """One step forward.
 
         Args:
@@ -430,7 +430,9 @@ class Cell(Faces, ABC, Generic[P, S]):
         a = self.preactivations(params, state, x)
         return self.update(state, a), a
 
-    def pullback(self, params: P, before: S, preactivations: Array, after: S, cotangent: S) -> tuple[S, Array]:
+    def pullback(
+        self, params: Any, before: Any, preactivations: Array, after: Any, cotangent: Any
+    ) -> tuple[S, Array]:
         """A cotangent one step back: Jᵀ v with J = ∂(state after)/∂(state before).
 
         Args:
@@ -449,11 +451,11 @@ class Cell(Faces, ABC, Generic[P, S]):
 
     def pushforward(
         self,
-        params: P,
-        before: S,
+        params: Any,
+        before: Any,
         preactivations: Array,
-        after: S,
-        tangent: S,
+        after: Any,
+        tangent: Any,
         x_tangent: Array | None = None,
     ) -> S:
         """A tangent one step forward: J u, plus ∂(state after)/∂x times `x_tangent` where it is given.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from lstmx.arrays import Array, has_jax, jax, namespace, result, sum_over_time
 from lstmx.checks import array, finite_number, one_of
 from lstmx.editing.selection import Selection, selection, words
 from lstmx.history.excerpt import fields_of
+
+Change: TypeAlias = "Edit | Callable[[Any, Any], Any]"
 
 
 @result(static=("kind", "names", "units", "steps"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from lstmx.arrays import Array, is_traced, jit, namespace
 from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import array
 from lstmx.draws import draws_for
+
+Lengths: TypeAlias = "int | np.integer | Array | Sequence[Any]"
 
 
 class Controls(NamedTuple):

@@ -16,7 +16,9 @@ from lstmx.cells.zoneout import Zoneout
 from lstmx.draws import Draws, Key, float_dtype
 
 Layer = Any
-Tree = TypeVar("Tree", bound=tuple[Any, ...])  # what layers have of each cell, parameters or states
+Tree = TypeVar(
+    "Tree", bound=tuple[Any, ...], covariant=True
+)  # what layers have of each cell, parameters or states
 
 
 class Directions(NamedTuple):
@@ -120,7 +122,7 @@ class Layers(ABC, Generic[Tree]):
         """Fresh parameters of every layer from a source of draws."""
         return self.tree([part.fresh(draws, dtype, scheme) for part in self.parts.values()])
 
-    def initial_state(self, params: Tree, batch: tuple[int, ...] = ()) -> Tree:
+    def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> Tree:
         """The zero states with the given batch axes."""
         states = (part.initial_state(p, batch) for part, p in zip(self.parts.values(), params, strict=True))
         return self.tree(list(states))

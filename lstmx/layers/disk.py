@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from lstmx.arrays import leaves, namespace
+from lstmx.cells.base import Cell, P, S
 from lstmx.checks import path as checked_path
 from lstmx.history.recorded import span
 from lstmx.history.schema import cell_told, version_of
@@ -85,7 +86,13 @@ class StoredLayers:
         return f"StoredLayers({self.cell}: {len(self)} steps{batch}, {str(self.path)!r})"
 
 
-def load_history(path: str | Path, cell: Any = None) -> StoredHistory | StoredLayers:
+@overload
+def load_history(path: str | Path, cell: Cell[P, S]) -> StoredHistory[P, S]: ...
+@overload
+def load_history(path: str | Path, cell: Layers) -> StoredLayers: ...
+@overload
+def load_history(path: str | Path, cell: None = None) -> StoredHistory | Any: ...
+def load_history(path: str | Path, cell: Any = None) -> Any:
     """Open a history that `history.save(path)` or `record_to(path, ...)` wrote, without reading its steps.
 
     The file format is Zarr 3, so `zarr.open(path)` and `xarray.open_zarr(path, consolidated=False)` read it, too.

@@ -10,6 +10,7 @@ from lstmx.cells.base import Cell, P, S
 from lstmx.checks import array, cells_of, door, positive
 from lstmx.draws import Key
 from lstmx.history import Controls, controlled
+from lstmx.history.controls import Lengths
 from lstmx.layers import Layers, layered_door, outputs_passing
 from lstmx.layers.base import Tree
 from lstmx.passes.run import outputs_of
@@ -23,7 +24,7 @@ def truncated(
     state: S | None = None,
     *,
     steps: int,
-    lengths: Any = None,
+    lengths: Lengths | None = None,
     mask: Array | None = None,
     resets: Array | None = None,
     key: Key | None = None,
@@ -36,7 +37,7 @@ def truncated(
     state: Tree | None = None,
     *,
     steps: int,
-    lengths: Any = None,
+    lengths: Lengths | None = None,
     mask: Array | None = None,
     resets: Array | None = None,
     key: Key | None = None,
@@ -48,7 +49,7 @@ def truncated(
     state: Any = None,
     *,
     steps: int,
-    lengths: Any = None,
+    lengths: Lengths | None = None,
     mask: Array | None = None,
     resets: Array | None = None,
     key: Key | None = None,

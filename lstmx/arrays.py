@@ -12,7 +12,7 @@ import importlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, dataclass_transform, overload
 
 import numpy as np
 
@@ -24,7 +24,12 @@ try:
 except ImportError:  # NumPy alone: every function below has a branch that needs nothing else
     jax = jnp = None
 
-Array = Any
+if TYPE_CHECKING:
+    from jax import Array as JaxArray
+
+    Array: TypeAlias = np.ndarray | JaxArray
+else:
+    Array = Any  # what runs asks values by the array protocol, never by their type
 Tree = Any
 T = TypeVar("T")
 
@@ -139,6 +144,11 @@ def dtype_of(tree: Tree) -> Any:
     return next(leaves(tree)).dtype
 
 
+@overload
+def result(cls: type[T]) -> type[T]: ...
+@overload
+def result(*, static: Sequence[str] = ()) -> Callable[[type[T]], type[T]]: ...
+@dataclass_transform(eq_default=False, frozen_default=True)
 def result(cls: type[T] | None = None, *, static: Sequence[str] = ()) -> Any:
     """Make a class a frozen dataclass with identity equality and, where JAX is there, a pytree.
 
@@ -158,7 +168,7 @@ def result(cls: type[T] | None = None, *, static: Sequence[str] = ()) -> Any:
 
 def all_finite(x: Array) -> bool:
     """Whether an array that is no tracer holds neither NaN nor infinity."""
-    if not is_jax(namespace(x)) or all(device.platform == "cpu" for device in x.devices()):
+    if not is_jax(namespace(x)) or all(d.platform == "cpu" for d in x.devices()):  # type: ignore
         return bool(np.isfinite(np.asarray(x)).all())  # XLA's own reduction on a CPU takes ten times as long
     with (
         jax.ensure_compile_time_eval()
@@ -366,7 +376,7 @@ def activations(
             x if k in linear else xp.tanh(x) if k in tanh else sigmoid(xp, x) for k, x in enumerate(parts)
         )
     factor, offset = _affine(len(starts), size, tanh, a.dtype)
-    made = a * factor
+    made: Any = a * factor
     np.tanh(made, out=made)
     made *= factor
     made += offset
@@ -449,7 +459,7 @@ def sum_over_time(x: Array) -> Array:
     xp = namespace(x)
     length = x.shape[0]
     if not is_jax(xp):
-        return np.sum(x, axis=0, dtype=np.float64)
+        return np.asarray(x).sum(axis=0, dtype=np.float64)
     if jax.config.jax_enable_x64:
         return jnp.sum(x, axis=0, dtype=jnp.float64)
     size = max(1, int(length**0.5))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lstmx.arrays import Array, has_jax, is_jax, jax, jnp, map_tree, require
+
+Key: TypeAlias = "int | np.integer | np.random.Generator | Array"
 
 
 class Draws:

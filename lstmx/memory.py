@@ -13,8 +13,9 @@ from lstmx.arrays import Array, is_traced, jit, leaves, map_tree, namespace, res
 from lstmx.checks import populated, positive, require_history, unreset
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, Influence, LayeredFlow, gradient_flow, influence
-from lstmx.gradients.flow import loss_cotangent
+from lstmx.gradients.flow import Loss, loss_cotangent
 from lstmx.history import History
+from lstmx.layers import StackHistory
 from lstmx.linear import back_through, state_size
 from lstmx.statistics import GateStatistics, gate_statistics
 
@@ -124,8 +125,8 @@ class MemoryReport:
 
 
 def memory_report(
-    history: History,
-    loss: Any = "last",
+    history: History | StackHistory,
+    loss: Loss = "last",
     *,
     lags: int = 200,
     fraction: float = 0.01,
@@ -192,7 +193,7 @@ def memory_report(
     return MemoryReport(found, lags, truncation, capacity, flow, spectrum, reach, history.cell.input_size)
 
 
-def _at_the_end(history: History, loss: Any) -> Array:
+def _at_the_end(history: History | StackHistory, loss: Any) -> Array:
     """∂L/∂h_T at fixed other outputs, [*batch, H], for a loss that reads nothing else."""
     direct = loss_cotangent(history, loss)
     xp = namespace(history.inputs)
@@ -208,7 +209,7 @@ def _at_the_end(history: History, loss: Any) -> Array:
 
 
 def _notions(
-    history: History,
+    history: History | StackHistory,
     flow: GradientFlow | LayeredFlow,
     spectrum: LyapunovSpectrum,
     reach: Influence,
@@ -298,7 +299,7 @@ def _left_out(history: Any, direct: Array, gradient: Any) -> tuple[Array, Array]
     return back_through(history, step, (zero, gradient), outputs)[1], norm(gradient)
 
 
-def _linear_capacity(history: History, lags: int) -> np.ndarray:
+def _linear_capacity(history: History | StackHistory, lags: int) -> np.ndarray:
     """R² of x_{t−k} from h_t by ridge regression, summed over features, for k = 0 …, [lags].
 
     Fitted on the first half of the steps of every sequence and judged on the second, so that what a fit finds in

@@ -17,9 +17,12 @@ from lstmx.arrays import (
     sigmoid_and_slope,
     sum_over_time,
 )
+from lstmx.cells.base import Cell, P, S
 from lstmx.checks import door, finite, finite_history, finite_parameters, require_history
+from lstmx.draws import Key
 from lstmx.history import Controls, History, StoredHistory, controlled
 from lstmx.layers import LayeredHistory, Layers
+from lstmx.layers.base import Tree
 from lstmx.passes.forward import advance, started
 from lstmx.passes.run import record
 from lstmx.scans.chunks import chunk_length, scan_chunks
@@ -176,6 +179,30 @@ def gate_statistics(history: Any) -> Any:
     return _statistics(cell, moments, _gate_sizes(cell, history.params))
 
 
+@overload
+def summarise(
+    cell: Cell[P, S],
+    params: P,
+    xs: Array,
+    state: S | None = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+) -> GateStatistics: ...
+@overload
+def summarise(
+    cell: Layers[Tree],
+    params: Tree,
+    xs: Array,
+    state: Tree | None = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+) -> dict[str, GateStatistics]: ...
 def summarise(
     cell: Any,
     params: Any,
@@ -183,9 +210,9 @@ def summarise(
     state: Any = None,
     *,
     lengths: Any = None,
-    mask: Any = None,
-    resets: Any = None,
-    key: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
 ) -> Any:
     """The statistics of `gate_statistics`, accumulated while the cell runs.
 
@@ -218,7 +245,7 @@ def summarise(
     """
     if isinstance(cell, Layers):
         options = {"lengths": lengths, "mask": mask, "resets": resets, "key": key}
-        return gate_statistics(record(cell, params, xs, state, keep="states", **options))
+        return gate_statistics(record(cell, params, xs, state, keep="states", **options))  # type: ignore  # of layers
     params, xs, state = door(cell, params, xs, state)
     xs, controls = controlled(cell, xs, lengths, mask, resets, key)
     _gated(cell)
@@ -277,7 +304,7 @@ def _accumulated(cell: Any, params: Any, xs: Array, state: Any, controls: Contro
 
     def part_of(state: Any, xs: Array, controls: Controls | None) -> History:
         _, rows = advance(cell, params, state, xs, controls, lambda before, after, stored: (after, stored))
-        return History(cell, params, state, xs, *rows, controls)
+        return History(cell, params, state, xs, *rows, controls=controls)
 
     def chunk(carry: Any, cut: Any, own: None) -> tuple[Any, None, None]:
         state, moments, lost = carry

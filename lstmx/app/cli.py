@@ -134,7 +134,7 @@ def analyze(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.weights} has several layers: choose one with --layer; those are {listed}")
     if len(xs) >= _COMPILED:
         params = in_library(params, None)
-    history = record(cell, params, xs)
+    history: Any = record(cell, params, xs)
     if inside:
         history = history.cells()[part][0]
         text = text[::-1] if text is not None and part.endswith("backward") else text  # in the order of reading

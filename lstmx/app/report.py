@@ -58,8 +58,8 @@ def memory_sentences(statistics: GateStatistics) -> list[str]:
     """What the time scales and the saturation say, in sentences."""
     scale = np.asarray(statistics.timescale)
     longest = int(np.argmax(scale))
-    name = statistics.retention_gate.replace("_", " ")
-    gate = statistics[statistics.retention_gate]
+    gate = statistics[statistics.retention_gate]  # type: ignore  # the cells of a report have one
+    name = str(statistics.retention_gate).replace("_", " ")
     open_most = int((np.asarray(gate.right) > 0.5).sum())
     return [
         f"By its {name} alone, the median unit keeps half of its state for "

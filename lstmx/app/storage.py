@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def _flat(cell: Any, params: Any) -> dict[str, Array]:
     }
 
 
-def _nested(cell: Any, named: dict[str, Array], prefix: str = "") -> Any:
+def _nested(cell: Any, named: Mapping[str, Array], prefix: str = "") -> Any:
     """What `_flat` took apart; `named` holds nothing else.
 
     Raises:

@@ -19,16 +19,19 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from lstmx.arrays import Array, columns, dtype_of, leaves, log_sigmoid, map_tree, namespace
 from lstmx.cells.faces import Faces
 from lstmx.cells.recurrence import affine
 from lstmx.checks import parameters, positive
-from lstmx.draws import Draws, float_dtype
+from lstmx.draws import Draws, Key, float_dtype
 
 _EQUATIONS = ("drive", "driven", "gates", "joined", "layout", "preactivations", "readings", "recurrence", "settle")
 _EQUATIONS += ("step", "stepper", "unfolded", "update")
+
+P = TypeVar("P")  # the parameters of a cell
+S = TypeVar("S")  # its state
 
 Change = Callable[[Any, tuple[str, ...]], Any]
 
@@ -56,7 +59,7 @@ class Layout(NamedTuple):
     """Fields, or what stands between two, that are a block of pre-activations themselves: field and block."""
 
 
-class Cell(Faces, ABC):
+class Cell(Faces, ABC, Generic[P, S]):
     """A recurrent cell: options in a frozen dataclass, mathematics in pure functions.
 
     Attributes:
@@ -115,11 +118,11 @@ class Cell(Faces, ABC):
         """The parameters' NamedTuple, holding shapes; None for an array that the cell's options leave out."""
 
     @abstractmethod
-    def settle(self, before: Any, gates: Any, a: Array) -> Any:
+    def settle(self, before: S, gates: Any, a: Array) -> S:
         """The state after, from the state before, the gates and what of the pre-activations is in no gate."""
 
     @abstractmethod
-    def linearise(self, params: Any, before: Any, a: Array, after: Any) -> Any:
+    def linearise(self, params: P, before: S, a: Array, after: S) -> Any:
         """The direction-free factors of the one-step Jacobian, a NamedTuple of [*batch, H] or None."""
 
     def gates(self, a: Array) -> Any:
@@ -200,7 +203,7 @@ class Cell(Faces, ABC):
         return False
 
     @property
-    def core(self) -> Cell:
+    def core(self) -> Cell[P, S]:
         """The cell whose equations a step follows before anything of the old state is kept: this one."""
         return self
 
@@ -239,7 +242,7 @@ class Cell(Faces, ABC):
         """Columns of the outputs h_t."""
         return self.field_sizes[0]
 
-    def init(self, key: Any, dtype: Any = "float32", scheme: Any = ()) -> Any:
+    def init(self, key: Key, dtype: Any = "float32", scheme: Any = ()) -> P:
         """Fresh parameters: Glorot-uniform input kernel per gate, orthogonal recurrent kernel per gate.
 
         Biases are zero, save what an option of the cell or a scheme sets.
@@ -267,7 +270,7 @@ class Cell(Faces, ABC):
         draws = Draws(key)
         return self.fresh(draws, float_dtype(draws.xp, dtype), scheme)
 
-    def fresh(self, draws: Draws, dtype: Any, scheme: Any = ()) -> Any:
+    def fresh(self, draws: Draws, dtype: Any, scheme: Any = ()) -> P:
         """Fresh parameters from a source of draws; see `init`."""
         schemes = scheme if isinstance(scheme, (tuple, list)) else (scheme,)
         for one in schemes:
@@ -279,9 +282,10 @@ class Cell(Faces, ABC):
             parameters(self, params)
         return params
 
-    def draw(self, draws: Draws, dtype: Any) -> Any:
+    def draw(self, draws: Draws, dtype: Any) -> P:
         """Fresh parameters: kernels of blocks [D, H] Glorot-uniform and [H, H] orthogonal, all else zero."""
-        shapes, h, xp = self.parameter_shapes(), self.hidden_size, draws.xp
+        shapes: Any = self.parameter_shapes()
+        h, xp = self.hidden_size, draws.xp
         kernel = draws.glorot_uniform(self.input_size, h, shapes.input_kernel[1] // h, dtype)
         made: dict[str, Any] = {"input_kernel": kernel}
         for name, shape in shapes._asdict().items():
@@ -291,12 +295,12 @@ class Cell(Faces, ABC):
                 made[name] = xp.zeros(shape, dtype=dtype)
         return shapes._replace(**made)
 
-    def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> Any:
+    def initial_state(self, params: P, batch: tuple[int, ...] = ()) -> S:
         """The zero state with the given batch axes, in the parameters' library and dtype."""
         xp, dtype = namespace(*leaves(params)), dtype_of(params)
         return self.state_type(*(xp.zeros((*batch, size), dtype=dtype) for size in self.field_sizes))
 
-    def restarted(self, params: Any, before: Any, reset: Array) -> Any:
+    def restarted(self, params: P, before: S, reset: Array) -> S:
         """The state before a step [*lead], or where `reset` [*lead] is true the one that sequences start from."""
         del params
         xp = namespace(reset)
@@ -314,7 +318,7 @@ class Cell(Faces, ABC):
         """A state, or what is shaped like one, as one array [*lead, S]: its fields side by side."""
         return namespace(*state).concat(list(state), axis=-1)
 
-    def unpack(self, packed: Array) -> Any:
+    def unpack(self, packed: Array) -> S:
         """What `pack` packed."""
         return self.state_type(*columns(packed, self.field_sizes))
 
@@ -350,15 +354,15 @@ class Cell(Faces, ABC):
         """Biases [H] by gate with which the retention gate is σ(values) where all else is zero."""
         return {self.layout.retention_gate or "": values}
 
-    def drive(self, params: Any, x: Array) -> Array:
+    def drive(self, params: P, x: Array) -> Array:
         """What of the pre-activations depends on the input x [*batch, D] alone, [*batch, blocks·H]."""
         return self.recurrence.drive(params, x)
 
-    def driven(self, params: Any, before: Any, drive: Array) -> Array:
+    def driven(self, params: P, before: S, drive: Array) -> Array:
         """Pre-activations a_t [*batch, blocks·H] from the state before and the input's `drive`."""
         return self.recurrence.driven(params, before, drive)
 
-    def preactivations(self, params: Any, before: Any, x: Array) -> Array:
+    def preactivations(self, params: P, before: S, x: Array) -> Array:
         """Pre-activations a_t [*batch, blocks·H] from the state before and the input x [*batch, D]."""
         return self.driven(params, before, self.drive(params, x))
 
@@ -370,7 +374,7 @@ class Cell(Faces, ABC):
         """
         return self.recurrence.joined(params)
 
-    def update(self, before: Any, a: Array) -> Any:
+    def update(self, before: S, a: Array) -> S:
         """The state after, from the state before and the pre-activations."""
         return self.settle(before, self.gates(a), a)
 
@@ -412,7 +416,7 @@ class Cell(Faces, ABC):
         """What of a step is stored, computed anew: the pre-activations."""
         return self.preactivations(params, before, x)
 
-    def step(self, params: Any, state: Any, x: Array) -> tuple[Any, Array]:
+    def step(self, params: P, state: S, x: Array) -> tuple[S, Array]:
         """One step forward.
 
         Args:
@@ -426,9 +430,7 @@ class Cell(Faces, ABC):
         a = self.preactivations(params, state, x)
         return self.update(state, a), a
 
-    def pullback(
-        self, params: Any, before: Any, preactivations: Array, after: Any, cotangent: Any
-    ) -> tuple[Any, Array]:
+    def pullback(self, params: P, before: S, preactivations: Array, after: S, cotangent: S) -> tuple[S, Array]:
         """A cotangent one step back: Jᵀ v with J = ∂(state after)/∂(state before).
 
         Args:
@@ -447,13 +449,13 @@ class Cell(Faces, ABC):
 
     def pushforward(
         self,
-        params: Any,
-        before: Any,
+        params: P,
+        before: S,
         preactivations: Array,
-        after: Any,
-        tangent: Any,
+        after: S,
+        tangent: S,
         x_tangent: Array | None = None,
-    ) -> Any:
+    ) -> S:
         """A tangent one step forward: J u, plus ∂(state after)/∂x times `x_tangent` where it is given.
 
         Args:

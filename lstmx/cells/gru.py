@@ -89,7 +89,7 @@ _BEFORE = _AFTER._replace(
 
 
 @dataclass(frozen=True, repr=False)
-class GRU(Cell):
+class GRU(Cell[GRUParams | ResetBeforeParams, GRUState]):
     """Gated recurrent unit.
 
         r, z = σ(x W_r + h U_r + b_r), σ(x W_z + h U_z + b_z)
@@ -136,7 +136,7 @@ class GRU(Cell):
     def parameter_shapes(self) -> Any:
         d, h = self.input_size, self.hidden_size
         shared = (d, 3 * h), (h, 3 * h), (3 * h,)
-        return GRUParams(*shared, (h,)) if self.reset == "after" else ResetBeforeParams(*shared)
+        return GRUParams._make((*shared, (h,))) if self.reset == "after" else ResetBeforeParams._make(shared)
 
     def gates(self, a: Array) -> GRUGates:
         h = self.hidden_size

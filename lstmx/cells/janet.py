@@ -57,7 +57,7 @@ _LAYOUT = Layout(
 
 
 @dataclass(frozen=True, repr=False)
-class JANET(Cell):
+class JANET(Cell[JANETParams, JANETState]):
     """Just another network: an LSTM whose one gate decides what is kept and what is taken in.
 
         a = x W + h U + b                     blocks f, g
@@ -97,7 +97,7 @@ class JANET(Cell):
 
     def parameter_shapes(self) -> JANETParams:
         d, h = self.input_size, self.hidden_size
-        return JANETParams((d, 2 * h), (h, 2 * h), (2 * h,))
+        return JANETParams._make(((d, 2 * h), (h, 2 * h), (2 * h,)))
 
     def draw(self, draws: Draws, dtype: Any) -> JANETParams:
         d, h, xp = self.input_size, self.hidden_size, draws.xp

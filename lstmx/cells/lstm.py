@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lstmx.arrays import Array, activations, columns, log, namespace, solve
+from lstmx.arrays import Array, activations, columns, leaves, log, namespace, solve
 from lstmx.cells.base import Cell, Change, Layout
 from lstmx.cells.lstm_parts import (
     GateRecurrentState,
@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, repr=False)
-class LSTM(Cell):
+class LSTM(Cell[LSTMParams | LSTMVariantParams, LSTMState | GateRecurrentState]):
     """Long short-term memory.
 
         a = x W + h U + b                     blocks i, f, g, o
@@ -185,15 +185,18 @@ class LSTM(Cell):
 
     def parameter_shapes(self) -> Any:
         d, h, count = self.input_size, self.hidden_size, own_blocks(self)
-        affine = (d, count * h), (self.output_size, count * h), (count * h,)
+        affine: Any = (d, count * h), (self.output_size, count * h), (count * h,)
         if not (self.peepholes or self.full_gate_recurrence or self.projection or self.layer_norm):
             return LSTMParams(*affine)
-        norms = ((count * h,), (count * h,), (h,), (h,)) if self.layer_norm else ()
-        return LSTMVariantParams(
-            *affine,
+        norms: Any = ((count * h,), (count * h,), (h,), (h,)) if self.layer_norm else ()
+        others: Any = (
             ((count - 1) * h,) if self.peepholes else None,
             (3 * h, 3 * h) if self.full_gate_recurrence else None,
             (h, self.projection) if self.projection else None,
+        )
+        return LSTMVariantParams(
+            *affine,
+            *others,
             *norms,
         )
 
@@ -304,7 +307,7 @@ class LSTM(Cell):
         found = activations(own, self.hidden_size, **kinds)
         if len(found) == len(LSTMGates._fields):
             return LSTMGates(*found)
-        made = dict(zip(names, found, strict=False))  # names of the last blocks follow
+        made: dict[Any, Any] = dict(zip(names, found, strict=False))  # names of the last blocks follow
         one = namespace(a).ones_like(made["candidate"])
         if self.coupled:
             made["forget_gate"] = 1 - made["input_gate"]
@@ -341,7 +344,7 @@ class LSTM(Cell):
         # With c as the pivot, what is left for h is ∂h_t/∂h_{t-1} along the output gate alone.
         if self.full_gate_recurrence or self._reads_out:
             return None
-        xp = namespace(*slopes, *params)
+        xp = namespace(*leaves(slopes), *params)
         if slopes.output is None:
             return xp.full_like(slopes.carry[..., 0], -math.inf)
         output_kernel = params.recurrent_kernel[:, -self.hidden_size :]
@@ -353,7 +356,7 @@ class LSTM(Cell):
         # Without a forget gate 1 − ∂c/∂c may be 0.
         if self.full_gate_recurrence or self._reads_out or not self.forget_gate:
             return super().newton_step(params, slopes, residual)
-        xp, h = namespace(*params, *slopes), self.hidden_size
+        xp, h = namespace(*params, *leaves(slopes)), self.hidden_size
         kernels = [xp.swapaxes(block, 0, 1) for block in blocks(params.recurrent_kernel, h)]
 
         def rows(field: str) -> Any:

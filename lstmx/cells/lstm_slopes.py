@@ -15,7 +15,7 @@ def slopes_of(cell: Any, params: Any, before: Any, a: Array, after: Any) -> LSTM
     xp = namespace(a, after.cell)
     part = dict(zip(cell.layout.blocks, blocks(a, cell.hidden_size), strict=True))
     one = xp.ones_like(after.cell)
-    logits = {name: part.get(name) for name in LSTMGates._fields}
+    logits: dict[str, Any] = {name: part.get(name) for name in LSTMGates._fields}
     (i, i_slope), (f, f_slope), (o, o_slope) = (
         (one, None) if logits[name] is None else sigmoid_and_slope(xp, logits[name])
         for name in ("input_gate", "forget_gate", "output_gate")

@@ -66,7 +66,7 @@ _LAYOUT = Layout(
 
 
 @dataclass(frozen=True, repr=False)
-class MGU(Cell):
+class MGU(Cell[MGUParams, MGUState]):
     """Minimal gated unit.
 
         f = σ(x W_f + h U_f + b_f)
@@ -103,7 +103,7 @@ class MGU(Cell):
 
     def parameter_shapes(self) -> MGUParams:
         d, h = self.input_size, self.hidden_size
-        return MGUParams((d, 2 * h), (h, 2 * h), (2 * h,))
+        return MGUParams._make(((d, 2 * h), (h, 2 * h), (2 * h,)))
 
     def gates(self, a: Array) -> MGUGates:
         xp = namespace(a)

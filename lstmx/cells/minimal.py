@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from lstmx.arrays import Array, log, log_sigmoid, namespace, sigmoid, sigmoid_and_slope, tanh_slope
-from lstmx.cells.base import Cell, Layout
+from lstmx.cells.base import Cell, Layout, P, S
 from lstmx.cells.recurrence import blocks, input_only
 from lstmx.checks import one_of
 
@@ -101,7 +101,7 @@ _GRU = Layout(
 )
 
 
-class _Minimal(Cell):
+class _Minimal(Cell[P, S]):
     """What the two have in common: h_t = σ(l) ∘ h_{t-1} + σ(−l) ∘ g(a_g), with l from the input alone."""
 
     candidate_activation: str
@@ -182,7 +182,7 @@ class _Minimal(Cell):
 
 
 @dataclass(frozen=True, repr=False)
-class MinLSTM(_Minimal):
+class MinLSTM(_Minimal[MinLSTMParams, MinLSTMState]):
     """Minimal LSTM: gates that read x_t alone, and are brought to a sum of 1.
 
         a = x W + b                           blocks f, i, g
@@ -245,7 +245,7 @@ class MinLSTM(_Minimal):
 
 
 @dataclass(frozen=True, repr=False)
-class MinGRU(_Minimal):
+class MinGRU(_Minimal[MinGRUParams, MinGRUState]):
     """Minimal GRU: one gate, which reads x_t alone.
 
         a = x W + b                           blocks z, g

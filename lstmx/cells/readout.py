@@ -16,8 +16,8 @@ class Transposed(NamedTuple):
     """What walks back need: what the inner recurrence needs, the cell's gain as it is, Pᵀ."""
 
     inner: Any
-    cell_gain: Array | None
-    projection: Array | None
+    cell_gain: Any
+    projection: Any
 
 
 @dataclass(frozen=True)

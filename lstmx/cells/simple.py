@@ -51,7 +51,7 @@ _LAYOUT = Layout(
 
 
 @dataclass(frozen=True, repr=False)
-class SimpleRNN(Cell):
+class SimpleRNN(Cell[SimpleRNNParams, SimpleRNNState]):
     """Network of one layer: h_t = φ(x W + h_{t-1} U + b).
 
     Attributes:
@@ -90,7 +90,7 @@ class SimpleRNN(Cell):
 
     def parameter_shapes(self) -> SimpleRNNParams:
         d, h = self.input_size, self.hidden_size
-        return SimpleRNNParams((d, h), (h, h), (h,))
+        return SimpleRNNParams._make(((d, h), (h, h), (h,)))
 
     def gates(self, a: Array) -> SimpleRNNGates:
         xp = namespace(a)

@@ -115,7 +115,7 @@ _LAYOUT = Layout(
 
 
 @dataclass(frozen=True, repr=False)
-class SLSTM(Cell):
+class SLSTM(Cell[SLSTMParams, SLSTMState]):
     """Scalar LSTM with exponential gating; its states are kept within the float range by a running maximum m.
 
         a = x W + h U + b                     blocks i, f, z, o
@@ -185,7 +185,7 @@ class SLSTM(Cell):
 
     def parameter_shapes(self) -> SLSTMParams:
         d, h = self.input_size, self.hidden_size
-        return SLSTMParams((d, 4 * h), (h, 4 * h), (4 * h,))
+        return SLSTMParams._make(((d, 4 * h), (h, 4 * h), (4 * h,)))
 
     def draw(self, draws: Draws, dtype: Any) -> SLSTMParams:
         d, h, xp = self.input_size, self.hidden_size, draws.xp

@@ -37,7 +37,7 @@ class NoParameters(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class StepFunction(Cell):
+class StepFunction(Cell[Any, Any]):
     """A cell that is a function of one step; `lstmx.from_step` makes it.
 
     Attributes:

@@ -7,12 +7,12 @@ from numbers import Real
 from typing import Any
 
 from lstmx.arrays import Array, namespace
-from lstmx.cells.base import Cell, Layout
+from lstmx.cells.base import Cell, Layout, P, S
 from lstmx.draws import Draws
 
 
 @dataclass(frozen=True, repr=False)
-class Zoneout(Cell):
+class Zoneout(Cell[P, S]):
     """A cell whose units keep their old state with some probability, each field of the state on its own.
 
         s_t = d_t ∘ s_{t-1} + (1 − d_t) ∘ F(s_{t-1}, x_t)
@@ -38,7 +38,7 @@ class Zoneout(Cell):
         1606.01305).
     """
 
-    cell: Cell
+    cell: Cell[P, S]
     hidden: float = 0.1
     state: float = 0.1
 
@@ -62,7 +62,7 @@ class Zoneout(Cell):
                 raise ValueError(f"{name} is {rate!r}; expected a probability from 0 to 1")
 
     @property
-    def core(self) -> Cell:
+    def core(self) -> Cell[P, S]:
         return self.cell
 
     def masks(self, draws: Draws, lead: tuple[int, ...], dtype: Any) -> Any:
@@ -127,7 +127,7 @@ class Zoneout(Cell):
     def parameter_shapes(self) -> Any:
         return self.cell.parameter_shapes()
 
-    def draw(self, draws: Draws, dtype: Any) -> Any:
+    def draw(self, draws: Draws, dtype: Any) -> P:
         return self.cell.draw(draws, dtype)
 
     def critical_gain(self, biases: dict[str, float]) -> float:

@@ -126,7 +126,7 @@ def _weights(cell: Cell, params: Any) -> list[np.ndarray]:
     """The arrays of one direction in Keras' layout."""
     if not isinstance(cell, GRU):
         return list(params)
-    made = [reordered(part, (1, 0, 2), 3) for part in params[:3]]
+    made: list[Any] = [reordered(part, (1, 0, 2), 3) for part in params[:3]]
     if cell.reset == "after":
         made[2] = np.stack([made[2], second_bias(params)])
     return made

@@ -14,13 +14,14 @@ from lstmx.convert.keras import from_keras
 from lstmx.convert.named import chosen
 from lstmx.convert.torch import from_torch
 from lstmx.draws import in_library
+from lstmx.history import History
 from lstmx.layers import Bidirectional, Layers
 from lstmx.passes.run import record
 
 _WHOLE = ("LSTM", "GRU", "RNN")
 
 
-def record_torch(module: Any, x: Any, layer: str | None = None, library: str | None = None) -> Any:
+def record_torch(module: Any, x: Any, layer: str | None = None, library: str | None = None) -> History | Any:
     """Run a PyTorch model, and record one of its recurrent layers on the inputs that it received.
 
     Args:
@@ -74,7 +75,7 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
     return _recorded(cell, params, _numpy(xs), states, library, lengths)
 
 
-def record_flax(module: Any, variables: Any, x: Any, layer: str | None = None) -> Any:
+def record_flax(module: Any, variables: Any, x: Any, layer: str | None = None) -> History | Any:
     """Run a model of Flax, linen or nnx, and record one of its `RNN` layers on the inputs that it received.
 
     Args:
@@ -170,7 +171,7 @@ def _nnx(module: Any, variables: Any, given: tuple[Any, ...], layer: str | None)
     return name, rnn, from_flax(rnn.cell), args, kwargs
 
 
-def record_keras(model: Any, x: Any, layer: str | None = None, library: str | None = None) -> Any:
+def record_keras(model: Any, x: Any, layer: str | None = None, library: str | None = None) -> History | Any:
     """Run a model of Keras 3, and record one of its recurrent layers on the inputs that it received.
 
     Args:

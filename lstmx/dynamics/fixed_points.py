@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_jax, is_traced, jax, jit, namespace, require, scan
+from lstmx.cells.base import Cell, P, S
 from lstmx.checks import constant, positive
 from lstmx.dynamics.points import FixedPoints, Points, index_sum
 from lstmx.linear import steps_of
@@ -23,10 +24,10 @@ _NEAR = 0.1  # of its size: how far a slow point's own fixed point would be
 
 
 def fixed_points(
-    cell: Any,
-    params: Any,
+    cell: Cell[P, S],
+    params: P,
     x: Array | None,
-    candidates: Any,
+    candidates: S,
     *,
     iterations: int = 500,
     learning_rate: float = 0.1,
@@ -34,7 +35,7 @@ def fixed_points(
     slow: float = 1e-3,
     outlier_distance: float | None = None,
     thorough: bool | None = None,
-) -> FixedPoints:
+) -> FixedPoints[S]:
     """Find the fixed points of a cell under a constant input, s = F(s, x), and its slow points.
 
     Every candidate first falls down q(s) = ½ ‖s − F(s)‖²: by Adam under JAX, all at once; by SciPy's
@@ -321,7 +322,7 @@ def _levenberg_marquardt(cell: Any, params: Any, x: Array, states: np.ndarray, i
     """Each state at the foot of its q, by SciPy's `root`, one after the other."""
     root = require("scipy.optimize", "fixed_points in NumPy").root
 
-    def away(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def away(s: np.ndarray) -> tuple[Array, Array]:
         after, jacobian = _step(cell, params, x, s[None].astype(x.dtype), jacobian=True)
         return after[0] - s, jacobian[0] - np.eye(len(s))
 

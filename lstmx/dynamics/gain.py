@@ -8,7 +8,7 @@ from lstmx.cells.base import Cell
 from lstmx.checks import finite_number
 
 
-def critical_gain(cell: Any, forget_bias: float | None = None, **biases: float) -> float:
+def critical_gain(cell: Cell, forget_bias: float | None = None, **biases: float) -> float:
     """The gain of the recurrent weights at which the zero state of a random network loses its stability.
 
     For zero input, zero state and recurrent weights with independent entries of variance g² / H, in the limit of

@@ -18,7 +18,7 @@ from lstmx.linear import state_size, steps_of
 _CHUNK_ELEMENTS = 2**22  # of Jacobians at a time
 
 
-def jacobians(history: History, block: str | None = None) -> Array:
+def jacobians(history: History | StackHistory, block: str | None = None) -> Array:
     """The Jacobians J_t = ∂s_t/∂s_{t-1} of the joint state map, in closed form.
 
     The joint state of an LSTM is (h, c): J_t is 2H × 2H. Its block ∂h_t/∂h_{t-1} holds c_{t-1} fixed; it is not
@@ -73,7 +73,7 @@ def named_sizes(history: Any) -> dict[str, slice]:
     return {name: slice(end - (at.stop - at.start), end) for (name, at), end in zip(parts, ends, strict=True)}
 
 
-def input_jacobians(history: History) -> Array:
+def input_jacobians(history: History | StackHistory) -> Array:
     """∂s_t/∂x_t of the joint state, in closed form.
 
     Args:
@@ -150,7 +150,7 @@ class Isometry:
         return f"Isometry(singular_values {tuple(self.singular_values.shape)})"
 
 
-def isometry(history: History) -> Isometry:
+def isometry(history: History | StackHistory) -> Isometry:
     """Singular values of the one-step Jacobians, for studies of dynamical isometry.
 
     Args:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, leaves, namespace
+from lstmx.cells.base import Cell
 from lstmx.checks import constant, finite, finite_history, populated, positive, require_history, unreset
 from lstmx.dynamics.passing import PROBED, Options, Walk
 from lstmx.dynamics.recipes import published_recipes
 from lstmx.dynamics.spectrum import LyapunovSpectrum
 from lstmx.history import History, StoredHistory
+from lstmx.layers import Stack, StackHistory
 from lstmx.linear import state_size
 from lstmx.passes.run import record
 
@@ -21,7 +23,7 @@ _RECORDED = 2**22  # numbers of states and inputs that an autonomous pass record
 
 
 def lyapunov_spectrum(
-    history: Any,
+    history: History | StackHistory | StoredHistory | Array,
     count: int | str | None = None,
     *,
     transient: int | None = None,
@@ -91,7 +93,7 @@ def lyapunov_spectrum(
             "audit reads the blocks of a cell's Jacobians: it needs a history, not matrices, and in memory"
         )
     lengths = None
-    if not hasattr(history, "__array_namespace__") and history.counts is not None:
+    if isinstance(history, History | StackHistory | StoredHistory) and history.counts is not None:
         if audit:
             raise ValueError(
                 "audit takes whole sequences; in this history some steps do not count: history.pieces()"
@@ -111,11 +113,11 @@ def lyapunov_spectrum(
     if isinstance(history, StoredHistory):
         most = min(most, history.at_once)
     made = walk.spectrum(lambda start, stop: history[start:stop], most, progress)
-    return published_recipes(made, history, seed) if audit else made
+    return published_recipes(made, history, seed) if audit else made  # type: ignore  # a History, see above
 
 
 def autonomous_spectrum(
-    cell: Any,
+    cell: Cell | Stack,
     params: Any,
     x: Array | None = None,
     state: Any = None,
@@ -163,7 +165,7 @@ def autonomous_spectrum(
     def inputs(length: int) -> Array:
         return xp.broadcast_to(x, (length, *batch, cell.input_size))
 
-    def following(start: int, stop: int) -> History:
+    def following(start: int, stop: int) -> Any:
         nonlocal now
         part = record(cell, params, inputs(stop - start), now, keep="states")
         now = part.final

@@ -179,7 +179,7 @@ class Walk:
                 None if x is None else xp.mean(xp.sum(x, axis=0) / own)
                 for x in (walked.log_determinant, walked.closed)
             )
-            rule = SumRule(xp.sum(exponents), lu, closed)
+            rule = SumRule(xp.sum(exponents), lu, closed)  # type: ignore  # determinants were asked for
         seen = (weights > 0).astype(weights.dtype)[..., None]
         every = tuple(range(walked.participation.ndim - 1))
         participation = xp.sum(walked.participation * seen, axis=every) / xp.sum(seen, axis=every)

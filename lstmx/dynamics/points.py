@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Generic
 
 import numpy as np
 
 from lstmx.arrays import Array, result
+from lstmx.cells.base import S
 
 _DEGENERATE = 1e-6  # distance of an eigenvalue from 1 at which a fixed point counts as degenerate
 
 
 @result
-class Points:
+class Points(Generic[S]):
     """States, and the eigenvalues of the joint state map at each.
 
     Attributes:
@@ -21,7 +22,7 @@ class Points:
         eigenvalues: of J = ∂F/∂s, of greatest magnitude first, [N, S]; NumPy complex.
     """
 
-    states: Any
+    states: S
     q: Array
     eigenvalues: np.ndarray
 
@@ -54,7 +55,7 @@ class Points:
 
 
 @result(static=("candidates", "converged", "bounded"))
-class FixedPoints:
+class FixedPoints(Generic[S]):
     """Fixed points and slow points of a cell under a constant input.
 
     Attributes:
@@ -67,16 +68,16 @@ class FixedPoints:
         x: the constant input, [D].
     """
 
-    fixed: Points
-    slow: Points
-    outliers: Points
+    fixed: Points[S]
+    slow: Points[S]
+    outliers: Points[S]
     candidates: int
     converged: int
     bounded: bool
     x: Array
 
     @property
-    def points(self) -> Any:
+    def points(self) -> S:
         """The fixed points as a state with a leading axis, fields [N, H]."""
         return self.fixed.states
 

@@ -11,6 +11,7 @@ from lstmx.arrays import Array, is_traced, jit, namespace, result, scan, to_nump
 from lstmx.checks import finite_history, populated, require_history
 from lstmx.gradients.highway import stretch
 from lstmx.history import History
+from lstmx.layers import StackHistory
 from lstmx.linear import state_size, steps_of, walk_forward
 from lstmx.scans.chunks import chunk_length
 
@@ -59,7 +60,7 @@ class LongJacobian:
         return f"LongJacobian({self.steps} steps, log_singular_values {self.log_singular_values.shape})"
 
 
-def long_jacobian(history: History, start: int = 0, stop: int | None = None) -> LongJacobian:
+def long_jacobian(history: History | StackHistory, start: int = 0, stop: int | None = None) -> LongJacobian:
     """Singular values of the Jacobian of the joint state over a stretch, in log scale.
 
     The product is never formed. An orthonormal frame is pushed through the stretch with a QR decomposition at

@@ -48,7 +48,7 @@ class Bound:
                 new = self._new(step, part, old)
                 chosen = now if self.units is None else self.units[name]
                 if now is not None and self.units is not None:
-                    chosen = chosen & now
+                    chosen = self.units[name] & now
                 made[field] = new if chosen is None else namespace(old).where(chosen, new, old)
         return values._replace(**made)
 
@@ -97,7 +97,7 @@ class Own:
 
 def _read_only(x: Array) -> Array:
     """A view that a function cannot write to: in place it would reach values that are not its to change."""
-    shown = x.view()
+    shown: Any = x.view()
     shown.flags.writeable = False
     return shown
 

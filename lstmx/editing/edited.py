@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic
 
 from lstmx.arrays import Array, is_jax, map_tree, namespace, result, to_numpy
-from lstmx.cells.base import Cell
+from lstmx.cells.base import Cell, P, S
 from lstmx.history import Controls, where_held
 from lstmx.layers import LayeredPass, Stack, flipped
 
 
 @result(static=("cell", "edits"))
-class Edited:
+class Edited(Generic[P, S]):
     """Inputs, states and gates of one pass in which edits changed them; what a `History` is of a pass without.
 
     Attributes have the names that they have in a history: `hidden_state`, `cell_state`, `forget_gate` and the
@@ -32,11 +32,11 @@ class Edited:
         edits: the edits in words, in their order.
     """
 
-    cell: Cell
-    params: Any
-    initial: Any
+    cell: Cell[P, S]
+    params: P
+    initial: S
     inputs: Array
-    states: Any
+    states: S
     gates: Any
     preactivations: Array
     acted: dict[str, Array]
@@ -46,7 +46,7 @@ class Edited:
     @property
     def hidden_state(self) -> Array:
         """h_t, [T, *batch, H]."""
-        return self.states.hidden
+        return self.cell.output(self.states)
 
     @property
     def outputs(self) -> Array:
@@ -67,11 +67,11 @@ class Edited:
     @property
     def changes(self) -> dict[str, Array]:
         """`acted` in the order of the cell: gates, then states."""
-        states = (f"{name}_state" for name in self.states._fields)
+        states = (f"{name}_state" for name in self.cell.named_fields(self.states))
         return {name: self.acted[name] for name in (*self.gates._fields, *states)}
 
     @property
-    def final(self) -> Any:
+    def final(self) -> S:
         """The state after the last step, fields [*batch, H]."""
         return map_tree(lambda x: x[-1], self.states)
 
@@ -84,8 +84,9 @@ class Edited:
         # Reached only for names that are no field and no property: what depends on the cell.
         if name.startswith("_") or name in Edited.__dataclass_fields__:
             raise AttributeError(name)  # while it is copied or unpickled
-        if name == "cell_state" and "cell" in self.states._fields:
-            return self.states.cell
+        states = self.cell.named_fields(self.states)
+        if name == "cell_state" and "cell" in states:
+            return states["cell"]
         if name in self.gates._fields:
             return getattr(self.gates, name)
         known = ", ".join(self.gates._fields)
@@ -94,14 +95,14 @@ class Edited:
         )
 
     def __dir__(self) -> list[str]:
-        states = {f"{name}_state" for name in self.states._fields}
+        states = {f"{name}_state" for name in self.cell.named_fields(self.states)}
         return sorted({*super().__dir__(), *states, *self.gates._fields})
 
     def __len__(self) -> int:
         """The number of steps T."""
         return self.inputs.shape[0]
 
-    def sequence(self, *index: int) -> Edited:
+    def sequence(self, *index: int) -> Edited[P, S]:
         """One sequence of a batch without batch axes; `acted` stays that of the whole batch.
 
         Raises:
@@ -112,10 +113,10 @@ class Edited:
             raise ValueError(f"{len(index)} indices for batch axes {self.batch}; expected one for each")
         initial = map_tree(lambda x: x[index], self.initial)
         over_time = (self.inputs, self.states, self.gates, self.preactivations, self.controls)
-        *cut, controls = map_tree(lambda x: x[(slice(None), *index)], over_time)
-        return Edited(self.cell, self.params, initial, *cut, self.acted, controls, self.edits)
+        inputs, states, gates, a, controls = map_tree(lambda x: x[(slice(None), *index)], over_time)
+        return Edited(self.cell, self.params, initial, inputs, states, gates, a, self.acted, controls, self.edits)
 
-    def to_numpy(self) -> Edited:
+    def to_numpy(self) -> Edited[P, S]:
         """This pass with every array copied to NumPy."""
         return to_numpy(self)
 

@@ -40,7 +40,9 @@ class Effect:
     @property
     def loss(self) -> Array | None:
         """Change of the loss, [T, *batch]; None where no loss was given."""
-        return None if self.loss_after is None else self.loss_after - self.loss_before
+        if self.loss_before is None or self.loss_after is None:
+            return None
+        return self.loss_after - self.loss_before
 
     @property
     def changed(self) -> tuple[str, ...]:

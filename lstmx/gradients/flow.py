@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from collections.abc import Callable
+from typing import Any, TypeAlias, overload
 
 from lstmx.arrays import Array, is_jax, jax, namespace
+from lstmx.cells.base import P, S
 from lstmx.checks import finite, finite_history, one_of, require_history, shaped
 from lstmx.gradients.layered import LayeredFlow, layered_flow
 from lstmx.gradients.walk import GradientFlow, flow_of
 from lstmx.history import History, StoredHistory
 from lstmx.layers import LayeredHistory
 
+Loss: TypeAlias = "str | Array | Callable[[Array], Array]"
+
 
 @overload
 def gradient_flow(
-    history: LayeredHistory, loss: Any = "last", *, outputs: str = "all", progress: bool = False
+    history: LayeredHistory, loss: Loss = "last", *, outputs: str = "all", progress: bool = False
 ) -> LayeredFlow: ...
 @overload
 def gradient_flow(
-    history: History | StoredHistory, loss: Any = "last", *, outputs: str = "all", progress: bool = False
-) -> GradientFlow: ...
-def gradient_flow(history: Any, loss: Any = "last", *, outputs: str = "all", progress: bool = False) -> Any:
+    history: History[P, S] | StoredHistory[P, S],
+    loss: Loss = "last",
+    *,
+    outputs: str = "all",
+    progress: bool = False,
+) -> GradientFlow[P, S]: ...
+def gradient_flow(history: Any, loss: Loss = "last", *, outputs: str = "all", progress: bool = False) -> Any:
     """Follow the gradient of a loss back through a recorded pass, of a cell or of layers.
 
     One reverse pass by the cell's own `pull`. The cotangent is carried as an array of magnitude about 1 and an

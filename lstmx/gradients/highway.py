@@ -8,13 +8,13 @@ import numpy as np
 
 from lstmx.arrays import Array, is_traced, map_tree, sum_over_time
 from lstmx.checks import positive, require_history
-from lstmx.history import History
-from lstmx.layers import LayeredHistory
+from lstmx.history import History, StoredHistory
+from lstmx.layers import LayeredHistory, StackHistory
 
 _CHUNK_STEPS = 2**14
 
 
-def stretch(history: History, start: int, stop: int | None) -> tuple[int, int]:
+def stretch(history: History | StoredHistory | StackHistory, start: int, stop: int | None) -> tuple[int, int]:
     """`start` and `stop` as steps with 0 ≤ start < stop ≤ T, else an error that names them."""
     length = len(history)
     first = positive("start", start, 0)
@@ -29,7 +29,7 @@ def stretch(history: History, start: int, stop: int | None) -> tuple[int, int]:
 @overload
 def highway(history: LayeredHistory, start: int = 0, stop: int | None = None) -> dict[str, Array]: ...
 @overload
-def highway(history: History, start: int = 0, stop: int | None = None) -> Array: ...
+def highway(history: History | StoredHistory, start: int = 0, stop: int | None = None) -> Array: ...
 def highway(history: Any, start: int = 0, stop: int | None = None) -> Any:
     """Log of the product of the retention gates over steps start, …, stop − 1, per unit.
 

@@ -14,6 +14,7 @@ import numpy as np
 from lstmx.arrays import Array, exp, is_traced, jit, log, map_tree, namespace, require, result
 from lstmx.checks import finite_history, one_of, positive, require_history
 from lstmx.history import Controls, History
+from lstmx.layers import StackHistory
 from lstmx.linear import back_through, state_size, steps_of, walk_back
 from lstmx.scaling import Scaled, log_hypot, log_norm, normalised, pack, scaled, unpack
 
@@ -91,9 +92,9 @@ class Influence:
 
 
 def influence(
-    history: History,
-    outputs: Any = None,
-    inputs: Any = None,
+    history: History | StackHistory,
+    outputs: int | Iterable[int] | None = None,
+    inputs: int | Iterable[int] | None = None,
     probes: int | None = None,
     *,
     of: str = "inputs",
@@ -195,7 +196,7 @@ def _influence(history: Any, vectors: Array, hot: Array, of: str) -> tuple[Array
     return walk_back(history, chunk, pack(scaled(zero)), hot)[1]
 
 
-def gate_kernel(history: History, outputs: Any = None) -> np.ndarray:
+def gate_kernel(history: History, outputs: int | Iterable[int] | None = None) -> np.ndarray:
     """The weight that the gates, taken as given, put on the candidate of each earlier step.
 
     Unrolling c_t = f_t ∘ c_{t-1} + i_t ∘ g_t gives c_t = Σ_s w_{t,s} ∘ g_s + (Π f) ∘ c_0 with

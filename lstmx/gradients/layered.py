@@ -58,7 +58,7 @@ class LayeredFlow(DecaySummary):
     @property
     def _norms(self) -> tuple[np.ndarray, np.ndarray]:
         log_direct = np.asarray(self.log_direct, np.float64)
-        joint = log_hypot(np.asarray(self.log_norm, np.float64), axis=0)
+        joint = np.asarray(log_hypot(np.asarray(self.log_norm, np.float64), axis=0))
         return joint, log_direct if self.forward else np.full_like(log_direct, np.nan)
 
     def __str__(self) -> str:
@@ -165,5 +165,5 @@ def _both_ways(
     ahead = _through(history.forward, forward, outputs, progress)
     back = _through(history.backward, turned, outputs, progress)
     handed = add(ahead[3], map_tree(flipped, back[3]))
-    both = (history.cell.tree([a, b]) for a, b in zip(ahead[1:3], back[1:3], strict=True))
-    return [*ahead[0], *back[0]], *both, handed
+    parameters, initial = (history.cell.tree([ahead[k], back[k]]) for k in (1, 2))
+    return [*ahead[0], *back[0]], parameters, initial, handed

@@ -7,15 +7,17 @@ sum of orders P_k; P_0 from cell to cell is the constant error carousel, Π f.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, overload
 
 import numpy as np
 
 from lstmx.arrays import Array, columns, exp, jit, leaves, map_tree, namespace, result
+from lstmx.cells.base import S
 from lstmx.checks import finite_history, positive, require_history, states
 from lstmx.gradients.highway import stretch
 from lstmx.gradients.scaled import scaled_back
 from lstmx.history import History
+from lstmx.layers import StackHistory
 from lstmx.linear import backward_by_segments, state_size, steps_of, walk_back
 from lstmx.scaling import Scaled, log_hypot, log_norm, pack, scaled, total, unpack, unscaled
 
@@ -24,7 +26,7 @@ _CHUNK_ELEMENTS = 2**21  # of all orders' cotangents at a time
 
 
 @result
-class PathSpectrum:
+class PathSpectrum(Generic[S]):
     """A cotangent at the end of a stretch, or the whole Jacobian of it, by the number of crossings of h.
 
     L2 (Frobenius) norms in natural logs, −inf for an exact zero. Orders are 0 … max_order; everything above is
@@ -52,7 +54,7 @@ class PathSpectrum:
     log_norms: Array | None
     log_remainder: Array
     log_total: Array
-    initial: Any
+    initial: S | None
     log_matrix_norms: Array | None
     log_cell_norms: Array | None
     matrices: Array | None
@@ -85,7 +87,7 @@ class PathSpectrum:
         order = xp.reshape(order, (-1,) + (1,) * (logs.ndim - axis - 1))
         return xp.sum(order * share, axis=axis) / xp.sum(share, axis=axis)
 
-    def _orders(self) -> tuple[Array, int]:
+    def _orders(self) -> tuple[Any, int]:
         """The log norms by order, and the axis of the order."""
         return (self.log_norms, 1) if self.log_norms is not None else (self.log_matrix_norms, 0)
 
@@ -112,14 +114,26 @@ class PathSpectrum:
         if not 0 <= probability <= 1:
             raise ValueError(f"probability is {probability!r}; expected a number between 0 and 1")
 
-        def mean(orders: Array) -> Array:
+        def mean(orders: Array) -> Any:
             return sum((1 - probability) ** k * orders[k] for k in range(orders.shape[0] - 1))
 
         return mean(self.matrices) if self.matrices is not None else map_tree(mean, self.initial)
 
 
+@overload
 def path_spectrum(
-    history: History,
+    history: History[Any, S],
+    max_order: int = 8,
+    start: int = 0,
+    stop: int | None = None,
+    seed_cotangent: S | None = None,
+    *,
+    matrix: bool = False,
+    progress: bool = False,
+) -> PathSpectrum[S]: ...
+@overload
+def path_spectrum(
+    history: StackHistory,
     max_order: int = 8,
     start: int = 0,
     stop: int | None = None,
@@ -127,7 +141,17 @@ def path_spectrum(
     *,
     matrix: bool = False,
     progress: bool = False,
-) -> PathSpectrum:
+) -> PathSpectrum[tuple[Any, ...]]: ...
+def path_spectrum(
+    history: Any,
+    max_order: int = 8,
+    start: int = 0,
+    stop: int | None = None,
+    seed_cotangent: Any = None,
+    *,
+    matrix: bool = False,
+    progress: bool = False,
+) -> PathSpectrum[Any]:
     """Sort the gradient over a stretch of time by how often its path crosses the hidden state.
 
     The cotangent at the end is carried back order by order, by `max_order` + 2 of the cell's own pulls a step;

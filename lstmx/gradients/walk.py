@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
 from lstmx.arrays import Array, exp, jit, map_tree, namespace, result, varying_as
+from lstmx.cells.base import P, S
 from lstmx.gradients.scaled import scaled_back
 from lstmx.gradients.summary import FlowSummary
 from lstmx.history import History, StoredHistory
@@ -32,7 +33,7 @@ class GateShare:
 
 
 @result
-class GradientFlow(FlowSummary):
+class GradientFlow(FlowSummary, Generic[P, S]):
     """Where the gradient of a loss goes, step by step. L2 norms in natural logs; −inf for an exact zero.
 
     Past the end of a sequence of a padded batch, norms are NaN.
@@ -70,11 +71,11 @@ class GradientFlow(FlowSummary):
     log_highway: Array | None
     log_parameter_profile: Array
     parameter_alignment: Array | None
-    parameters: Any
+    parameters: P
     hidden: Array | None
     cell: Array | None
     inputs: Array | None
-    initial: Any
+    initial: S
     gates: dict[str, GateShare] | None
 
     @property
@@ -119,7 +120,7 @@ def flow_of(
         log_norm_hidden=norms.get("hidden"),
         log_norm_cell=norms.get("cell"),
         log_highway=rows.get("highway"),
-        log_parameter_profile=rows.get("profile"),
+        log_parameter_profile=rows.get("profile"),  # type: ignore  # None of a step function
         parameter_alignment=_alignment(rows["pairs"], gradient) if "pairs" in rows else None,
         parameters=gradient,
         hidden=totals.get("hidden"),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
 from lstmx.arrays import Array, namespace, result, to_numpy
-from lstmx.cells.base import Cell
+from lstmx.cells.base import Cell, S
 from lstmx.checks import dead
 
 STORAGE = ("float16", "bfloat16")
 
 
 @result(static=("cell", "every", "length", "dtype"))
-class Excerpt:
+class Excerpt(Generic[S]):
     """Gates and states of one pass, kept in part.
 
     Each field that was kept is an attribute, [ceil(T / every), *batch, H], in the dtype of the parameters:
@@ -32,12 +32,12 @@ class Excerpt:
             bfloat16.
     """
 
-    cell: Cell
+    cell: Cell[Any, S]
     every: int
     length: int
     dtype: str
-    initial: Any
-    final: Any
+    initial: S
+    final: S
     stored: dict[str, Array]
 
     def __getattr__(self, name: str) -> Array:
@@ -61,7 +61,7 @@ class Excerpt:
         """The number of steps kept."""
         return -(-self.length // self.every)
 
-    def to_numpy(self) -> Excerpt:
+    def to_numpy(self) -> Excerpt[S]:
         """This excerpt with every array copied to NumPy."""
         arrays = to_numpy((self.initial, self.final, self.stored))
         return Excerpt(self.cell, self.every, self.length, self.dtype, *arrays)

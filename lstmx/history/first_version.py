@@ -40,7 +40,7 @@ class Columns:
         return (self.array.chunks[0],)
 
     def __getitem__(self, steps: Any) -> np.ndarray:
-        found = np.asarray(self.array[steps])[..., self.at]
+        found: Any = np.asarray(self.array[steps])[..., self.at]
         found = found.reshape((len(found), *self.shape[1:]))
         if self.without is not None:
             found = where_held(self.without[steps], found)

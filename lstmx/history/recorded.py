@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from lstmx.arrays import (
     result,
     to_numpy,
 )
-from lstmx.cells.base import Cell
+from lstmx.cells.base import Cell, P, S
 from lstmx.checks import dead
 from lstmx.history.controls import Controls, where_held
 from lstmx.history.dataset import dataset_of, parts_from
@@ -29,7 +29,7 @@ from lstmx.history.store import save, saving
 
 
 @result(static=("cell",))
-class History:
+class History(Generic[P, S]):
     """Inputs, pre-activations and states of one pass; gates are derived from these.
 
     Every gate of the cell is an attribute, [T, *batch, H]: `input_gate`, `forget_gate`, `candidate` and
@@ -49,11 +49,11 @@ class History:
             there is nothing to say.
     """
 
-    cell: Cell
-    params: Any
-    initial: Any
+    cell: Cell[P, S]
+    params: P
+    initial: S
     inputs: Array
-    states: Any
+    states: S
     stored: Any
     controls: Controls | None = None
 
@@ -68,12 +68,12 @@ class History:
         return self.where_counted(self.hidden_state)
 
     @property
-    def final(self) -> Any:
+    def final(self) -> S:
         """The state after the last step, fields [*batch, H]."""
         return map_tree(lambda x: x[-1], self.states)
 
     @property
-    def before(self) -> Any:
+    def before(self) -> S:
         """The state that each step starts from, fields [T, *batch, H].
 
         That is the initial state, then all but the last; zeros where a sequence starts anew.
@@ -196,7 +196,7 @@ class History:
         """`x` [T, *batch, ...] at the steps that count, and another number at the others."""
         return x if self.controls is None else where_held(self.controls.hold, x, otherwise)
 
-    def with_gaps(self, first: bool) -> History:
+    def with_gaps(self, first: bool) -> History[P, S]:
         """The same pass with the steps that do not count before or behind those that do, sequence by sequence."""
         if self.counts is None:
             return self
@@ -211,7 +211,7 @@ class History:
         states = map_tree(lambda x, y: where_held(controls.hold, x, y[None]), states, still)
         return self.stretch(self.initial, (inputs, states, stored, controls))
 
-    def pieces(self) -> list[History]:
+    def pieces(self) -> list[History[P, S]]:
         """Every sequence as a history of its own: row by row of the batch, its counted steps, cut at its resets.
 
         Raises:
@@ -222,7 +222,7 @@ class History:
         rows = (self.sequence(*index) for index in np.ndindex(*self.batch))
         return [piece for row in rows for piece in ([row] if row.whole else row._pieces())]
 
-    def _pieces(self) -> list[History]:
+    def _pieces(self) -> list[History[P, S]]:
         """Of one sequence: stretches of its counted steps without a start inside."""
         hold, reset, kept = self.controls or Controls()
         steps = np.flatnonzero(~np.asarray(hold)) if hold is not None else np.arange(len(self))
@@ -233,7 +233,7 @@ class History:
             initial = map_tree(lambda x, first=at[0]: x[first], before)
             cut = map_tree(lambda x, at=at: x[at], (self.inputs, self.states, self.stored, kept))
             controls = None if kept is None else Controls(kept=cut[3])
-            found.append(History(self.cell, self.params, initial, *cut[:3], controls))
+            found.append(History(self.cell, self.params, initial, *cut[:3], controls=controls))
         return found
 
     @property
@@ -241,7 +241,7 @@ class History:
         """The batch axes; () for one sequence."""
         return tuple(self.inputs.shape[1:-1])
 
-    def __getitem__(self, steps: slice) -> History:
+    def __getitem__(self, steps: slice) -> History[P, S]:
         """A stretch of time as a history of its own, whose initial state is the one before its first step.
 
         Raises:
@@ -257,14 +257,14 @@ class History:
         """What has an axis of time: inputs, states, what is stored and controls, a tree of [T, ...]."""
         return self.inputs, self.states, self.stored, self.controls
 
-    def stretch(self, initial: Any, rows: tuple[Any, ...]) -> History:
+    def stretch(self, initial: Any, rows: tuple[Any, ...]) -> History[P, S]:
         """A history of the same cell and parameters with another initial state and other `rows`."""
         return History(self.cell, self.params, initial, *rows)
 
     def __iter__(self) -> Any:
         raise TypeError("a history is not iterated step by step; use its arrays, such as history.hidden_state")
 
-    def sequence(self, *index: int) -> History:
+    def sequence(self, *index: int) -> History[P, S]:
         """One sequence of a batch as a history without batch axes.
 
         Args:
@@ -323,7 +323,7 @@ class History:
         return dataset_of(self)
 
     @staticmethod
-    def from_xarray(dataset: Any, cell: Cell | None = None) -> History:
+    def from_xarray(dataset: Any, cell: Cell | None = None) -> History[Any, Any]:
         """The history that `to_xarray` made this `xarray.Dataset` of, or that `xarray.open_zarr` opens.
 
         Gates are not read: they follow from pre-activations. Arrays are of the library that recorded them, NumPy
@@ -342,12 +342,12 @@ class History:
         """
         return History(*parts_from(dataset, cell))
 
-    def to_numpy(self) -> History:
+    def to_numpy(self) -> History[P, S]:
         """This history with every array copied to NumPy, so that what follows runs in NumPy."""
         return to_numpy(self)
 
     @staticmethod
-    def concatenate(*histories: History) -> History:
+    def concatenate(*histories: History[P, S]) -> History[P, S]:
         """Join histories that follow one another: each starts in the state that the one before it ended in.
 
         Raises:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
-from lstmx.arrays import is_jax, to_numpy
-from lstmx.cells.base import Cell
+from lstmx.arrays import Array, is_jax, to_numpy
+from lstmx.cells.base import Cell, P, S
 from lstmx.history.controls import Controls
 from lstmx.history.recorded import History, span
 from lstmx.history.schema import library_of
@@ -20,7 +20,7 @@ _AT_ONCE = 8  # chunks that an analysis reads at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class StoredHistory:
+class StoredHistory(Generic[P, S]):
     """A history on disk: `stored[a:b]` and `stored.read()` are histories in memory.
 
     `gradient_flow`, `gate_statistics` and `lyapunov_spectrum` take it as it is and read it stretch by stretch. Of
@@ -35,8 +35,8 @@ class StoredHistory:
 
     store: Store
     library: Any
-    params: Any
-    initial: Any
+    params: P
+    initial: S
 
     @property
     def path(self) -> Path:
@@ -44,7 +44,7 @@ class StoredHistory:
         return self.store.path
 
     @property
-    def cell(self) -> Cell:
+    def cell(self) -> Cell[P, S]:
         """The cell that ran."""
         return self.store.form.cell
 
@@ -64,7 +64,7 @@ class StoredHistory:
         return len(self) == self.store.length
 
     @property
-    def final(self) -> Any:
+    def final(self) -> S:
         """The state after the last step, fields [*batch, H]."""
         return self[len(self) - 1 :].final
 
@@ -77,7 +77,7 @@ class StoredHistory:
         """The number of steps that are there."""
         return self.store.finished
 
-    def __getitem__(self, steps: slice) -> History:
+    def __getitem__(self, steps: slice) -> History[P, S]:
         """A stretch of time as a history in memory, whose initial state is the one before its first step.
 
         Raises:
@@ -89,15 +89,15 @@ class StoredHistory:
     def __iter__(self) -> Any:
         raise TypeError("a history is not iterated step by step; read a stretch, history[start:stop]")
 
-    def read(self) -> History:
+    def read(self) -> History[P, S]:
         """The whole, in memory."""
         return self[:]
 
-    def to_numpy(self) -> StoredHistory:
+    def to_numpy(self) -> StoredHistory[P, S]:
         """The same store, read into NumPy."""
         return StoredHistory(self.store, np, *to_numpy((self.params, self.initial)))
 
-    def stretches(self) -> Iterator[tuple[int, History]]:
+    def stretches(self) -> Iterator[tuple[int, History[P, S]]]:
         """The first step of each stretch of `at_once` steps, and its inputs and states as a history."""
         for start in range(0, len(self), self.at_once):
             yield start, self._part(start, min(start + self.at_once, len(self)), "states")
@@ -114,7 +114,7 @@ class StoredHistory:
         return Controls(*(None if flag is None else self.library.asarray(flag) for flag in flags))
 
     @property
-    def counts(self) -> Any:
+    def counts(self) -> Array | None:
         """Whether each step counts, booleans [T, *batch]; None where all do."""
         return (
             ~self.library.asarray(self.store.read("hold", 0, len(self)))
@@ -123,13 +123,13 @@ class StoredHistory:
         )
 
     @property
-    def lengths(self) -> Any:
+    def lengths(self) -> Array:
         """Steps of each sequence that count, [*batch]."""
         if self.counts is None:
             return self.library.full(self.batch, len(self))
         return self.library.sum(self.counts.astype(int), axis=0)
 
-    def with_gaps(self, first: bool) -> StoredHistory:
+    def with_gaps(self, first: bool) -> StoredHistory[P, S]:
         """This history, where the steps that do not count are the last of each sequence already.
 
         Raises:
@@ -142,7 +142,7 @@ class StoredHistory:
             )
         return self
 
-    def _part(self, start: int, stop: int, keep: str) -> History:
+    def _part(self, start: int, stop: int, keep: str) -> History[P, S]:
         def rows(name: str) -> Any:
             return self.library.asarray(self.store.read(name, start, stop))
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from lstmx.arrays import Array, cumulative_max, namespace
 from lstmx.cells.base import Cell
 from lstmx.cells.zoneout import Zoneout
-from lstmx.draws import Draws, float_dtype
+from lstmx.draws import Draws, Key, float_dtype
 
 Layer = Any
+Tree = TypeVar("Tree", bound=tuple[Any, ...])  # what layers have of each cell, parameters or states
 
 
 class Directions(NamedTuple):
@@ -55,7 +56,7 @@ class Timing(NamedTuple):
         return self._replace(mask=mask, resets=starts)
 
 
-class Layers(ABC):
+class Layers(ABC, Generic[Tree]):
     """What a stack and a pair of directions share: everything about them is a tree over their cells."""
 
     @property
@@ -74,7 +75,7 @@ class Layers(ABC):
         """The layers inside, by name, in the order of parameters and states."""
 
     @abstractmethod
-    def tree(self, values: Any) -> Any:
+    def tree(self, values: Any) -> Tree:
         """Parameters or states from those of the parts."""
 
     @abstractmethod
@@ -100,7 +101,7 @@ class Layers(ABC):
         """Numbers in the parameters."""
         return sum(part.parameter_count for part in self.parts.values())
 
-    def init(self, key: Any, dtype: Any = "float32", scheme: Any = ()) -> Any:
+    def init(self, key: Key, dtype: Any = "float32", scheme: Any = ()) -> Tree:
         """Fresh parameters of every layer, as `Cell.init` draws them; each layer's drawn anew.
 
         Args:
@@ -115,11 +116,11 @@ class Layers(ABC):
         draws = Draws(key)
         return self.fresh(draws, float_dtype(draws.xp, dtype), scheme)
 
-    def fresh(self, draws: Draws, dtype: Any, scheme: Any = ()) -> Any:
+    def fresh(self, draws: Draws, dtype: Any, scheme: Any = ()) -> Tree:
         """Fresh parameters of every layer from a source of draws."""
         return self.tree([part.fresh(draws, dtype, scheme) for part in self.parts.values()])
 
-    def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> Any:
+    def initial_state(self, params: Tree, batch: tuple[int, ...] = ()) -> Tree:
         """The zero states with the given batch axes."""
         states = (part.initial_state(p, batch) for part, p in zip(self.parts.values(), params, strict=True))
         return self.tree(list(states))

@@ -80,7 +80,7 @@ class LayeredPass(ABC):
         return self.cell.tree([part.states for part in self.parts.values()])
 
     @property
-    def counts(self) -> Any:
+    def counts(self) -> Array | None:
         """Whether each step counts, booleans [T, *batch]; None where all do."""
         return self.first.counts
 
@@ -180,9 +180,9 @@ class StackHistory(LayeredHistory):
     """
 
     cell: Stack
-    params: Any
+    params: tuple[Any, ...]
     layers: tuple[Any, ...]
-    masks: Any
+    masks: tuple[Array, ...] | None
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -245,7 +245,7 @@ class BidirectionalHistory(LayeredHistory):
     """
 
     cell: Bidirectional
-    params: Any
+    params: Directions
     forward: History
     backward: History
 

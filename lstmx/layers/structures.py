@@ -17,7 +17,7 @@ from lstmx.layers.base import Directions, Layer, Layers, Timing, flipped, pass_o
 
 
 @dataclass(frozen=True)
-class Stack(Layers):
+class Stack(Layers[tuple[Any, ...]]):
     """Layers on one another: each reads the outputs of the one below.
 
     Attributes:
@@ -60,7 +60,7 @@ class Stack(Layers):
     def parts(self) -> dict[str, Layer]:
         return {f"layer {k}": cell for k, cell in enumerate(self.cells)}
 
-    def tree(self, values: Any) -> Any:
+    def tree(self, values: Any) -> tuple[Any, ...]:
         """A tuple with a value for each layer, bottom first."""
         return tuple(values)
 
@@ -111,7 +111,7 @@ class Stack(Layers):
 
 
 @dataclass(frozen=True)
-class Bidirectional(Layers):
+class Bidirectional(Layers[Directions]):
     """Two copies of a cell, one from the first step on and one from the last step on, and their outputs together.
 
     The backward cell's output at step t has read steps t, …, T − 1 (to the end of the sequence where lengths are
@@ -150,7 +150,7 @@ class Bidirectional(Layers):
     def both_directions(self) -> bool:
         return True
 
-    def tree(self, values: Any) -> Any:
+    def tree(self, values: Any) -> Directions:
         """`Directions` of a value for each direction."""
         return Directions(*values)
 

@@ -131,7 +131,7 @@ def _compare_maps(cell: Cell, steps: CellSteps, cotangent: Any, theirs: tuple[An
     }
     matrices, inputs = steps.matrices(), steps.input_matrices()
     unit = np.broadcast_to(np.eye(cell.state_size)[:, None], (cell.state_size, 2, cell.state_size))
-    pulled, drive = (np.moveaxis(x, 0, 1) for x in steps.vjp(unit))  # rows of the Jacobians
+    pulled, drive = (np.moveaxis(np.asarray(x), 0, 1) for x in steps.vjp(unit))  # rows of the Jacobians
     compare("vjp, the transposed of the Jacobian", pulled, matrices)
     # Elsewhere pre-activations are computed from one another, and their cotangents are no plain derivatives.
     plain = type(cell.recurrence).cotangent is Affine.cotangent and set(cell.reads) <= {"hidden"}

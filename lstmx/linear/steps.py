@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self, overload
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from lstmx.cells.base import Cell
 from lstmx.cells.step_function import StepFunction
 from lstmx.cells.zoneout import packed_rates
 from lstmx.checks import require_history
-from lstmx.history import Controls
+from lstmx.history import Controls, History
 from lstmx.layers import BidirectionalHistory, StackHistory
 
 
@@ -45,7 +45,7 @@ class LinearSteps(ABC):
         """What the steps are made of, a tree of arrays [*lead, ...]: for a loop over time."""
 
     @abstractmethod
-    def at(self, rows: tuple[Any, ...]) -> Any:
+    def at(self, rows: tuple[Any, ...]) -> Self:
         """The same kind of maps made of other rows, such as those of one step."""
 
     @abstractmethod
@@ -68,7 +68,7 @@ class LinearSteps(ABC):
     def __len__(self) -> int:
         return len(next(leaves(self.rows)))
 
-    def __getitem__(self, steps: Any) -> Any:
+    def __getitem__(self, steps: int | slice) -> Self:
         """One step, or a stretch of steps.
 
         Raises:
@@ -218,7 +218,7 @@ class MatrixSteps(LinearSteps):
         return (self.given,)
 
     def at(self, rows: tuple[Any, ...]) -> MatrixSteps:
-        return MatrixSteps(*rows, self.side_by_side)
+        return MatrixSteps(*rows, side_by_side=self.side_by_side)
 
     def vjp(self, cotangent: Array) -> tuple[Array, Array]:
         return (cotangent[..., None, :] @ self.given)[..., 0, :], cotangent
@@ -489,7 +489,7 @@ class ControlledSteps(PassSteps):
         return self.inner.rows, self.hold, self.reset, self.kept
 
     def at(self, rows: tuple[Any, ...]) -> ControlledSteps:
-        return ControlledSteps(self.inner.at(rows[0]), *rows[1:], self.rates)
+        return ControlledSteps(self.inner.at(rows[0]), *rows[1:], rates=self.rates)
 
     @property
     def held(self) -> Array | None:  # type: ignore  # a constant of the class in the others
@@ -536,7 +536,7 @@ class ControlledSteps(PassSteps):
 
     def spread(self) -> ControlledSteps:
         flags = (None if x is None else x[..., None, :] for x in (self.hold, self.reset, self.kept))
-        return ControlledSteps(self.inner.spread(), *flags, self.rates)
+        return ControlledSteps(self.inner.spread(), *flags, rates=self.rates)
 
     def log_determinant(self) -> Array | None:
         found = self.inner.log_determinant()
@@ -777,7 +777,7 @@ def _whole(lead: tuple[int, ...], rows: Array) -> Array:
     return namespace(rows).broadcast_to(rows, (*lead, *rows.shape[-2:]))
 
 
-def _of_each(apply: Any, vectors: Array, ndim: int) -> Array:
+def _of_each(apply: Any, vectors: Any, ndim: int) -> Array:
     """`apply` to vectors [*lead, N] of `ndim` axes, or to each of several that more axes in front hold."""
     for _ in range(vectors.ndim - ndim):
         apply = jax.vmap(apply)
@@ -787,6 +787,10 @@ def _of_each(apply: Any, vectors: Array, ndim: int) -> Array:
 # ------------------------------------------------------------------------------------- of a recorded pass
 
 
+@overload
+def linearise(history: History | StackHistory) -> PassSteps: ...
+@overload
+def linearise(history: Array) -> LinearSteps: ...
 def linearise(history: Any) -> Any:
     """The linear maps of a recorded pass: for each step from the state before to the state after.
 

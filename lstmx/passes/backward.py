@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Generic, overload
 
 from lstmx.arrays import Array, devices, jax, jit, leaves, map_tree, namespace, result, varying_as
+from lstmx.cells.base import P, S
 from lstmx.checks import require_history, shaped, state
 from lstmx.history import History
 from lstmx.layers import BidirectionalHistory, LayeredHistory, flipped
@@ -13,7 +14,7 @@ from lstmx.linear import back_through, walk_back, without_unit_batch
 
 
 @result
-class Gradients:
+class Gradients(Generic[P, S]):
     """Gradients of a loss through a recorded pass: what `jax.grad` of `run` gives.
 
     Attributes:
@@ -22,15 +23,23 @@ class Gradients:
         initial: ∂L/∂(initial state), fields [*batch, H].
     """
 
-    parameters: Any
+    parameters: P
     inputs: Array
-    initial: Any
+    initial: S
 
     def __repr__(self) -> str:
         return f"Gradients(parameters={type(self.parameters).__name__}, inputs {tuple(self.inputs.shape)})"
 
 
-def backward(history: Any, outputs_cotangent: Array, final_cotangent: Any = None) -> Gradients:
+@overload
+def backward(
+    history: History[P, S], outputs_cotangent: Array, final_cotangent: S | None = None
+) -> Gradients[P, S]: ...
+@overload
+def backward(
+    history: LayeredHistory, outputs_cotangent: Array, final_cotangent: Any = None
+) -> Gradients[Any, Any]: ...
+def backward(history: Any, outputs_cotangent: Array, final_cotangent: Any = None) -> Gradients[Any, Any]:
     """Backpropagation through time over a recorded pass, in NumPy as in JAX.
 
     The recurrence δs_{t-1} = J_tᵀ δs_t, with ∂L/∂h_t added at each step, is run by the cell's own `pull`, chunk

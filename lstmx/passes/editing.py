@@ -101,7 +101,7 @@ def _edited(
     bound = tuple(bind(one, cell, xp, tuple(xs.shape[:-1]), xs.dtype) for one in edits)
     start, made = _record_edited(cell, params, xs, state, controls, bound)
     words = tuple(described(one) for one in edits)
-    return Edited(cell, params, start if state is None else state, xs, *made, controls, words)
+    return Edited(cell, params, start if state is None else state, xs, *made, controls=controls, edits=words)
 
 
 @jit(static=("cell",))

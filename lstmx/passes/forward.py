@@ -116,7 +116,7 @@ def _outputs_forward(
     """The outputs, and as residuals the history, or with `steps` the state before each chunk instead of it."""
     if steps is None:
         final, rows = advance(cell, params, state, xs, controls, lambda before, after, a: (after, a))
-        history = History(cell, params, state, xs, *rows, controls)
+        history = History(cell, params, state, xs, *rows, controls=controls)
         return (history.hidden_state, final), history
 
     def chunk(state: Any, cut: Any, own: None) -> tuple[Any, Array, Any]:
@@ -159,7 +159,7 @@ def _replayed(
     """
     if cell.core is not cell or controls is not None or not set(cell.reads) <= {"hidden"}:
         _, rows = advance(cell, params, initial, xs, controls, lambda before, after, a: (after, a))
-        return History(cell, params, initial, xs, *rows, controls)
+        return History(cell, params, initial, xs, *rows, controls=controls)
     xp = namespace(outputs)
     hidden_before = xp.concat([initial.hidden[None], outputs[:-1]])
     a = cell.preactivations(params, cell.state_type(hidden_before, *initial[1:]), xs)

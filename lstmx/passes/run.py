@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any, overload
 
 from lstmx.arrays import Array, dtype_of, is_jax, jit, namespace, spread_as
-from lstmx.cells.base import Cell
+from lstmx.cells.base import Cell, P, S
 from lstmx.checks import door, flag, one_of, positive
+from lstmx.draws import Key
 from lstmx.editing.edited import Edited, EditedLayers
 from lstmx.history import Controls, History, StoredHistory, controlled, where_held
 from lstmx.history.excerpt import STORAGE, Excerpt, fields_of
 from lstmx.layers import (
     Bidirectional,
     BidirectionalHistory,
+    Directions,
+    LayeredHistory,
     Layers,
     Stack,
     StackHistory,
@@ -24,6 +27,7 @@ from lstmx.layers import (
     layered_door,
     outputs_passing,
 )
+from lstmx.layers.base import Tree
 from lstmx.passes.editing import edited_layers, edited_pass
 from lstmx.passes.forward import excerpt_rows, outputs, plain_outputs, recorded_part, started
 from lstmx.passes.parallel import parallel_forward, parallel_outputs
@@ -35,8 +39,38 @@ _REBUILD_BELOW = 96  # D + H up to which a product that rebuilds pre-activations
 _STORED_AT_MOST = 2**26  # elements of pre-activations that the derivative of `run` stores
 
 
+@overload
 def run(
-    cell: Cell | Layers,
+    cell: Cell[P, S],
+    params: P,
+    xs: Array,
+    state: S | None = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+    differentiation: str = "pullback",
+    chunk: int | None = None,
+    parallel: bool = False,
+) -> tuple[Array, S]: ...
+@overload
+def run(
+    cell: Layers[Tree],
+    params: Tree,
+    xs: Array,
+    state: Tree | None = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+    differentiation: str = "pullback",
+    chunk: int | None = None,
+    parallel: bool = False,
+) -> tuple[Array, Tree]: ...
+def run(
+    cell: Any,
     params: Any,
     xs: Array,
     state: Any = None,
@@ -44,7 +78,7 @@ def run(
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
     differentiation: str = "pullback",
     chunk: int | None = None,
     parallel: bool = False,
@@ -151,59 +185,59 @@ def _residuals(cell: Cell, params: Any, xs: Array, differentiation: str, chunk: 
 @overload
 def record(
     cell: Stack,
-    params: Any,
+    params: tuple[Any, ...],
     xs: Array,
-    state: Any = None,
+    state: tuple[Any, ...] | None = None,
     *,
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
     keep: str = "all",
-    reuse: History | None = None,
+    reuse: None = None,
 ) -> StackHistory: ...
 @overload
 def record(
     cell: Bidirectional,
-    params: Any,
+    params: Directions,
     xs: Array,
-    state: Any = None,
+    state: Directions | None = None,
     *,
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
     keep: str = "all",
-    reuse: History | None = None,
+    reuse: None = None,
 ) -> BidirectionalHistory: ...
 @overload
 def record(
-    cell: Cell,
-    params: Any,
+    cell: Layers,
+    params: Directions,
     xs: Array,
-    state: Any = None,
+    state: Directions | None = None,
     *,
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
     keep: str = "all",
-    reuse: History | None = None,
-) -> History: ...
+    reuse: None = None,
+) -> LayeredHistory: ...
 @overload
 def record(
-    cell: Cell | Layers,
-    params: Any,
+    cell: Cell[P, S],
+    params: P,
     xs: Array,
-    state: Any = None,
+    state: S | None = None,
     *,
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
     keep: str = "all",
-    reuse: History | None = None,
-) -> Any: ...
+    reuse: History[P, S] | None = None,
+) -> History[P, S]: ...
 def record(
     cell: Any,
     params: Any,
@@ -213,7 +247,7 @@ def record(
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
     keep: str = "all",
     reuse: History | None = None,
 ) -> Any:
@@ -269,10 +303,10 @@ def record(
 
 
 def excerpt(
-    cell: Cell,
-    params: Any,
+    cell: Cell[P, S],
+    params: P,
     xs: Array,
-    state: Any = None,
+    state: S | None = None,
     *,
     every: int = 1,
     fields: Sequence[str] | None = None,
@@ -281,8 +315,8 @@ def excerpt(
     mask: Array | None = None,
     resets: Array | None = None,
     key: Any = None,
-    reuse: Excerpt | None = None,
-) -> Excerpt:
+    reuse: Excerpt[S] | None = None,
+) -> Excerpt[S]:
     """Run a cell over sequences and keep an excerpt to look at: some steps, some gates and states, in less room.
 
     Args:
@@ -332,17 +366,17 @@ def excerpt(
 
 def record_to(
     path: str | Path,
-    cell: Cell,
-    params: Any,
+    cell: Cell[P, S],
+    params: P,
     xs: Any,
-    state: Any = None,
+    state: S | None = None,
     *,
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
     keep: str = "all",
     progress: bool = False,
-) -> StoredHistory:
+) -> StoredHistory[P, S]:
     """Run a cell over sequences and write its history into a folder, chunk by chunk, while it runs.
 
     Neither the host nor the device holds the whole pass. A run that was stopped, at any moment, goes on where it
@@ -381,10 +415,30 @@ def record_to(
 
 @overload
 def intervene(
-    cell: Layers, params: Any, xs: Array, edits: Any, state: Any = None, **options: Any
+    cell: Layers[Tree],
+    params: Tree,
+    xs: Array,
+    edits: Any,
+    state: Tree | None = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
 ) -> EditedLayers: ...
 @overload
-def intervene(cell: Cell, params: Any, xs: Array, edits: Any, state: Any = None, **options: Any) -> Edited: ...
+def intervene(
+    cell: Cell[P, S],
+    params: P,
+    xs: Array,
+    edits: Any,
+    state: S | None = None,
+    *,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+) -> Edited[P, S]: ...
 def intervene(
     cell: Any,
     params: Any,
@@ -395,7 +449,7 @@ def intervene(
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
 ) -> Any:
     """Run a cell over sequences while edits change its gates and states.
 

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, overload
 
 from lstmx.arrays import Array, constant_tree, map_tree, namespace, scan
-from lstmx.cells.base import Cell
+from lstmx.cells.base import Cell, P, S
 from lstmx.checks import array, cells_of, door, positive
+from lstmx.draws import Key
 from lstmx.history import Controls, controlled
 from lstmx.layers import Layers, layered_door, outputs_passing
+from lstmx.layers.base import Tree
 from lstmx.passes.run import outputs_of
 
 
+@overload
 def truncated(
-    cell: Cell | Layers,
+    cell: Cell[P, S],
+    params: P,
+    xs: Array,
+    state: S | None = None,
+    *,
+    steps: int,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+) -> tuple[Array, S]: ...
+@overload
+def truncated(
+    cell: Layers[Tree],
+    params: Tree,
+    xs: Array,
+    state: Tree | None = None,
+    *,
+    steps: int,
+    lengths: Any = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    key: Key | None = None,
+) -> tuple[Array, Tree]: ...
+def truncated(
+    cell: Any,
     params: Any,
     xs: Array,
     state: Any = None,
@@ -23,13 +51,14 @@ def truncated(
     lengths: Any = None,
     mask: Array | None = None,
     resets: Array | None = None,
-    key: Any = None,
+    key: Key | None = None,
 ) -> tuple[Array, Any]:
     """`run`, with its gradient cut every `steps` steps: truncated backpropagation through time.
 
     The outputs are those of `run`; the state is carried from one stretch to the next as a constant, so that no
-        steps: steps that a gradient flows back at most, at most T; those that do not count among them.
-    a stack the state of every layer is; a backward direction counts its stretches in the order in which it reads.
+    gradient flows from a stretch to the one before. The first stretch is the shorter one where T is no multiple.
+    In a stack the state of every layer is; a backward direction counts its stretches in the order in which it
+    reads.
 
     Args:
         cell: as for `run`.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lstmx.arrays import Array
 from lstmx.comparison import Comparison
 from lstmx.plot import canvas
 
@@ -89,7 +90,7 @@ def _training(ax: Axes, comparison: Comparison) -> None:
     ax.plot([], [], color="0.4", linewidth=0.8, alpha=0.6, label=f"training{joined}")
 
 
-def _validation(ax: Axes, comparison: Comparison, curves: np.ndarray) -> None:
+def _validation(ax: Axes, comparison: Comparison, curves: Array) -> None:
     """Curves [models, seeds, evaluations]: mean, interval, and seed by seed where there are few."""
     steps = np.asarray(comparison.validation_steps)
     mean, low, high = comparison.over_seeds(curves)

@@ -78,7 +78,7 @@ def _one_sequence(history: Any, sequence: Any) -> Any:
     return history.sequence(*canvas.sequence_index(sequence, history.batch, "history"))
 
 
-def _gated(panels: list[Axes], one: History | Edited) -> None:
+def _gated(panels: list[Axes], one: Any) -> None:
     cell, states, activations = one.cell, one.states._asdict(), one.gates._asdict()
     gates = {name: activations.pop(name) for name in cell.gate_names}  # what is left are no gates
 
@@ -100,7 +100,7 @@ def _gated(panels: list[Axes], one: History | Edited) -> None:
     _norms(panels[8], states)
 
 
-def _ungated(panels: list[Axes], one: History | Edited) -> None:
+def _ungated(panels: list[Axes], one: Any) -> None:
     hidden = {"hidden_state": one.hidden_state}
 
     _inputs(panels[0], one.inputs)

@@ -59,7 +59,8 @@ def effect(
     _outputs(over_time[0], np.asarray(effect.outputs[at], np.float64))
     _norm(over_time[1], np.asarray(effect.norm[at], np.float64))
     if lossy:
-        _loss(over_time[2], *(np.asarray(x[at], np.float64) for x in (effect.loss_before, effect.loss_after)))
+        losses = (parts.pick(x, index) for x in (effect.loss_before, effect.loss_after))
+        _loss(over_time[2], *losses)  # type: ignore  # no None
     for ax in over_time[1:]:
         _band(ax, np.asarray(effect.acted))
     for ax in over_time[:-1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def variants(
     rows = 2 if flows is None else 3
     figure = canvas.figure_for(figure, (1.2 + 2.2 * len(shown), 2.2 * rows))
     panels = figure.subplots(rows, len(shown), sharex=True, sharey="row", squeeze=False)
-    states = {
+    states: dict[str, Any] = {
         name: one.states.cell if "cell" in one.states._fields else one.hidden_state for name, one in shown.items()
     }
     greatest = [float(np.abs(state[np.isfinite(state)]).max(initial=0)) for state in states.values()]

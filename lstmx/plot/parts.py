@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lstmx.arrays import Array
 from lstmx.plot import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Result = TypeVar("Result")
 
-
-def one_sequence(result: Result, names: Iterable[str], index: tuple[int, ...]) -> Result:
+def one_sequence(result: Any, names: Iterable[str], index: tuple[int, ...]) -> Any:
     """A result whose fields `names` hold one sequence, in NumPy float64; the batch axes are their last."""
     picked = {name: pick(getattr(result, name), index) for name in names}
-    return dataclasses.replace(result, **picked)  # type: ignore[type-var]  # every result is a dataclass
+    return dataclasses.replace(result, **picked)
 
 
 def pick(values: Any, index: tuple[int, ...]) -> np.ndarray | None:
@@ -27,12 +26,12 @@ def pick(values: Any, index: tuple[int, ...]) -> np.ndarray | None:
     return None if values is None else np.asarray(values[(..., *index)], np.float64)
 
 
-def blank(logs: np.ndarray) -> np.ndarray:
+def blank(logs: Array) -> np.ndarray:
     """Logs with NaN for −inf, which leaves a gap where an exact zero has no place on the axis."""
     return np.where(np.isneginf(logs), np.nan, logs)
 
 
-def counted(label: str, logs: np.ndarray) -> str:
+def counted(label: str, logs: Array) -> str:
     """A label that says how many of the logs are exact zeros, where any is."""
     zeros = int(np.count_nonzero(np.isneginf(logs)))
     return f"{label} ({zeros:,} exact zero{'s' * (zeros != 1)})" if zeros else label

@@ -57,7 +57,8 @@ def saturation(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
         ylim=(-0.03, 1.03),
         aspect="equal",
     )
-    canvas.title(ax, f"gate saturation of {len(statistics.timescale)} units")
+    units = len(next(iter(statistics.gates.values())).mean)
+    canvas.title(ax, f"gate saturation of {units} units")
     ax.legend(loc="upper right", fontsize="small")
     return ax
 
@@ -95,7 +96,7 @@ def timescales(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
     _log_scale(ax, np.append(geometric, arithmetic))
     ax.set_ylabel("time scale (steps)")
     canvas.index_axis(ax.xaxis, "unit, sorted by geometric time scale", len(order))
-    canvas.title(ax, f"time scales of the {statistics.retention_gate.replace('_', ' ')}")
+    canvas.title(ax, f"time scales of the {str(statistics.retention_gate).replace('_', ' ')}")
     ax.legend(loc="upper left", fontsize="small")
     return ax
 

@@ -59,7 +59,7 @@ def scan_chunks(
     length = next(leaves(xs)).shape[0]
     count, head = divmod(length, size)
 
-    def work(carry: Any, start: Array, steps: int, own: Any) -> tuple[Any, Any]:
+    def work(carry: Any, start: Array | int, steps: int, own: Any) -> tuple[Any, Any]:
         carry, into = carry
         carry, rows, made = body(carry, _cut(xs, start, steps), own)
         if into is None:
@@ -102,14 +102,14 @@ def counting(length: int, what: str, progress: bool, done: int = 0) -> Iterator[
         yield bar.update
 
 
-def _cut(tree: Any, start: Array, size: int) -> Any:
+def _cut(tree: Any, start: Array | int, size: int) -> Any:
     """`size` rows from `start`, which may be traced."""
     if is_jax(namespace(*leaves(tree))):
         return map_tree(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), tree)
     return map_tree(lambda x: x[start : start + size], tree)
 
 
-def _write(into: Array, rows: Array, start: Array) -> Array:
+def _write(into: Array, rows: Array, start: Array | int) -> Array:
     """`into` with `rows` from `start` on; in place in NumPy, and in a compiled loop."""
     if is_jax(namespace(into, rows)):
         return jax.lax.dynamic_update_slice_in_dim(into, rows, start, 0)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from lstmx.arrays import Array
 
 
 class Batch(NamedTuple):
     """Sequences and what should come out."""
 
-    inputs: Any
+    inputs: Array
     """[T, B, D], float32."""
-    targets: Any
+    targets: Array
     """Classes [T, B], integer, or values [T, B, O], float32."""
-    weights: Any
+    weights: Array
     """[T, B], float32: how much each step counts in the loss; 0 where nothing is asked."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, jit, map_tree, namespace, result
-from lstmx.gradients.summary import DecaySummary
+from lstmx.gradients.summary import DecaySummary, counted_first
 from lstmx.gradients.walk import GradientFlow, flow_of
 from lstmx.history import History, where_held
 from lstmx.layers import BidirectionalHistory, LayeredHistory, flipped
@@ -59,7 +59,9 @@ class LayeredFlow(DecaySummary):
     def _norms(self) -> tuple[np.ndarray, np.ndarray]:
         log_direct = np.asarray(self.log_direct, np.float64)
         joint = np.asarray(log_hypot(np.asarray(self.log_norm, np.float64), axis=0))
-        return joint, log_direct if self.forward else np.full_like(log_direct, np.nan)
+        log_direct = log_direct if self.forward else np.full_like(log_direct, np.nan)
+        held = np.isnan(joint)
+        return counted_first(joint, held), counted_first(log_direct, held)
 
     def __str__(self) -> str:
         """A line for each layer, top first, with how its norm fades in its own time; and what all come to."""

@@ -37,17 +37,23 @@ class Rates(NamedTuple):
 class DecaySummary:
     """How the norm of a gradient decays from the step at which its loss enters to the first one.
 
-    All readings are taken from that step, whichever it is, in each sequence of a batch. They are readings of one
-    gradient only where the loss enters at a single step. Where it enters at many, the norm at a step is that of a
-    sum of gradients of different ages, and its course over time is not a decay: rates, half-life and horizon are
+    All readings are taken from that step, whichever it is, in each sequence of a batch; steps that do not count
+    are as if they were not there. They are readings of one gradient only where the loss enters at a single step.
+    Where it enters at many, the norm at a step is that of a sum of gradients of different ages, and its course over
+    time is not a decay: rates, half-life and horizon are
     NaN then, and the verdict is "undefined".
 
     Numbers are NumPy float64, [*batch].
     """
 
+    log_direct: Any
+
     @property
     def _norms(self) -> tuple[np.ndarray, np.ndarray]:
-        """Log norms of the gradient and of its direct part, [T, *batch]: −inf for zero, NaN for no step."""
+        """Log norms of the gradient and of its direct part, [T, *batch]: −inf for zero.
+
+        Each sequence's steps that count come first, then NaN for the others.
+        """
         raise NotImplementedError
 
     @property
@@ -132,7 +138,7 @@ class DecaySummary:
         middle = f" (medians of {total} sequences)" if log_norm.ndim > 1 else ""
         lines = [f"gradient over {len(log_norm)} steps{middle}: {', '.join(each)}"]
         if (enters := count > 0).any():
-            steps = np.unique(last[enters])
+            steps = np.unique(_entries(np.asarray(self.log_direct))[1][enters])
             where = f" (step {steps[0]})" if len(steps) == 1 else ""
             lines.append(
                 f"  ln of the joint-state norm: {_median(_at(log_norm, last)[enters])} at the last loss{where}, "
@@ -180,12 +186,16 @@ class FlowSummary(DecaySummary):
 
     @property
     def _norms(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.asarray(self.log_norm, np.float64), np.asarray(self.log_direct, np.float64)
+        log_norm, log_direct = (np.asarray(x, np.float64) for x in (self.log_norm, self.log_direct))
+        held = np.isnan(log_norm)
+        return counted_first(log_norm, held), counted_first(log_direct, held)
 
     def __str__(self) -> str:
         lines = self._sentences()
         if self.log_highway is not None:
-            highway = np.asarray(self.log_highway, np.float64)[0]
+            highway = counted_first(np.asarray(self.log_highway, np.float64), np.isnan(np.asarray(self.log_norm)))[
+                0
+            ]
             lines.append(f"  along the retention gates alone: {_median(highway)} at the first step")
         if self.gates is not None:
             shares = {name: np.asarray(way.share, np.float64) for name, way in self.gates.items()}
@@ -200,6 +210,11 @@ class FlowSummary(DecaySummary):
                 "rate < −2 and > 100×)"
             )
         return "\n".join(lines)
+
+
+def counted_first(rows: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Rows [T, *batch], those of the steps where `held` is true behind the others, sequence by sequence."""
+    return np.take_along_axis(rows, np.argsort(held, axis=0, stable=True), axis=0)
 
 
 def _median(values: np.ndarray) -> str:

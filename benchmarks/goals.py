@@ -42,7 +42,7 @@ def _of_record(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
     peer = best(candidates, ("jax", "torch"))
     limits: dict[str, float] = {}
     if case.batch * case.units >= 128:
-        limits = {"lstmx.record": 1.40, "lstmx.record, into=": 1.15}
+        limits = {"lstmx.record": 1.40, "lstmx.record, reuse=": 1.15}
     elif (case.batch, case.units) == (1, 32):
         limits = {"lstmx.record": 2.0}
     for name, limit in limits.items() if peer else ():

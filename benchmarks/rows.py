@@ -108,11 +108,11 @@ class Bench:
 
         def fresh() -> Any:
             history = lstmx.record(cell, params, xs)
-            if not latest:  # the first call: what `into` takes first
+            if not latest:  # the first call: what `reuse` takes first
                 latest.append(history)
             return history
 
-        def into() -> Any:
+        def reused() -> Any:
             latest[0] = lstmx.record(cell, params, xs, reuse=latest[0])
             return latest[0]
 
@@ -128,7 +128,7 @@ class Bench:
 
         return {
             "lstmx.record": Candidate("ours", fresh, kept, read),
-            "lstmx.record, into=": Candidate("ours", into, kept, read),
+            "lstmx.record, reuse=": Candidate("ours", reused, kept, read),
             "lstmx.record, then .gates": Candidate(
                 "ours", with_gates, "i, f, g, o, h, c of every step", read_gates
             ),

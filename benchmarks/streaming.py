@@ -27,7 +27,7 @@ import lstmx
 FEATURES = 16
 STAGES = {
     "import alone": None,
-    "record(..., into=path)": None,
+    "record_to(path, ...)": None,
     "gate_statistics": lstmx.gate_statistics,
     'gradient_flow, outputs="norms"': lambda history: lstmx.gradient_flow(history, outputs="norms"),
     "lyapunov_spectrum, count=8": lambda history: lstmx.lyapunov_spectrum(history, count=8),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, jax, jnp, leaves, namespace, require
+from lstmx.arrays import Array, dtype_of, is_jax, jax, jnp, leaves, namespace, require
 from lstmx.cells.base import Cell
 from lstmx.checks import array, one_of, parameters, positive
 from lstmx.draws import Draws, Key, float_dtype
@@ -85,7 +85,7 @@ class Model:
     def operations(self) -> int:
         """Floating-point operations of one step of one sequence, readout included: two for each multiply-add.
 
-        Of any cell: `cell.step` and the readout as XLA counts them before it optimises. A tanh or another
+        Of any cell: its step and the readout as XLA counts them before it optimises. A tanh or another
         transcendental function counts as none.
         """
         require("jax", "counting operations")
@@ -100,11 +100,14 @@ def _operations(cell: Any) -> int:
     def array(shape: Any) -> Any:
         return None if shape is None else jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    shapes = cell.parameter_shapes()
-    params = type(shapes)(*map(array, shapes))
-    state = cell.state_type(*(array((size,)) for size in cell.field_sizes))
-    counted = jax.jit(cell.step).lower(params, state, array((cell.input_size,))).cost_analysis()
-    return round(counted["flops"])
+    if cell.closed_form:
+        shapes, step = cell.parameter_shapes(), cell.step
+        params = type(shapes)(*map(array, shapes))
+    else:
+        params, step = jax.eval_shape(cell.init, jax.random.key(0)), cell.next_state
+    state = jax.eval_shape(cell.initial_state, params)
+    x = jax.ShapeDtypeStruct((cell.input_size,), dtype_of(params))
+    return round(jax.jit(step).lower(params, state, x).cost_analysis()["flops"])
 
 
 class Training(NamedTuple):

@@ -1,6 +1,7 @@
 """Several cells and seeds on one task: equal sizes, paired seeds, intervals, interruption."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -82,6 +83,60 @@ def test_hidden_sizes_are_matched():
 
 
 # ------------------------------------------------------------------------------------------------ seeds
+
+
+def a_step(params, state, x):
+    return jax.numpy.tanh(params["W"] @ x + params["U"] @ state)
+
+
+def step_parameters(key):
+    first, second = jax.random.split(key)
+    draw = functools.partial(jax.random.normal, dtype="float32")
+    return {"W": draw(first, (5, 2)) / 2, "U": draw(second, (5, 5)) / 5}
+
+
+STEP = lstmx.from_step(a_step, np.zeros(5), 2, init=step_parameters)
+STACK = lstmx.Stack([lstmx.LSTM(2, 40), lstmx.Bidirectional(lstmx.Zoneout(lstmx.GRU(40, 20))), lstmx.LSTM(40, 20)])
+
+
+@pytest.mark.parametrize("match", ["parameters", "flop"])
+def test_zoneouts_and_stacks_are_matched_and_keep_their_form(match):
+    def size(cell):
+        model = lstmx.Model(cell, 1, "mean_squared_error")
+        return model.count() if match == "parameters" else model.operations()
+
+    first, zoneout = lstmx.LSTM(2, 128), lstmx.Zoneout(lstmx.LSTM(2, 3), hidden=0.3)
+    sized = matched({"LSTM": first, "Zoneout": zoneout, "Stack": STACK}, TASK, match)
+    assert sized["Zoneout"] == dataclasses.replace(zoneout, cell=lstmx.LSTM(2, sized["Zoneout"].hidden_size))
+    bottom, pair, top = sized["Stack"].cells
+    h = bottom.hidden_size
+    assert (pair.cell.hidden_size, top.hidden_size) == (round(h / 2), round(h / 2))
+    assert (pair.input_size, top.input_size) == (h, pair.output_size)
+    for name in ("Zoneout", "Stack"):
+        assert size(sized[name]) == pytest.approx(size(first), rel=0.02)
+
+
+def test_a_step_function_keeps_its_size():
+    sized = matched({"LSTM": lstmx.LSTM(2, 4), "a": STEP}, TASK, "hidden_size")
+    assert sized["a"] is STEP
+    with pytest.warns(UserWarning, match="a_step comes no nearer .* the size of a step function is its owner's"):
+        sized = matched({"LSTM": lstmx.LSTM(2, 4), "a_step": STEP}, TASK)
+    assert sized["a_step"] is STEP
+    assert lstmx.Model(STEP, 1, "mean_squared_error").operations() == (2 * 5 + 1) + 2 * 5 * (2 + 5) + 5
+
+
+def test_zoneouts_stacks_and_step_functions_are_compared():
+    cells = {"step": STEP, "zoneout": lstmx.Zoneout(lstmx.GRU(2, 3)), "stack": STACK}
+    found = compared(cells)
+    assert np.isfinite(found.training_loss).all()
+    assert found.cells[0] is STEP
+    assert found.cells[1] == lstmx.Zoneout(lstmx.GRU(2, 5))
+    assert "5+2+2" in str(found)
+    assert compared([STEP, lstmx.GRU(2, 4)]).names == ("a_step", "GRU")
+    with pytest.raises(ValueError, match=r"a_step\(.*has no parameters to start from: pass init= to from_step"):
+        compared([lstmx.from_step(a_step, np.zeros(5), 2)])
+    with pytest.raises(TypeError, match="cells is a LSTM; expected a list of cells"):
+        compared(lstmx.LSTM(2, 4))
 
 
 def test_every_run_is_kept(three):

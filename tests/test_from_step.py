@@ -711,30 +711,45 @@ def test_a_step_function_in_a_comparison_needs_parameters_and_keeps_its_size(tas
 # -------------------------------------------------------------------------------------------------------- figures
 
 
-@pytest.mark.usefixtures("_pyplot_is_left_alone")
-@pytest.mark.parametrize("name", cases(OWN, ("mLSTM",)))
-def test_figures_are_drawn(name):
+def points_of(history):
+    return fixed_points(history.cell, history.params, None, one_of(history.states, slice(None, None, 40)))
+
+
+DRAWINGS = {
+    "dynamics": lstmx.plot.dynamics,
+    "gradient_flow": lambda history: lstmx.plot.gradient_flow(lstmx.gradient_flow(history)),
+    "influence": lambda history: lstmx.plot.influence(lstmx.influence(history)).figure,
+    "spectrum": lambda history: lstmx.plot.spectrum(lstmx.lyapunov_spectrum(history, count=2)).figure,
+    "local": lambda history: lstmx.plot.local_exponents(lstmx.lyapunov_spectrum(history, count=2), 2).figure,
+    "memory": lambda history: lstmx.plot.memory(lstmx.memory_report(history, lags=20)),
+    "eigenvalues": lambda history: lstmx.plot.eigenvalues(points_of(history)).figure,
+}
+
+
+def long_enough(name):
+    """A recurrence and the history of a pass that a figure can be made of."""
     recurrence = ZOO[name]
     params, xs, _ = recurrence.draw(length=80)
-    history = lstmx.record(recurrence.cell(), params, xs)
-    points = fixed_points(history.cell, params, None, one_of(history.states, slice(None, None, 40)))
-    spectrum = lstmx.lyapunov_spectrum(history, count=2)
-    drawings = [
-        lstmx.plot.dynamics(history),
-        lstmx.plot.gradient_flow(lstmx.gradient_flow(history)),
-        lstmx.plot.influence(lstmx.influence(history)).figure,
-        lstmx.plot.spectrum(spectrum).figure,
-        lstmx.plot.local_exponents(spectrum, 2).figure,
-        lstmx.plot.memory(lstmx.memory_report(history, lags=20)),
-        lstmx.plot.eigenvalues(points).figure,
-    ]
-    if recurrence.gates:
-        drawings.append(lstmx.plot.saturation(lstmx.gate_statistics(history)).figure)
-    for figure in drawings:
-        render(figure)
-    shown = " ".join(ax.get_title() + ax.get_ylabel() for ax in drawings[0].axes)
-    for gate in recurrence.shown:
-        assert gate.replace("_", " ") in shown
+    return recurrence, lstmx.record(recurrence.cell(), params, xs)
+
+
+@pytest.mark.usefixtures("_pyplot_is_left_alone")
+@pytest.mark.parametrize("name", cases(OWN, ("mLSTM",)))
+@pytest.mark.parametrize("drawing", DRAWINGS)
+def test_figures_are_drawn(drawing, name):
+    recurrence, history = long_enough(name)
+    figure = DRAWINGS[drawing](history)
+    render(figure)
+    if drawing == "dynamics":
+        words = " ".join(ax.get_title() + ax.get_ylabel() for ax in figure.axes)
+        for gate in recurrence.gates:
+            assert gate.replace("_", " ") in words.lower()
+
+
+@pytest.mark.usefixtures("_pyplot_is_left_alone")
+@pytest.mark.parametrize("name", cases([name for name in OWN if ZOO[name].gates], ("LSTM",)))
+def test_the_saturation_of_its_gates_is_drawn(name):
+    render(lstmx.plot.saturation(lstmx.gate_statistics(long_enough(name)[1])).figure)
 
 
 # --------------------------------------------------------------------------------------------------------- errors

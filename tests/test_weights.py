@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 import lstmx
 from lstmx.app.cli import main
 from lstmx.app.storage import save_with
-from lstmx.app.weights import features_of_text, parts_of, read_weights, vocabulary_of
+from lstmx.app.weights import features_of_text, read_weights, vocabulary_of
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 XS = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
@@ -104,8 +104,7 @@ def test_text_whose_features_are_not_known_is_refused():
 
 def test_cells_inside_layers_have_names():
     stack = lstmx.Stack([lstmx.GRU(3, 2), lstmx.Bidirectional(lstmx.GRU(2, 2))])
-    assert parts_of(stack) == ["layer 0", "layer 1, forward", "layer 1, backward"]
-    assert parts_of(stack.cells[0]) == []
+    assert stack.cell_names() == ["layer 0", "layer 1, forward", "layer 1, backward"]
 
 
 @slow

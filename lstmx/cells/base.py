@@ -118,10 +118,6 @@ class Cell(Faces, ABC, Generic[P, S]):
         """The parameters' NamedTuple, holding shapes; None for an array that the cell's options leave out."""
 
     @abstractmethod
-    def draw(self, draws: Draws, dtype: Any) -> P:
-        """Fresh parameters."""
-
-    @abstractmethod
     def settle(self, before: Any, gates: Any, a: Array) -> S:
         """The state after, from the state before, the gates and what of the pre-activations is in no gate."""
 
@@ -133,6 +129,22 @@ class Cell(Faces, ABC, Generic[P, S]):
         """Gate activations from pre-activations alone, as `gate_type`, each [*batch, H]; see `readings`."""
         raise TypeError(f"gates of a {type(self).__name__} read the state before: cell.readings(before, a)")
 
+    # ----------------------------------------------------------------- what it may have in closed form, too
+
+    def log_determinant(self, params: Any, slopes: Any) -> Array | None:
+        """Ln |det J_t| [*batch] in closed form; None where there is none."""
+        del params, slopes
+        return None
+
+    def critical_gain(self, biases: dict[str, float]) -> float:
+        """Gain at which the zero state loses its stability, from each gate's bias; see `lstmx.critical_gain`.
+
+        Raises:
+            ValueError: it is not known in closed form.
+        """
+        del biases
+        raise ValueError(f"the critical gain of a {type(self).__name__} is not known in closed form")
+
     def logarithms(self, a: Array) -> tuple[Array, Array]:
         """Ln of what multiplies the old state, and of what is added to it, each [*batch, H].
 
@@ -142,15 +154,6 @@ class Cell(Faces, ABC, Generic[P, S]):
         raise ValueError(
             f"parallel=True takes gates that read the input alone; those of {self} read the state too"
         )
-
-    def log_determinant(self, params: Any, slopes: Any) -> Array | None:
-        """Ln |det J_t| [*batch] in closed form; None where there is none."""
-        del params, slopes
-        return None
-
-    @abstractmethod
-    def critical_gain(self, biases: dict[str, float]) -> float:
-        """Gain at which the zero state loses its stability, from each gate's bias; see `lstmx.critical_gain`."""
 
     # ------------------------------------------------------------------------------------ what follows
 
@@ -278,6 +281,19 @@ class Cell(Faces, ABC, Generic[P, S]):
             params = one(self, params, draws)
             parameters(self, params)
         return params
+
+    def draw(self, draws: Draws, dtype: Any) -> P:
+        """Fresh parameters: kernels of blocks [D, H] Glorot-uniform and [H, H] orthogonal, all else zero."""
+        shapes: Any = self.parameter_shapes()
+        h, xp = self.hidden_size, draws.xp
+        kernel = draws.glorot_uniform(self.input_size, h, shapes.input_kernel[1] // h, dtype)
+        made: dict[str, Any] = {"input_kernel": kernel}
+        for name, shape in shapes._asdict().items():
+            if name == "recurrent_kernel":
+                made[name] = draws.orthogonal(h, shape[1] // h, dtype)
+            elif name != "input_kernel" and shape is not None:
+                made[name] = xp.zeros(shape, dtype=dtype)
+        return shapes._replace(**made)
 
     def initial_state(self, params: Any, batch: tuple[int, ...] = ()) -> S:
         """The zero state with the given batch axes, in the parameters' library and dtype."""

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.cells import GRU, JANET, LSTM, MGU, SLSTM, MinGRU, MinLSTM, SimpleRNN, Zoneout
+from lstmx import cells
 
 CELLS: dict[str, Any] = {
-    kind.__name__: kind for kind in (LSTM, GRU, SimpleRNN, JANET, MGU, MinLSTM, MinGRU, SLSTM, Zoneout)
+    name: kind
+    for name, kind in vars(cells).items()
+    if dataclasses.is_dataclass(kind) and kind is not cells.StepFunction  # functions are no words
 }
 
 

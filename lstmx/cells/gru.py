@@ -11,7 +11,6 @@ from lstmx.arrays import Array, activations, namespace, sigmoid_and_slope, tanh_
 from lstmx.cells.base import Cell, Change, Layout
 from lstmx.cells.recurrence import blocks, reset_after, reset_before
 from lstmx.checks import one_of
-from lstmx.draws import Draws
 
 
 class GRUParams(NamedTuple):
@@ -138,17 +137,6 @@ class GRU(Cell[GRUParams | ResetBeforeParams, GRUState]):
         d, h = self.input_size, self.hidden_size
         shared = (d, 3 * h), (h, 3 * h), (3 * h,)
         return GRUParams._make((*shared, (h,))) if self.reset == "after" else ResetBeforeParams._make(shared)
-
-    def draw(self, draws: Draws, dtype: Any) -> Any:
-        d, h, xp = self.input_size, self.hidden_size, draws.xp
-        shared = (
-            draws.glorot_uniform(d, h, 3, dtype),
-            draws.orthogonal(h, 3, dtype),
-            xp.zeros(3 * h, dtype=dtype),
-        )
-        return (
-            GRUParams(*shared, xp.zeros(h, dtype=dtype)) if self.reset == "after" else ResetBeforeParams(*shared)
-        )
 
     def gates(self, a: Array) -> GRUGates:
         h = self.hidden_size

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, NamedTuple
 from lstmx.arrays import Array, namespace, sigmoid, sigmoid_and_slope, tanh_slope
 from lstmx.cells.base import Cell, Change, Layout
 from lstmx.cells.recurrence import blocks, reset_before
-from lstmx.draws import Draws
 
 
 class MGUParams(NamedTuple):
@@ -105,12 +104,6 @@ class MGU(Cell[MGUParams, MGUState]):
     def parameter_shapes(self) -> MGUParams:
         d, h = self.input_size, self.hidden_size
         return MGUParams._make(((d, 2 * h), (h, 2 * h), (2 * h,)))
-
-    def draw(self, draws: Draws, dtype: Any) -> MGUParams:
-        d, h = self.input_size, self.hidden_size
-        return MGUParams(
-            draws.glorot_uniform(d, h, 2, dtype), draws.orthogonal(h, 2, dtype), draws.xp.zeros(2 * h, dtype=dtype)
-        )
 
     def gates(self, a: Array) -> MGUGates:
         xp = namespace(a)

@@ -10,7 +10,6 @@ from lstmx.arrays import Array, log, log_sigmoid, namespace, sigmoid, sigmoid_an
 from lstmx.cells.base import Cell, Layout, P, S
 from lstmx.cells.recurrence import blocks, input_only
 from lstmx.checks import one_of
-from lstmx.draws import Draws
 
 CANDIDATES = ("positive", "identity", "tanh")
 
@@ -118,10 +117,6 @@ class _Minimal(Cell[P, S]):
     def parameter_shapes(self) -> Any:
         columns = self.preactivation_size
         return self._parameters((self.input_size, columns), (columns,))
-
-    def draw(self, draws: Draws, dtype: Any) -> Any:
-        kernel = draws.glorot_uniform(self.input_size, self.hidden_size, self.preactivation_blocks, dtype)
-        return self._parameters(kernel, draws.xp.zeros(self.preactivation_size, dtype=dtype))
 
     @abstractmethod
     def _parameters(self, kernel: Any, bias: Any) -> Any:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 from lstmx.arrays import Array, log, namespace, tanh_slope
 from lstmx.cells.base import Cell, Layout
 from lstmx.checks import one_of
-from lstmx.draws import Draws
 
 
 class SimpleRNNParams(NamedTuple):
@@ -92,14 +91,6 @@ class SimpleRNN(Cell[SimpleRNNParams, SimpleRNNState]):
     def parameter_shapes(self) -> SimpleRNNParams:
         d, h = self.input_size, self.hidden_size
         return SimpleRNNParams._make(((d, h), (h, h), (h,)))
-
-    def draw(self, draws: Draws, dtype: Any) -> SimpleRNNParams:
-        d, h = self.input_size, self.hidden_size
-        return SimpleRNNParams(
-            draws.glorot_uniform(d, h, 1, dtype),
-            draws.orthogonal(h, 1, dtype),
-            draws.xp.zeros(h, dtype=dtype),
-        )
 
     def gates(self, a: Array) -> SimpleRNNGates:
         xp = namespace(a)

@@ -11,6 +11,7 @@ from lstmx.cells.base import Cell
 from lstmx.checks import positive
 from lstmx.comparison.matching import matched
 from lstmx.comparison.results import Comparison
+from lstmx.layers import Layers
 from lstmx.tasks import Task
 from lstmx.training import Model, ModelParams, Training, TrainingDiverged, evaluate, train
 
@@ -25,7 +26,7 @@ class _Run(NamedTuple):
 
 
 def compare(
-    cells: Sequence[Cell] | Mapping[str, Cell],
+    cells: Sequence[Cell | Layers] | Mapping[str, Cell | Layers],
     task: Task,
     *,
     steps: int = 1000,
@@ -41,12 +42,14 @@ def compare(
     """Train several cells on one task with equal size, batches, optimizer and steps.
 
     Each model is a cell with a linear readout of its outputs. The first cell sets the size: the hidden sizes
-    of the others are replaced, all else about them is kept. Every seed gives every model other initial
-    parameters and, where the task draws its batches, other batches, the same for all models; the validation
-    batch stays.
+    of the others are replaced, all else about them is kept, as are the proportions of the layers of a stack. A
+    step function keeps its size. Zoneout and dropout train without chance, as `Model.predict` runs. Every seed
+    gives every model other initial parameters and, where the task draws its batches, other batches, the same for
+    all models; the validation batch stays.
 
     Args:
-        cells: the cells, or names to cells; their input size is the task's.
+        cells: the cells, or names to cells; their input size is the task's. Each is a cell, a `Stack` or
+            `Bidirectional`, or a step function made by `from_step(..., init=...)`.
         task: what they learn, a task of `lstmx.tasks`, such as `lstmx.tasks.adding_problem()`.
         steps: training steps of each.
         match: "parameters" gives every model the hidden size whose parameter count is nearest to the first
@@ -198,7 +201,7 @@ def _seeds(seeds: Any, first: Any) -> tuple[int, ...]:
     return listed
 
 
-def _schemes(schemes: Any, cells: dict[str, Cell]) -> Mapping[str, Any]:
+def _schemes(schemes: Any, cells: dict[str, Any]) -> Mapping[str, Any]:
     """The schemes by name, checked."""
     unknown = [name for name in schemes or {} if name not in cells]
     if unknown:
@@ -206,16 +209,19 @@ def _schemes(schemes: Any, cells: dict[str, Cell]) -> Mapping[str, Any]:
     return schemes or {}
 
 
-def _named(cells: Any, task: Task) -> dict[str, Cell]:
+def _named(cells: Any, task: Task) -> dict[str, Any]:
     """The cells by name, checked."""
-    pairs = list(cells.items()) if isinstance(cells, Mapping) else [(type(c).__name__, c) for c in cells]
+    if not isinstance(cells, (Mapping, Sequence)):
+        raise TypeError(f"cells is a {type(cells).__name__}; expected a list of cells, or a dict of them by name")
+    pairs = list(cells.items()) if isinstance(cells, Mapping) else [(_kind(c), c) for c in cells]
     if not pairs:
         raise ValueError("cells is empty; expected at least one cell")
     for position, (name, cell) in enumerate(pairs):
-        if not isinstance(cell, Cell):
+        if not isinstance(cell, (Cell, Layers)):
             raise TypeError(
                 f"cell {position} is a {type(cell).__name__}; expected a cell such as lstmx.LSTM(3, 8)"
             )
+        _initialised(cell)
         if cell.input_size != task.input_size:
             raise ValueError(
                 f"cell {position}, {cell}, has input_size={cell.input_size}; the task {task.name!r} gives "
@@ -224,3 +230,17 @@ def _named(cells: Any, task: Task) -> dict[str, Cell]:
         if name in dict(pairs[:position]):
             raise ValueError(f"two cells are called {name!r}; pass names: compare({{'first': ..., ...}}, task)")
     return dict(pairs)
+
+
+def _kind(cell: Any) -> str:
+    """What a cell is called where no name is given."""
+    return getattr(cell, "name", type(cell).__name__)
+
+
+def _initialised(cell: Any) -> None:
+    """Raise unless parameters can be drawn for every cell inside."""
+    if isinstance(cell, Layers):
+        for part in cell.parts.values():
+            _initialised(part)
+    elif not cell.closed_form and cell.make is None:
+        raise ValueError(f"{cell!r} has no parameters to start from: pass init= to from_step")

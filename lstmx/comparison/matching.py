@@ -9,8 +9,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from lstmx.cells.base import Cell
+from lstmx.cells import Zoneout
 from lstmx.checks import one_of
+from lstmx.layers import Bidirectional, Layers, Stack
 from lstmx.tasks import Task
 from lstmx.training import Model
 
@@ -19,14 +20,17 @@ TOLERANCE = 0.01
 _UNITS = {"parameters": "parameters", "flop": "floating-point operations a step"}
 
 
-def matched(cells: dict[str, Cell], task: Task, match: str = "parameters") -> dict[str, Cell]:
+def matched(cells: dict[str, Any], task: Task, match: str = "parameters") -> dict[str, Any]:
     """The cells with the hidden sizes that make them comparable to the first one.
 
     Neighbouring hidden sizes H differ by about 2/H of their parameters, so the nearest is off by up to 1/H: a
     match within 1 % is sure from some hundred units on, and luck below.
 
+    The layers of a stack keep the proportions of their sizes; its hidden size is that of its first layer. A step
+    function keeps its size, which is its owner's.
+
     Args:
-        cells: names to cells; the first one stays as it is.
+        cells: names to cells or layers; the first one stays as it is.
         task: what they are to learn, which sets the readout.
         match: "parameters" or "flop" (operations of one step), readout included, as near as can be; or
             "hidden_size", the first one's for all.
@@ -43,31 +47,44 @@ def matched(cells: dict[str, Cell], task: Task, match: str = "parameters") -> di
     one_of("match", match, (*_UNITS, "hidden_size"))
     name, first = next(iter(cells.items()))
     if match == "hidden_size":
-        return {name: _resized(cell, first.hidden_size) for name, cell in cells.items()}
+        return {name: _resized(cell, units(first)) for name, cell in cells.items()}
 
     @functools.cache
-    def size(cell: Cell) -> int:
+    def size(cell: Any) -> int:
         model = Model(cell, task.output_size, task.loss)
         return model.count() if match == "parameters" else model.operations()
 
     aim, found = size(first), {name: first}
     for other, cell in list(cells.items())[1:]:
-        found[other] = near = _nearest(cell, aim, size)
+        found[other] = near = _nearest(cell, aim, size) if _resizable(cell) else cell
         off = size(near) / aim - 1
         if abs(off) <= TOLERANCE:
             continue
         says = (
             f"{other} comes no nearer to the {aim:,} {_UNITS[match]} of {name} than {size(near):,}, with "
-            f"{near.hidden_size} unit{'s' * (near.hidden_size != 1)} ({off:+.1%})"
+            f"{units(near)} unit{'s' * (units(near) != 1)} ({off:+.1%})"
         )
-        if near.hidden_size == 1 and off > 0:
+        if not _resizable(cell):
+            warnings.warn(f"{says}; the size of a step function is its owner's to change", stacklevel=3)
+            continue
+        if units(near) == 1 and off > 0:
             raise ValueError(f"{says}; take a larger first cell, or match='hidden_size'")
-        units = math.ceil(first.hidden_size / near.hidden_size / TOLERANCE)
-        warnings.warn(f"{says}; a first cell of about {units} units comes within 1 %", stacklevel=3)
+        enough = math.ceil(units(first) / units(near) / TOLERANCE)
+        warnings.warn(f"{says}; a first cell of about {enough} units comes within 1 %", stacklevel=3)
     return found
 
 
-def _nearest(cell: Cell, aim: int, size: Callable[[Cell], int]) -> Cell:
+def units(cell: Any) -> int:
+    """The hidden size of a cell, or of the first layer of layers."""
+    return units(next(iter(cell.parts.values()))) if isinstance(cell, Layers) else cell.hidden_size
+
+
+def _resizable(cell: Any) -> bool:
+    """Whether no step function is inside."""
+    return all(map(_resizable, cell.parts.values())) if isinstance(cell, Layers) else cell.closed_form
+
+
+def _nearest(cell: Any, aim: int, size: Callable[[Any], int]) -> Any:
     """The cell with the hidden size whose model has the size nearest to `aim`."""
     high = 1
     while size(_resized(cell, high)) < aim:
@@ -80,8 +97,19 @@ def _nearest(cell: Cell, aim: int, size: Callable[[Cell], int]) -> Cell:
     return min(candidates, key=lambda resized: abs(size(resized) - aim))
 
 
-def _resized(cell: Any, hidden_size: int) -> Cell:
+def _resized(cell: Any, hidden_size: int, input_size: int | None = None) -> Any:
+    """A cell, or layers, with another hidden size of the first layer, and with `input_size` where it is given."""
+    if not _resizable(cell):
+        return cell
+    if isinstance(cell, Stack):
+        share, made = hidden_size / units(cell), []
+        for layer in cell.cells:
+            made.append(_resized(layer, max(1, round(share * units(layer))), input_size))
+            input_size = made[-1].output_size
+        return dataclasses.replace(cell, cells=tuple(made))
+    if isinstance(cell, (Bidirectional, Zoneout)):
+        return dataclasses.replace(cell, cell=_resized(cell.cell, hidden_size, input_size))
+    sizes = {"hidden_size": hidden_size, "input_size": input_size or cell.input_size}
     if getattr(cell, "projection", None):  # keeps its share of the units
-        share = cell.projection / cell.hidden_size
-        return dataclasses.replace(cell, hidden_size=hidden_size, projection=max(1, round(share * hidden_size)))
-    return dataclasses.replace(cell, hidden_size=hidden_size)
+        sizes["projection"] = max(1, round(cell.projection / cell.hidden_size * hidden_size))
+    return dataclasses.replace(cell, **sizes)

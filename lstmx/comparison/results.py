@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from lstmx.arrays import Array, result
-from lstmx.cells.base import Cell
 from lstmx.comparison.bootstrap import Estimate, estimate
+from lstmx.layers import Bidirectional, Stack
 from lstmx.training import Training
 
 
@@ -37,7 +39,7 @@ class Comparison:
     """
 
     names: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[Any, ...]
     task: str
     metric: str
     seeds: tuple[int, ...]
@@ -94,7 +96,7 @@ class Comparison:
         head = ["model", "hidden", "parameters", "steps", "to half", loss]
         columns = [
             self.names,
-            [str(cell.hidden_size) for cell in self.cells],
+            [_sizes(cell) for cell in self.cells],
             [f"{count:,}" for count in self.parameter_counts],
             [str(count) for count in steps],
             [f"{count:g}" if np.isfinite(count) else "never" for count in half],
@@ -117,6 +119,13 @@ class Comparison:
         if complete < 2:
             return f"{complete} of {count} seeds complete, the first one shown: no intervals; {half}"
         return f"{seeds}: means, with 95 % bootstrap intervals; {half}, median"
+
+
+def _sizes(cell: Any) -> str:
+    """The hidden sizes of a cell, or of layers from the bottom."""
+    if isinstance(cell, Stack):
+        return "+".join(map(_sizes, cell.cells))
+    return str(cell.cell.hidden_size if isinstance(cell, Bidirectional) else cell.hidden_size)
 
 
 def _listed(estimated: Estimate) -> list[str]:

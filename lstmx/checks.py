@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,17 @@ def positive(name: str, value: Any, least: int = 1) -> int:
 
 def cells_of(name: str, value: Any) -> None:
     """Raise a TypeError unless `value` is a cell, or layers of cells."""
-    if not hasattr(value, "initial_state"):
+    if not hasattr(type(value), "initial_state"):
         raise TypeError(
             f"{name} is a {type(value).__name__}; expected a cell such as lstmx.LSTM(3, 8), or layers of cells"
         )
+
+
+def path(name: str, value: Any) -> Path:
+    """`value` as a path, else a TypeError."""
+    if not isinstance(value, (str, Path)):
+        raise TypeError(f"{name} is a {type(value).__name__}; expected a path, as a str or pathlib.Path")
+    return Path(value)
 
 
 def finite_number(name: str, value: Any) -> None:
@@ -97,6 +105,7 @@ def shaped(name: str, value: Any, shape: tuple[int, ...], dtype: Any, axes: str)
 
 def parameters(cell: Any, params: Any, name: str = "params") -> None:
     """Raise unless `params` are those of `cell`, or of layers: its class, its shapes, one float dtype."""
+    cells_of("cell", cell)
     if hasattr(cell, "parts"):
         return cell.check(name, params, parameters)
     if not cell.closed_form:

@@ -178,6 +178,8 @@ def train(
     steps = positive("steps", steps, 0)
     if not (isinstance(clip, (int, float)) and clip > 0):
         raise ValueError(f"clip is {clip!r}; expected a positive number, float('inf') for none")
+    if not callable(batches):
+        raise TypeError(f"batches is a {type(batches).__name__}; expected a function of the step, as task.batch")
     optimizer = adam() if optimizer is None else optimizer
     if resume is None:
         _check_params(model, params)
@@ -223,6 +225,8 @@ def evaluate(model: Model, params: ModelParams, batch: Batch) -> tuple[float, fl
         The loss, and the weighted mean absolute error; NaN for cross entropy, where it has no meaning.
     """
     _check_params(model, params)
+    if not isinstance(batch, tuple):
+        raise TypeError(f"batch is a {type(batch).__name__}; expected a Batch, such as task.batch(0)")
     loss, error = _compiled_loss(model)(params, _to_jax(batch, params))
     return float(loss), float(error)
 
@@ -240,6 +244,8 @@ def _with_history(training: Training, losses: list[float], norms: list[float]) -
 
 def _check_params(model: Model, params: Any) -> None:
     require("jax", "training")
+    if not isinstance(model, Model):
+        raise TypeError(f"model is a {type(model).__name__}; expected a Model of a cell and a readout")
     if not isinstance(params, ModelParams):
         raise TypeError(f"params is a {type(params).__name__}; expected ModelParams, as from model.init(0)")
     parameters(model.cell, params.cell)

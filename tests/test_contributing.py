@@ -52,6 +52,8 @@ def test_its_cell_is_the_janet_that_forgets_what_it_takes_in(made, library):
     np.testing.assert_allclose(flows[0].log_norm, flows[1].log_norm, rtol=1e-10)
     for ours, known in zip(flows[0].parameters, flows[1].parameters, strict=True):
         np.testing.assert_allclose(ours, known, rtol=1e-9, atol=1e-12)
+    mean = lstmx.gate_statistics(mine)["update_gate"].mean
+    np.testing.assert_allclose(mean, np.mean(mine.update_gate, axis=(0, 1)), rtol=1e-12)
 
 
 def test_its_cell_draws_kernels_of_orthogonal_blocks(made):

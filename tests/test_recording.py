@@ -118,7 +118,7 @@ FORMS = [
 ]
 
 
-@pytest.mark.parametrize(("verb", "form"), FORMS, ids=str)
+@pytest.mark.parametrize(("verb", "form"), FORMS, ids=lambda x: getattr(x, "__name__", str(x)))
 @pytest.mark.parametrize("narrow", [True, False], ids=["narrow", "wide"])
 def test_a_pass_in_old_memory_is_a_fresh_one(kind, library, verb, form, narrow, monkeypatch):
     jax.clear_caches()

@@ -16,6 +16,7 @@ import numpy as np
 from lstmx.arrays import Array, require
 from lstmx.cells.description import CELLS, cell_from, described
 from lstmx.checks import parameters
+from lstmx.checks import path as checked_path
 from lstmx.draws import in_library
 from lstmx.history import History
 from lstmx.layers import KINDS, Layers
@@ -49,7 +50,7 @@ def save(path: str | Path, cell: Any, params: Any) -> None:
         >>> lstmx.load(path)[0] == cell
         True
     """
-    save_with(path, cell, params, {})
+    save_with(checked_path("path", path), cell, params, {})
 
 
 def save_with(path: str | Path, cell: Any, params: Any, extras: dict[str, Array]) -> None:
@@ -81,7 +82,7 @@ def load(path: str | Path, library: str | None = None) -> tuple[Any, Any]:
         TypeError: an array of another dtype than float32 or float64.
         ImportError: safetensors, or JAX where it was asked for, is not installed.
     """
-    words, tensors = read_safetensors(path)
+    words, tensors = read_safetensors(checked_path("path", path))
     if "lstmx" not in words:
         raise ValueError(
             f"{path} holds no cell of lstmx, but {', '.join(tensors) or 'no arrays'}; weights of other frameworks "

@@ -34,6 +34,8 @@ def from_cudnn(
     for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
         positive(name, value)
     flag("bidirectional", bidirectional)
+    if not hasattr(weights, "shape"):
+        raise TypeError(f"weights is a {type(weights).__name__}; expected cuDNN's vector of weights, an array")
     directions = 2 if bidirectional else 1
     shapes = _shapes(input_size, hidden_size, num_layers, directions)
     size = sum(math.prod(shape) for shape in shapes)

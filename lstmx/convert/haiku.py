@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lstmx.arrays import Array, namespace
@@ -27,6 +28,8 @@ def from_haiku(params: dict[str, Any], prefix: str = "") -> tuple[Cell, Any]:
         TypeError: an array of another dtype than float32 or float64.
         ValueError: an array is missing, surplus or of another shape.
     """
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params is a {type(params).__name__}; expected the dict that Haiku's init gives")
     modules = {name: arrays for name, arrays in params.items() if name.startswith(prefix)}
     flat = {f"{name}/{leaf}": array for name, arrays in modules.items() for leaf, array in arrays.items()}
     named = Named(f"the parameters under {prefix!r}" if prefix else "the parameters", flat)

@@ -188,6 +188,8 @@ def record_keras(model: Any, x: Any, layer: str | None = None, library: str | No
             once, or with a mask; what `from_keras` refuses; or float64 for JAX without x64 enabled.
         TypeError: what `from_keras` refuses.
     """
+    if not callable(model):
+        raise TypeError(f"model is a {type(model).__name__}; expected a model or a layer of Keras")
     name, inner = chosen("the model", recurrent_layers(model), layer)
     calls: list[Any] = []
     with _listening(inner, calls):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,8 @@ def from_torch(source: Any, prefix: str = "", nonlinearity: str = "tanh") -> tup
         nonlinearity = getattr(source, "nonlinearity", nonlinearity)
         dropout = float(getattr(source, "dropout", 0.0)) if getattr(source, "num_layers", 1) > 1 else 0.0
         source = source.state_dict()
+    if not isinstance(source, Mapping):
+        raise TypeError(f"source is a {type(source).__name__}; expected an LSTM, GRU or RNN of PyTorch, or a dict")
     arrays = {name.removeprefix(prefix): x for name, x in source.items() if name.startswith(prefix)}
     named = Named(f"the state dict under {prefix!r}" if prefix else "the state dict", arrays)
     suffix = "" if "weight_ih" in named else "_l0"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, result
+from lstmx.checks import array
 
 _LEAST_BLOCKS = 16  # of the longest blocks that a standard error is taken from
 _LEAST_WINDOWS = 32  # from which quarters can be compared
@@ -280,6 +281,8 @@ def kaplan_yorke(exponents: Any, size: int | None = None) -> float:
     References:
         Kaplan & Yorke, "Chaotic behavior of multidimensional difference equations", 1979.
     """
+    if not isinstance(exponents, (int, float, list, tuple)):
+        array("exponents", exponents)
     ordered = np.sort(np.asarray(exponents, np.float64).ravel())[::-1]
     if not len(ordered) or np.isnan(ordered).any():
         raise ValueError(f"exponents are {ordered}; expected at least one number, and no NaN")

@@ -43,7 +43,8 @@ class Excerpt(Generic[S]):
     def __getattr__(self, name: str) -> Array:
         # Reached only for names that are no field and no property.
         if name.startswith("_") or name in Excerpt.__dataclass_fields__:
-            raise AttributeError(name) if "cell" not in self.__dict__ else dead("excerpt", name)
+            gone = "cell" in self.__dict__ and name in Excerpt.__dataclass_fields__
+            raise dead("excerpt", name) if gone else AttributeError(name)
         if name in self.stored:
             return decode(self.stored[name], self.dtype)
         kept = ", ".join(self.stored)

@@ -14,6 +14,7 @@ import numpy as np
 
 from lstmx.arrays import dtype_of, leaves, require
 from lstmx.cells.base import Cell
+from lstmx.checks import path as checked_path
 from lstmx.history.first_version import translated
 from lstmx.history.schema import (
     Form,
@@ -97,7 +98,7 @@ def save(history: Any, path: Path) -> None:
 def saving(path: str | Path) -> Iterator[Path]:
     """As `building`, where what fails is told of as a history that could not be saved."""
     try:
-        with building(Path(path)) as partial:
+        with building(checked_path("path", path)) as partial:
             yield partial
     except FileExistsError:
         raise

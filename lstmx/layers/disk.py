@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from lstmx.arrays import leaves, namespace
 from lstmx.cells.base import Cell, P, S
+from lstmx.checks import path as checked_path
 from lstmx.history.recorded import span
 from lstmx.history.schema import cell_told, version_of
 from lstmx.history.store import opened_group
@@ -114,9 +115,7 @@ def load_history(path: str | Path, cell: Any = None) -> Any:
             cell is one that no file can hold, and is not given.
         ImportError: zarr is not installed.
     """
-    if not isinstance(path, (str, Path)):
-        raise TypeError(f"path is a {type(path).__name__}; expected the path of a folder")
-    path = Path(path)
+    path = checked_path("path", path)
     group = opened_group(path, "r")
     if "layers" not in group.attrs:
         return history_at(path, cell)

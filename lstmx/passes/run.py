@@ -11,6 +11,7 @@ from typing import Any, overload
 from lstmx.arrays import Array, dtype_of, is_jax, jit, namespace, spread_as
 from lstmx.cells.base import Cell, P, S
 from lstmx.checks import door, flag, one_of, positive
+from lstmx.checks import path as checked_path
 from lstmx.draws import Key
 from lstmx.editing.edited import Edited, EditedLayers
 from lstmx.editing.edits import Change
@@ -412,7 +413,7 @@ def record_to(
     flag("progress", progress)
     if isinstance(cell, Layers):
         raise ValueError("cell is one of layers; record layers in memory, and history.save(path) writes them")
-    return streamed(cell, params, xs, state, (lengths, mask, resets), keep, Path(path), progress)
+    return streamed(cell, params, xs, state, (lengths, mask, resets), keep, checked_path("path", path), progress)
 
 
 @overload
@@ -500,7 +501,7 @@ def intervene(
     if isinstance(cell, Layers):
         return edited_layers(cell, params, xs, state, edits, (lengths, mask, resets), key)
     if not isinstance(cell, Cell) or not cell.closed_form:
-        raise TypeError(f"cell is {cell!r}; edits change the gates of cells of the library")
+        raise TypeError(f"cell is {cell!r}; expected a cell of the library, whose gates edits change by name")
     return edited_pass(cell, params, xs, state, edits, (lengths, mask, resets, key))
 
 

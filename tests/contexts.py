@@ -447,7 +447,9 @@ def intervene(case):
     )
 
 
-@analysis(CELL[:6], [NO_EDITS, BY_LAYER, (("on disk",), TypeError, "history is a StoredHistory; expected a History")])
+@analysis(
+    CELL[:6], [NO_EDITS, BY_LAYER, (("on disk",), TypeError, "history is a StoredHistory; expected a History")]
+)
 def effect(case):
     def compute(*given):
         return lstmx.effect(case.recorded(*given), intervened(case, *given))

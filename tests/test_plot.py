@@ -488,7 +488,7 @@ def test_a_small_figure_keeps_room_for_its_panels():
 
 
 def test_only_a_history_has_dynamics():
-    with pytest.raises(TypeError, match="history is a ndarray; expected a History, as from"):
+    with pytest.raises(TypeError, match="history is a ndarray; expected a History, as made by record"):
         lstmx.plot.dynamics(np.zeros((3, 2)))
 
 

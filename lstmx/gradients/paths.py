@@ -29,7 +29,7 @@ _CHUNK_ELEMENTS = 2**21  # of all orders' cotangents at a time
 class PathSpectrum(Generic[S]):
     """A cotangent at the end of a stretch, or the whole Jacobian of it, by the number of crossings of h.
 
-    L2 (Frobenius) norms in natural logs, −inf for an exact zero. Orders are 0 … max_order; everything above is
+    L2 (Frobenius) norms in natural logs, −inf for an exact zero, NaN at a step that does not count. Orders are 0 … max_order; everything above is
     the remainder. Time t is the state after step start + t. Vector fields are None with matrix=True, matrix
     fields without it.
 
@@ -283,13 +283,21 @@ def _segment(history: Any, packed: Array, norms: bool) -> tuple[Array, Any]:
         packed, arriving, _ = scaled_back(part, lambda step, v: step.vjp(v)[0], packed, None, carried)
         if not norms:
             return packed, None
-        by_order = log_norm(arriving)
-        whole = log_norm(total(map_tree(lambda x: xp.moveaxis(x, 1, 0), arriving)))
+        hold = None if part.counts is None else ~part.counts
+
+        def counted(logs: Array) -> Array:
+            """Logs [T, *batch] or [T, orders, *batch], NaN at the steps that do not count."""
+            if hold is None:
+                return logs
+            return xp.where(hold[:, None] if logs.ndim > hold.ndim else hold, xp.full_like(logs, np.nan), logs)
+
+        by_order = counted(log_norm(arriving))
+        whole = counted(log_norm(total(map_tree(lambda x: xp.moveaxis(x, 1, 0), arriving))))
         rows: dict[str, Any] = {"norms": by_order[:, :-1], "remainder": by_order[:, -1], "total": whole}
         if not isinstance(part, History):
             parts = columns(arriving.value[:, :-1], tuple(layer.cell.state_size for layer in part.layers))
             of_layers = zip(part.parts, parts, strict=True)
-            rows["layers"] = {n: log_norm(Scaled(x, arriving.exponent[:, :-1])) for n, x in of_layers}
+            rows["layers"] = {n: counted(log_norm(Scaled(x, arriving.exponent[:, :-1]))) for n, x in of_layers}
         return packed, rows
 
     return walk_back(history, chunk, packed, size=max(1, _CHUNK_ELEMENTS // packed.size))

@@ -92,13 +92,26 @@ def block_size(length: int, limit: int = LIMIT) -> int:
     return -(-length // limit)
 
 
-def block_means(values: np.ndarray, size: int) -> np.ndarray:
-    """Means over blocks of `size` along axis 0; the last block may be shorter."""
+def block_means(values: np.ndarray, size: int, counts: np.ndarray | None = None) -> np.ndarray:
+    """Means over blocks of `size` along axis 0; the last block may be shorter.
+
+    Rows where `counts`, booleans, is false are left out; a block of such rows alone is NaN.
+    """
+    if counts is not None:
+        values = blank_rows(values, counts, 0.0 if size > 1 else np.nan)
     if size == 1:
         return values
     starts = np.arange(0, len(values), size)
-    counts = np.diff(np.append(starts, len(values)))
-    return np.add.reduceat(values, starts, axis=0) / counts.reshape(-1, *[1] * (values.ndim - 1))
+    number = np.add.reduceat(np.ones(len(values)) if counts is None else counts.astype(float), starts)
+    number = np.where(number > 0, number, np.nan).reshape(-1, *[1] * (values.ndim - 1))
+    return np.add.reduceat(values, starts, axis=0) / number
+
+
+def blank_rows(values: np.ndarray, counts: np.ndarray | None, otherwise: float = np.nan) -> np.ndarray:
+    """Values [T, ...] with another number where `counts` [T] is false; as they are for None."""
+    if counts is None:
+        return values
+    return np.where(counts.reshape(-1, *[1] * (values.ndim - 1)), values, otherwise)
 
 
 def block_centres(length: int, size: int) -> np.ndarray:
@@ -119,33 +132,52 @@ def marker_for(points: np.ndarray) -> str:
     return "." if len(points) <= SHORT else ""
 
 
-def lines(ax: Axes, values: np.ndarray, labels: Sequence[str], colours: Sequence[str] = COLOURS) -> None:
+def lines(
+    ax: Axes,
+    values: np.ndarray,
+    labels: Sequence[str],
+    colours: Sequence[str] = COLOURS,
+    counts: np.ndarray | None = None,
+) -> None:
     """Draw the columns of `values` [T, n] against the step, with a legend where there are several.
 
-    A long line is drawn as block means within the blocks' range, so that a spike of one step stays visible.
+    A long line is drawn as block means within the blocks' range, so that a spike of one step stays visible. Steps
+    where `counts` [T] is false leave a gap, and what stands alone between gaps has a dot.
     """
     size = block_size(len(values))
     starts = np.arange(0, len(values), size)
-    at, means = block_centres(len(values), size), block_means(values, size)
-    low, high = (extreme.reduceat(values, starts, axis=0) for extreme in (np.minimum, np.maximum))
+    at, means = block_centres(len(values), size), block_means(values, size, counts)
+    least, most = (blank_rows(values, counts, end) for end in (np.inf, -np.inf))
+    low, high = np.minimum.reduceat(least, starts, axis=0), np.maximum.reduceat(most, starts, axis=0)
     for k, (label, colour) in enumerate(zip(labels, itertools.cycle(colours), strict=False)):
-        ax.plot(at, means[:, k], color=colour, linewidth=1, marker=marker_for(at), label=label)
+        (line,) = ax.plot(at, means[:, k], color=colour, linewidth=1, marker=marker_for(at), label=label)
+        gone = np.concatenate([[True], np.isnan(means[:, k]), [True]])
+        alone = ~gone[1:-1] & gone[:-2] & gone[2:]
+        if alone.any() and not marker_for(at):
+            line.set(marker=".", markevery=np.flatnonzero(alone).tolist())
         if size > 1:
-            ax.fill_between(at, low[:, k], high[:, k], color=colour, alpha=0.3, linewidth=0.8)
+            drawn = ~gone[1:-1]
+            ax.fill_between(at, low[:, k], high[:, k], where=drawn, color=colour, alpha=0.3, linewidth=0.8)
     index_axis(ax.xaxis, "step", len(values), size, "mean and range")
     if len(labels) > 1:
         legend_above(ax)
 
 
 def heat_map(
-    ax: Axes, values: np.ndarray, row: str, label: str | None, limits: tuple[float, float] | None = None
+    ax: Axes,
+    values: np.ndarray,
+    row: str,
+    label: str | None,
+    limits: tuple[float, float] | None = None,
+    counts: np.ndarray | None = None,
 ) -> None:
     """Draw `values` [T, n] as an image, step to the right and `row` upwards, with a labelled colour bar if any.
 
-    The colours span `limits`; None for 0, or the negative of the greatest magnitude drawn, up to the latter.
+    The colours span `limits`; None for 0, or the negative of the greatest magnitude drawn, up to the latter. Steps
+    where `counts` [T] is false are left blank.
     """
     sizes = [block_size(length) for length in values.shape]
-    image = block_means(block_means(values, sizes[0]).T, sizes[1])
+    image = block_means(block_means(values, sizes[0], counts).T, sizes[1])
     if limits is None:
         finite = image[np.isfinite(image)]
         most = float(np.abs(finite).max(initial=0)) or 1.0

@@ -8,6 +8,7 @@ import numpy as np
 
 from lstmx.editing import Effect, field_of
 from lstmx.plot import canvas, parts
+from lstmx.plot.passes import steps_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ def effect(
     The panels, all over the same steps: the change of each unit's output as a heat map; its L2 norm over units;
     the loss of each step without the edits and with them, where the effect has it; then each gate and state that
     an edit changed itself, without the edits at the left and with them at the right. Grey are the steps in which
-    an edit changed something, in any sequence of the batch.
+    an edit changed something, in any sequence of the batch. Steps that do not count are left blank.
 
     At most 1000 points are drawn along an axis. Beyond, a line becomes block means within the blocks' range, a
     heat map becomes block means, and the axis says how many neighbours were joined.
@@ -56,11 +57,13 @@ def effect(
 
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
     over_time = [figure.add_subplot(grid[k, :]) for k in range(3 if lossy else 2)]
-    _outputs(over_time[0], np.asarray(effect.outputs[at], np.float64))
-    _norm(over_time[1], np.asarray(effect.norm[at], np.float64))
+    controls = effect.edited.controls
+    counts = None if controls is None or controls.hold is None else ~np.asarray(controls.hold[at])
+    _outputs(over_time[0], np.asarray(effect.outputs[at], np.float64), counts)
+    _norm(over_time[1], np.asarray(effect.norm[at], np.float64), counts)
     if lossy:
-        losses = (parts.pick(x, index) for x in (effect.loss_before, effect.loss_after))
-        _loss(over_time[2], *losses)  # type: ignore  # no None
+        losses = (np.asarray(x[at], np.float64) for x in (effect.loss_before, effect.loss_after))
+        _loss(over_time[2], *losses, counts)
     for ax in over_time[1:]:
         _band(ax, np.asarray(effect.acted))
     for ax in over_time[:-1]:
@@ -69,43 +72,46 @@ def effect(
     for row, name in enumerate(changed, start=len(over_time)):
         pair = [figure.add_subplot(grid[row, column]) for column in range(2)]
         values = [np.asarray(field_of(one, name)[at], np.float64) for one in (effect.history, effect.edited)]
-        _pair(pair, name, name.endswith("_gate"), values, last=row == len(heights) - 1)
+        _pair(pair, name, name in effect.edited.cell.gate_names, values, counts, last=row == len(heights) - 1)
 
     where = f", sequence {sequence}" if effect.edited.batch else ""
     edits = "\n".join(effect.edited.edits) or "no edit"
-    figure.suptitle(f"effect over {len(effect.edited):,} steps{where}\n{edits}")
+    figure.suptitle(f"effect over {steps_in_words(len(effect.edited), counts)}{where}\n{edits}")
     return figure
 
 
-def _outputs(ax: Axes, change: np.ndarray) -> None:
-    most = float(np.abs(change).max()) or 1.0
-    canvas.heat_map(ax, change, "unit", "change", (-most, most))
+def _outputs(ax: Axes, change: np.ndarray, counts: np.ndarray | None) -> None:
+    most = float(np.nanmax(np.abs(canvas.blank_rows(change, counts)))) or 1.0
+    canvas.heat_map(ax, change, "unit", "change", (-most, most), counts)
     canvas.title(ax, "change of the outputs")
 
 
-def _norm(ax: Axes, norm: np.ndarray) -> None:
-    canvas.lines(ax, norm[:, None], ["norm"])
+def _norm(ax: Axes, norm: np.ndarray, counts: np.ndarray | None) -> None:
+    canvas.lines(ax, norm[:, None], ["norm"], counts=counts)
     ax.set_ylabel("L2 norm")
     canvas.start_at_zero(ax)
-    step = int(norm.argmax())
+    step = int(np.nanargmax(canvas.blank_rows(norm, counts)))
     canvas.title(ax, f"norm of the change: at most {parts.number(norm[step])}, at step {step:,}")
 
 
-def _loss(ax: Axes, before: np.ndarray, after: np.ndarray) -> None:
-    canvas.lines(ax, np.stack([before, after], axis=1), ["before", "edited"], canvas.COLOURS[5::-4])
+def _loss(ax: Axes, before: np.ndarray, after: np.ndarray, counts: np.ndarray | None) -> None:
+    canvas.lines(ax, np.stack([before, after], axis=1), ["before", "edited"], canvas.COLOURS[5::-4], counts)
     ax.set_ylabel("loss")
-    means = [parts.number(x.mean()) for x in (before, after)]
+    means = [parts.number(np.nanmean(canvas.blank_rows(x, counts))) for x in (before, after)]
     canvas.title(ax, f"loss of each step: {means[0]} before, {means[1]} edited on average")
 
 
-def _pair(pair: list[Axes], name: str, gate: bool, values: list[np.ndarray], last: bool) -> None:
+def _pair(
+    pair: list[Axes], name: str, gate: bool, values: list[np.ndarray], counts: np.ndarray | None, last: bool
+) -> None:
     """One gate or state of both passes, in the same colours."""
-    low, high = min(x.min() for x in values), max(x.max() for x in values)
+    counted = canvas.blank_rows(np.stack(values, axis=1), counts)
+    low, high = np.nanmin(counted), np.nanmax(counted)
     most = max(abs(low), abs(high)) or 1.0
     limits = (0.0, 1.0) if gate and low >= 0 and high <= 1 else (-most, most)
     labels = None, "activation" if gate else "value"  # one colour bar for both
     for ax, which, value, label in zip(pair, ("before", "edited"), values, labels, strict=True):
-        canvas.heat_map(ax, value, "unit", label, limits)
+        canvas.heat_map(ax, value, "unit", label, limits, counts)
         canvas.title(ax, f"{name.replace('_', ' ')}, {which}")
         if not last:
             ax.set_xlabel("")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lstmx.checks import require_history
 from lstmx.gradients import GradientFlow, LayeredFlow
 from lstmx.history import History
 from lstmx.plot import canvas, parts
+from lstmx.plot.passes import Pass, one_pass, steps_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +29,7 @@ def depth(
 
     Above, a map of the norm of the cotangent of each cell's joint state, the top layer at the top, in decades
     below the greatest norm of all; below, the same numbers as lines. White and gaps are exact zeros, and steps
-    past a sequence's end. Directions are drawn in the order of time.
+    that do not count. Directions are drawn in the order of time.
 
     Args:
         flow: from `lstmx.gradient_flow(history)` of a stack or of both directions.
@@ -54,8 +56,10 @@ def depth(
         'norm of the cotangent, decades below the greatest'
     """
     if not isinstance(flow, LayeredFlow):
+        other = "; lstmx.plot.gradient_flow draws that of one cell" if isinstance(flow, GradientFlow) else ""
         raise TypeError(
-            f"flow is a {type(flow).__name__}; expected a LayeredFlow, as lstmx.gradient_flow gives of layers"
+            f"flow is a {type(flow).__name__}; expected a LayeredFlow, as lstmx.gradient_flow gives of "
+            f"layers{other}"
         )
     batch = tuple(flow.log_norm.shape[2:])
     norms = parts.pick(flow.log_norm, canvas.sequence_index(sequence, batch, "flow"))
@@ -68,22 +72,29 @@ def depth(
     greatest = float(finite.max(initial=-np.inf))
     decades = (parts.blank(norms) - greatest) / _PER_DECADE
     deepest = min(_DEEPEST, max(1.0, float(-np.nanmin(decades)))) if len(finite) else 1.0
-    _rows(above, decades, flow.names, (-deepest, 0.0))
+    counts = parts.counted_steps(norms[0])
+    _rows(above, decades, flow.names, (-deepest, 0.0), counts)
 
-    canvas.lines(
-        below, parts.blank(norms).T, [parts.counted(*pair) for pair in zip(flow.names, norms, strict=True)]
-    )
+    labels = [parts.counted(*pair) for pair in zip(flow.names, norms, strict=True)]
+    canvas.lines(below, parts.blank(norms).T, labels, counts=counts)
     below.set_ylabel("ln norm")
     canvas.title(below, "the same, layer by layer")
     above.label_outer()
     where = f", sequence {sequence}" if batch else ""
-    figure.suptitle(f"gradient through {len(flow.names)} layers over {norms.shape[1]:,} steps{where}")
+    steps = steps_in_words(norms.shape[1], counts)
+    figure.suptitle(f"gradient through {len(flow.names)} layers over {steps}{where}")
     return figure
 
 
-def _rows(ax: Axes, values: np.ndarray, names: tuple[str, ...], limits: tuple[float, float]) -> None:
+def _rows(
+    ax: Axes,
+    values: np.ndarray,
+    names: tuple[str, ...],
+    limits: tuple[float, float],
+    counts: np.ndarray | None,
+) -> None:
     """A map of values [rows, T] with named rows."""
-    shown = _image(ax, values.T, limits, canvas.SEQUENTIAL)
+    shown = _image(ax, values.T, limits, canvas.SEQUENTIAL, counts)
     canvas.index_axis(ax.xaxis, "step", values.shape[1], canvas.block_size(values.shape[1]), "means")
     ax.set_yticks(range(len(names)), names)
     ax.figure.colorbar(shown, ax=ax, label="decades", fraction=0.06, pad=0.02)
@@ -99,11 +110,12 @@ def variants(
     """Draw several networks on one input beside each other, on shared axes.
 
     A column for each: the gate that multiplies the old state, over units and steps; the state that it multiplies;
-    and, with flows, the log norm of the gradient of each. Rows share their axes and colours; those of states span
-    the median of the networks' greatest magnitudes, and a state beyond it has the colour of the end.
+    and, with flows, the log norm of the gradient of each. Of a network without such a gate the state is what it
+    gives as its output. Rows share their axes and colours; those of states span the median of the networks'
+    greatest magnitudes, and a state beyond it has the colour of the end. Steps that do not count are left blank.
 
     Args:
-        histories: name to history, of one length.
+        histories: name to history of one cell, of one length.
         flows: the same names to flows of `lstmx.gradient_flow`; None to leave the row out.
         sequence: which sequence of the batch: an integer, or a tuple of one per batch axis; 0 for histories
             without batch axes.
@@ -122,25 +134,29 @@ def variants(
     rows = 2 if flows is None else 3
     figure = canvas.figure_for(figure, (1.2 + 2.2 * len(shown), 2.2 * rows))
     panels = figure.subplots(rows, len(shown), sharex=True, sharey="row", squeeze=False)
-    states: dict[str, Any] = {
-        name: one.states.cell if "cell" in one.states._fields else one.hidden_state for name, one in shown.items()
+    states = {
+        name: one.states["cell_state"].values if one.retention_gate and "cell_state" in one.states else one.output
+        for name, one in shown.items()
     }
-    greatest = [float(np.abs(state[np.isfinite(state)]).max(initial=0)) for state in states.values()]
+    greatest = []
+    for name, one in shown.items():
+        counted = canvas.blank_rows(states[name], one.counts)
+        greatest.append(float(np.abs(counted[np.isfinite(counted)]).max(initial=0)))
     most = float(np.median(greatest)) or 1.0
     for column, (name, one) in zip(panels.T, shown.items(), strict=True):
-        gate = one.cell.retention_gate
+        gate = one.retention_gate
         if gate is None:
             column[0].text(0.5, 0.5, "no such gate", ha="center", va="center", transform=column[0].transAxes)
         else:
-            _image(column[0], getattr(one, gate), (0.0, 1.0), canvas.SEQUENTIAL)
-        _image(column[1], states[name], (-most, most), canvas.DIVERGING)
+            _image(column[0], one.gates[gate].values, (0.0, 1.0), canvas.SEQUENTIAL, one.counts)
+        _image(column[1], states[name], (-most, most), canvas.DIVERGING, one.counts)
         canvas.title(column[0], name)
         if flows is not None:
             index = canvas.sequence_index(sequence, tuple(flows[name].log_norm.shape[1:]), "flow")
             norms = parts.pick(flows[name].log_norm, index)
             assert norms is not None  # a flow has its norms
-            column[2].plot(parts.blank(norms), linewidth=1)
-        canvas.index_axis(column[-1].xaxis, "step", len(one))
+            canvas.lines(column[2], parts.blank(norms[:, None]), [name], counts=parts.counted_steps(norms))
+        canvas.index_axis(column[-1].xaxis, "step", len(one.inputs))
     labels = ("gate of the old state\nunit", "state\nunit", "gradient\nln norm")
     for panel, label in zip(panels[:, 0], labels, strict=False):
         panel.set_ylabel(label)
@@ -150,15 +166,15 @@ def variants(
     return figure
 
 
-def _checked(histories: Mapping, flows: Mapping | None, sequence: int | tuple[int, ...]) -> dict[str, History]:
-    """One sequence of each history, in NumPy."""
-    if not isinstance(histories, Mapping):
-        raise TypeError(f"histories is a {type(histories).__name__}; expected a mapping from names to histories")
+def _checked(histories: Mapping, flows: Mapping | None, sequence: int | tuple[int, ...]) -> dict[str, Pass]:
+    """One sequence of each history."""
     if not histories:
         raise ValueError("histories is empty; expected names to histories")
     for name, history in histories.items():
-        if not isinstance(history, History):
-            raise TypeError(f"histories[{name!r}] is a {type(history).__name__}; expected a History")
+        try:
+            require_history(history)
+        except TypeError as error:
+            raise TypeError(str(error).replace("history", f"histories[{name!r}]", 1)) from None
     lengths = {name: len(history) for name, history in histories.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"histories have {lengths} steps; expected one length")
@@ -166,15 +182,20 @@ def _checked(histories: Mapping, flows: Mapping | None, sequence: int | tuple[in
         raise ValueError(f"flows are of {', '.join(flows)}; histories of {', '.join(histories)}")
     for name, flow in (flows or {}).items():
         if not isinstance(flow, GradientFlow):
-            raise TypeError(f"flows[{name!r}] is a {type(flow).__name__}; expected a GradientFlow")
+            raise TypeError(
+                f"flows[{name!r}] is a {type(flow).__name__}; expected a GradientFlow, as from "
+                "lstmx.gradient_flow of the history of one cell"
+            )
     picked = {name: canvas.sequence_index(sequence, one.batch, "history") for name, one in histories.items()}
-    return {name: one.sequence(*picked[name]).to_numpy() for name, one in histories.items()}
+    return {name: one_pass(one, picked[name]) for name, one in histories.items()}
 
 
-def _image(ax: Axes, values: np.ndarray, limits: tuple[float, float], colours: str) -> AxesImage:
-    """Values [T, n] as an image, step to the right and column upwards."""
+def _image(
+    ax: Axes, values: np.ndarray, limits: tuple[float, float], colours: str, counts: np.ndarray | None
+) -> AxesImage:
+    """Values [T, n] as an image, step to the right and column upwards; blank where `counts` [T] is false."""
     size = canvas.block_size(len(values))
-    image = canvas.block_means(values, size).T
+    image = canvas.block_means(values, size, counts).T
     return ax.imshow(
         image,
         cmap=colours,

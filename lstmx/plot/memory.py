@@ -20,9 +20,8 @@ def memory(report: MemoryReport, *, figure: Figure | SubFigure | None = None) ->
     """Draw the notions of a memory report on one axis, and what influence, truncation and capacity are read from.
 
     Left: every notion in steps; an infinite one is an arrow to the right. Right, over the lag: the inputs'
-        influence
-    on the last output over its greatest value, the relative error of truncated backpropagation and the share R² of
-    past inputs that a linear readout recovers, per input feature.
+    influence on the last output over its greatest value, the relative error of truncated backpropagation and the
+    share R² of past inputs that a linear readout recovers, per input feature.
 
     Args:
         report: from `lstmx.memory_report`.

@@ -37,16 +37,31 @@ def counted(label: str, logs: Array) -> str:
     return f"{label} ({zeros:,} exact zero{'s' * (zeros != 1)})" if zeros else label
 
 
+def counted_steps(logs: np.ndarray) -> np.ndarray | None:
+    """Which steps of a flow's log norms [T] count, those that are no NaN; None for all."""
+    counts = ~np.isnan(logs)
+    return None if counts.all() else counts
+
+
 def number(value: Any) -> str:
     """A number to four digits, or to the unit if it has more, with the minus sign of the axes."""
     return f"{value:{',.0f' if 1e3 <= abs(value) < 1e9 else '.4g'}}".replace("-", "−")
 
 
-def stacked(ax: Axes, shares: np.ndarray, labels: Sequence[str], colours: Sequence[Any]) -> None:
-    """Stack the columns of `shares` [T, n], positive parts up from 0 and negative ones down, as block means."""
+def stacked(
+    ax: Axes,
+    shares: np.ndarray,
+    labels: Sequence[str],
+    colours: Sequence[Any],
+    counts: np.ndarray | None = None,
+) -> None:
+    """Stack the columns of `shares` [T, n], positive parts up from 0 and negative ones down, as block means.
+
+    Steps where `counts` [T] is false leave a gap.
+    """
     size = canvas.block_size(len(shares))
     edges = np.append(np.arange(0, len(shares), size), len(shares)) - 0.5
-    means = canvas.block_means(shares, size)
+    means = canvas.block_means(shares, size, counts)
     positive, negative = np.maximum(means, 0), np.minimum(means, 0)
     for part in (positive, negative) if (negative < 0).any() else (positive,):
         tops = np.cumsum(part, axis=1)

@@ -8,6 +8,7 @@ import numpy as np
 
 from lstmx.gradients import PathSpectrum
 from lstmx.plot import canvas, parts
+from lstmx.plot.passes import steps_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ def path_spectrum(
     line; with matrix=True those of P_k and of its block from cell state to cell state, and no other panel.
     Right: each order's part in the sum of all norms over the steps back from the end, as far as orders that are
     told apart have 1 % of it; more than 1000 steps are drawn as block means. An exact zero has no mark; the
-    legend counts them.
+    legend counts them. Steps that do not count are left out.
 
     Args:
         paths: from `lstmx.path_spectrum`, in NumPy or JAX.
@@ -60,10 +61,12 @@ def path_spectrum(
         mean, remainder = one.mean_order, one.log_remainder
     else:
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
-        _orders(left, {"order k": one.log_norms[0]}, one.log_remainder[0], one.log_total[0])
-        _shares(right, np.concat([one.log_norms, one.log_remainder[:, None]], axis=1)[::-1])
-        what = f"gradient over {len(one.log_total):,} steps"
-        mean, remainder = one.mean_order[0], one.log_remainder[0]
+        counts = ~np.isnan(one.log_total)
+        first = int(counts.argmax())
+        _orders(left, {"order k": one.log_norms[first]}, one.log_remainder[first], one.log_total[first])
+        _shares(right, np.concat([one.log_norms, one.log_remainder[:, None]], axis=1)[counts][::-1])
+        what = f"gradient over {steps_in_words(len(counts), counts)}"
+        mean, remainder = one.mean_order[first], one.log_remainder[first]
     where = f", sequence {sequence}" if batch else ""
     least = "" if np.isneginf(remainder) else "at least "  # the remainder counts as the order above the last
     figure.suptitle(f"orders of the {what}{where}: mean order {least}{parts.number(mean)}")

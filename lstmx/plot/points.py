@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lstmx.arrays import leaves
+from lstmx.checks import require_history
 from lstmx.dynamics import FixedPoints
 from lstmx.history import History
+from lstmx.layers import StackHistory
 from lstmx.plot import canvas
 
 if TYPE_CHECKING:
@@ -56,14 +60,15 @@ def eigenvalues(points: FixedPoints, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def phase_portrait(points: FixedPoints, history: History, *, ax: Axes | None = None) -> Axes:
+def phase_portrait(points: FixedPoints, history: History | StackHistory, *, ax: Axes | None = None) -> Axes:
     """Draw the states of a pass and the fixed points in the first two principal components of the states.
 
-    The components are those of the joint state over all steps and sequences; fixed points are projected on them.
+    The components are those of the joint state, of a stack that of all layers, over all steps that count and all
+    sequences; fixed points are projected on them.
 
     Args:
         points: from `lstmx.fixed_points`.
-        history: a pass of the same cell.
+        history: a pass of the same cell, or stack.
         ax: axes to draw on; None for those of a new figure, `ax.figure`.
 
     Returns:
@@ -75,13 +80,12 @@ def phase_portrait(points: FixedPoints, history: History, *, ax: Axes | None = N
         ValueError: the joint states of the two differ in size, or are fewer than two.
     """
     _check(points)
-    if not isinstance(history, History):
-        raise TypeError(f"history is a {type(history).__name__}; expected a History, as from lstmx.record(...)")
-    states, fixed, slow, outliers = (
-        np.concatenate([np.asarray(field, np.float64) for field in fields], axis=-1)
-        for fields in (history.states, points.points, points.slow.states, points.outliers.states)
-    )
-    states = states.reshape(-1, states.shape[-1])
+    require_history(history, joint=True)
+    lead = 1 + len(history.batch)
+    states = _joint(history.states, lead)
+    fixed, slow, outliers = (_joint(x, 1) for x in (points.points, points.slow.states, points.outliers.states))
+    counts = ... if history.counts is None else np.asarray(history.counts)
+    states = states[counts].reshape(-1, states.shape[-1])
     if states.shape[-1] != fixed.shape[-1] or states.shape[-1] < 2:
         raise ValueError(
             f"the history's joint state has {states.shape[-1]} numbers and that of the points {fixed.shape[-1]}; "
@@ -109,6 +113,12 @@ def phase_portrait(points: FixedPoints, history: History, *, ax: Axes | None = N
     ax.legend(fontsize="small")
     canvas.title(ax, f"{len(points.fixed)} fixed points among {len(states):,} states")
     return ax
+
+
+def _joint(tree: Any, lead: int) -> np.ndarray:
+    """The arrays of a state with `lead` axes in front, flattened and side by side, NumPy float64 [*lead, S]."""
+    arrays = [np.asarray(x, np.float64) for x in leaves(tree)]
+    return np.concatenate([x.reshape(*x.shape[:lead], math.prod(x.shape[lead:])) for x in arrays], axis=-1)
 
 
 def _label(modes: int, number: int) -> str:

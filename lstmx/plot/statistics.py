@@ -57,8 +57,8 @@ def saturation(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
         ylim=(-0.03, 1.03),
         aspect="equal",
     )
-    units = len(next(iter(statistics.gates.values())).mean)
-    canvas.title(ax, f"gate saturation of {units} units")
+    sizes = {len(gate.left) for gate in statistics.gates.values()}
+    canvas.title(ax, "gate saturation" + (f" of {max(sizes)} units" if len(sizes) == 1 else ""))
     ax.legend(loc="upper right", fontsize="small")
     return ax
 
@@ -76,11 +76,17 @@ def timescales(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
 
     Raises:
         TypeError: an argument of another kind.
+        ValueError: the statistics have no time scale, as those of a step function.
 
     References:
         Mahto, Vo, Turek & Huth, "Multi-timescale representation learning in LSTM language models", ICLR 2021.
     """
     _check(statistics)
+    if statistics.retention_gate is None:
+        raise ValueError(
+            "statistics.timescale is None: no gate multiplies the old state of this cell, so that none has a time "
+            "scale; expected statistics of a cell with such a gate. lstmx.plot.saturation draws any gates"
+        )
     ax = canvas.axes_for(ax, (6, 4))
 
     geometric = np.asarray(statistics.timescale)
@@ -90,13 +96,14 @@ def timescales(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
         ("arithmetic −1/ln⟨f⟩", arithmetic, canvas.COLOURS[1]),
         ("geometric −1/⟨ln f⟩", geometric, canvas.COLOURS[0]),
     ):
-        infinite = np.count_nonzero(~np.isfinite(values))
+        infinite, unknown = np.count_nonzero(np.isinf(values)), np.count_nonzero(np.isnan(values))
         label = f"{name} ({infinite} of {len(values)} units infinite)" if infinite else name
+        label = f"{name} ({unknown} of {len(values)} units unknown)" if unknown else label
         ax.plot(np.where(np.isfinite(values), values, np.nan)[order], ".", color=colour, label=label)
     _log_scale(ax, np.append(geometric, arithmetic))
     ax.set_ylabel("time scale (steps)")
     canvas.index_axis(ax.xaxis, "unit, sorted by geometric time scale", len(order))
-    canvas.title(ax, f"time scales of the {str(statistics.retention_gate).replace('_', ' ')}")
+    canvas.title(ax, f"time scales of the {statistics.retention_gate.replace('_', ' ')}")
     ax.legend(loc="upper left", fontsize="small")
     return ax
 
@@ -117,6 +124,11 @@ def _log_scale(ax: Axes, values: np.ndarray) -> None:
 
 
 def _check(statistics: Any) -> None:
+    if isinstance(statistics, dict) and statistics:
+        first = next(iter(statistics))
+        raise TypeError(
+            f"statistics is a dict, as of layers; expected the GateStatistics of one: statistics[{first!r}]"
+        )
     if not isinstance(statistics, GateStatistics):
         raise TypeError(
             f"statistics is a {type(statistics).__name__}; expected GateStatistics, "

@@ -29,9 +29,9 @@ _CHUNK_ELEMENTS = 2**21  # of all orders' cotangents at a time
 class PathSpectrum(Generic[S]):
     """A cotangent at the end of a stretch, or the whole Jacobian of it, by the number of crossings of h.
 
-    L2 (Frobenius) norms in natural logs, −inf for an exact zero, NaN at a step that does not count. Orders are 0 … max_order; everything above is
-    the remainder. Time t is the state after step start + t. Vector fields are None with matrix=True, matrix
-    fields without it.
+    L2 (Frobenius) norms in natural logs, −inf for an exact zero, NaN at a step that does not count. Orders are 0 …
+    max_order; everything above is the remainder. Time t is the state after step start + t. Vector fields are None
+    with matrix=True, matrix fields without it.
 
     Of a stack, the joint state is that of all layers, and a crossing is from one step to the next: what goes down
     from layer to layer within a step is none.

@@ -39,9 +39,8 @@ class DecaySummary:
 
     All readings are taken from that step, whichever it is, in each sequence of a batch; steps that do not count
     are as if they were not there. They are readings of one gradient only where the loss enters at a single step.
-    Where it enters at many, the norm at a step is that of a sum of gradients of different ages, and its course over
-    time is not a decay: rates, half-life and horizon are
-    NaN then, and the verdict is "undefined".
+    Where it enters at many, the norm at a step is that of a sum of gradients of different ages, and its course
+    over time is not a decay: rates, half-life and horizon are NaN then, and the verdict is "undefined".
 
     Numbers are NumPy float64, [*batch].
     """

@@ -57,13 +57,12 @@ def effect(
 
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
     over_time = [figure.add_subplot(grid[k, :]) for k in range(3 if lossy else 2)]
-    controls = effect.edited.controls
-    counts = None if controls is None or controls.hold is None else ~np.asarray(controls.hold[at])
+    counts = None if effect.edited.counts is None else np.asarray(effect.edited.counts[at])
     _outputs(over_time[0], np.asarray(effect.outputs[at], np.float64), counts)
     _norm(over_time[1], np.asarray(effect.norm[at], np.float64), counts)
-    if lossy:
-        losses = (np.asarray(x[at], np.float64) for x in (effect.loss_before, effect.loss_after))
-        _loss(over_time[2], *losses, counts)
+    if effect.loss_before is not None and effect.loss_after is not None:
+        before, after = (np.asarray(x[at], np.float64) for x in (effect.loss_before, effect.loss_after))
+        _loss(over_time[2], before, after, counts)
     for ax in over_time[1:]:
         _band(ax, np.asarray(effect.acted))
     for ax in over_time[:-1]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstmx.cells import StepFunction
 from lstmx.editing import Edited
 from lstmx.history import History
 
@@ -23,7 +24,7 @@ class Shown(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What a figure shows of one sequence, in NumPy. Rows of steps that do not count are there, and not to be drawn.
+    """What a figure shows of one sequence, in NumPy; rows of steps that do not count are not to be drawn.
 
     Attributes:
         kind: what the cell is called.
@@ -73,7 +74,7 @@ def one_pass(history: History | Edited, index: tuple[int, ...], in_time: Any = n
     activations = {name: shown(x) for name, x in one.gates._asdict().items()}
     gates = {name: activations.pop(name) for name in cell.gate_names}
     hold = None if one.controls is None else one.controls.hold
-    kind = type(cell.core).__name__ if cell.closed_form else cell.name
+    kind = cell.name if isinstance(cell, StepFunction) else type(cell.core).__name__
     return Pass(
         kind if cell.core is cell else f"{kind} with zoneout",
         cell.closed_form,

@@ -116,8 +116,8 @@ def gates_ledger(flow: GradientFlow, sequence: int | tuple[int, ...] = 0, *, ax:
     index = _index("flow", flow, sequence)
     if flow.gates is None:
         raise ValueError(
-            'flow.gates is None; expected a flow made with outputs="all", not "norms", of a cell with gates (a step '
-            "function has no ways back to tell apart; lstmx.plot.gradient_flow draws its norms)"
+            'flow.gates is None; expected a flow made with outputs="all", not "norms", of a cell with gates (a '
+            "step function has no ways back to tell apart; lstmx.plot.gradient_flow draws its norms)"
         )
     ax = canvas.axes_for(ax, (8, 4))
 

@@ -436,7 +436,7 @@ def intervened(case, *given):
     )
 
 
-NO_EDITS = ("step function",), TypeError, "edits change the gates"
+NO_EDITS = ("step function",), TypeError, "expected a cell of the library, whose gates edits change"
 BY_LAYER = (*STACK, *BOTH), TypeError, "edits is a Edit; of layers expected a dict"
 
 
@@ -549,10 +549,10 @@ for _outputs in ("all", "norms"):
     analysis(CONTEXTS, name=f'gradient_flow, "{_outputs}"', covers=("gradient_flow",))(gradient_flow_of(_outputs))
 
 
-NO_CELL_STATE = (("step function", *STACK, *BOTH), ValueError, "has no cell state")
+NO_CELL_STATE = (("step function", *STACK), ValueError, "has no cell state")
 
 
-@analysis(CELL[:6], [NO_CELL_STATE, ON_DISK])
+@analysis(CELL[:6], [NO_CELL_STATE, (BOTH, *BOTH_WAYS), ON_DISK])
 def path_spectrum(case):
     most = 3
 

@@ -56,7 +56,7 @@ def test_cells_inside_cells_are_described():
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ({"kind": "Perceptron", "options": {}}, "'Perceptron' is described; this version knows LSTM"),
+        ({"kind": "Perceptron", "options": {}}, "'Perceptron' is described; this version knows GRU, JANET, LSTM"),
         (
             {"kind": "LSTM", "options": {"input_size": 1, "hidden_size": 1, "depth": 2}},
             "described with depth, which this version",

@@ -701,7 +701,7 @@ def test_a_step_function_sets_the_size_of_a_comparison(task):
 
 def test_a_step_function_in_a_comparison_needs_parameters_and_keeps_its_size(task):
     cell = lstmx.from_step(tanh_step, jnp.zeros(5), 2, name="own")
-    with pytest.raises(TypeError, match=r"own.*init"):
+    with pytest.raises(ValueError, match=r"own.*init"):
         lstmx.compare([cell], task, steps=1, progress=False)
     cell = lstmx.from_step(tanh_step, jnp.zeros(5), 2, name="own", init=tanh_parameters)
     with pytest.raises((TypeError, ValueError), match=r"own.*(first|size)"):

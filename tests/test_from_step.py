@@ -741,7 +741,7 @@ def test_figures_are_drawn(drawing, name):
     figure = DRAWINGS[drawing](history)
     render(figure)
     if drawing == "dynamics":
-        words = " ".join(ax.get_title() + ax.get_ylabel() for ax in figure.axes)
+        words = " ".join(ax.get_title(loc="left") + " " + ax.get_title() for ax in figure.axes)
         for gate in recurrence.gates:
             assert gate.replace("_", " ") in words.lower()
 

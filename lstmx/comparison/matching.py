@@ -39,7 +39,8 @@ def matched(cells: dict[str, Any], task: Task, match: str = "parameters") -> dic
         The cells, under the same names.
 
     Raises:
-        ValueError: another word; or a cell that is too large even with one unit.
+        ValueError: another word; a cell that is too large even with one unit; or with "hidden_size" a step
+            function of another size than the first cell.
 
     Warns:
         UserWarning: the nearest is off by more than 1 %.
@@ -47,6 +48,12 @@ def matched(cells: dict[str, Any], task: Task, match: str = "parameters") -> dic
     one_of("match", match, (*_UNITS, "hidden_size"))
     name, first = next(iter(cells.items()))
     if match == "hidden_size":
+        for cell in cells.values():
+            if not _resizable(cell) and units(cell) != units(first):
+                raise ValueError(
+                    f"{cell!r} has {units(cell)} units and keeps its size, and {name} has {units(first)}; put the "
+                    "step function first"
+                )
         return {name: _resized(cell, units(first)) for name, cell in cells.items()}
 
     @functools.cache

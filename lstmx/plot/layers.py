@@ -168,6 +168,8 @@ def variants(
 
 def _checked(histories: Mapping, flows: Mapping | None, sequence: int | tuple[int, ...]) -> dict[str, Pass]:
     """One sequence of each history."""
+    if not isinstance(histories, Mapping):
+        raise TypeError(f"histories is a {type(histories).__name__}; expected names to histories")
     if not histories:
         raise ValueError("histories is empty; expected names to histories")
     for name, history in histories.items():

@@ -54,7 +54,7 @@ def test_a_packed_sequence_of_pytorch_has_lengths():
     history = lstmx.record_torch(module, packed)
     outputs, lengths = torch.nn.utils.rnn.pad_packed_sequence(module(packed)[0])
     np.testing.assert_array_equal(history.lengths, lengths)
-    np.testing.assert_allclose(history.within(history.hidden_state), outputs.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(history.outputs, outputs.detach().numpy(), atol=1e-6)
 
 
 def test_layers_of_pytorch_are_chosen_by_name_and_refused_with_reasons():

@@ -47,9 +47,10 @@ def dynamics(
     old state, as heat maps in the order of time; below these the inputs, and the norms of the layers' outputs. For
     all panels of one layer pass its own history, `history.parts["layer 0"]`.
 
-    Steps that do not count are left blank and are in no mean or distribution. At most 1000 points are drawn along
-    an axis. Beyond, a line becomes block means within the blocks' range, a heat map becomes block means, and the
-    axis says how many neighbours were joined. The gates of the whole sequence are held in memory at once.
+    Steps that do not count are left blank, in heat maps hatched, and are in no mean or distribution. At most 1000
+    points are drawn along an axis. Beyond, a line becomes block means within the blocks' range, a heat map becomes
+    block means, and the axis says how many neighbours were joined. The gates of the whole sequence are held in
+    memory at once.
 
     Args:
         history: the recorded pass, edited or not, of a cell or of layers, in NumPy or JAX.
@@ -98,8 +99,8 @@ def dynamics(
     ):
         panel(ax)
     units = one.output.shape[1] if one.closed_form else sum(state.values.shape[1] for state in one.states.values())
-    of = _count(units, "unit") if one.closed_form else f"a state of {_count(units, 'number')}"
-    figure.suptitle(f"{one.kind} of {of} over {one.steps}{where}")
+    of = f"of {_count(units, 'unit')}" if one.closed_form else f"with a state of {_count(units, 'number')}"
+    figure.suptitle(f"{one.kind} {of} over {one.steps}{where}")
     return figure
 
 

@@ -81,7 +81,9 @@ def points_of(history):
 def effect_of(history):
     said = {"key": 5} if isinstance(history.cell, lstmx.Zoneout) else {"mask": COUNTS}
     xs = np.asarray(history.inputs)
-    edited = lstmx.intervene(history.cell, history.params, xs, clamp(forget_gate=1.0, steps=slice(5, 13)), **said)
+    edits = clamp(forget_gate=1.0, steps=slice(5, 13))
+    edits = {"layer 0": edits} if isinstance(history.cell, lstmx.Stack) else edits
+    edited = lstmx.intervene(history.cell, history.params, xs, edits, **said)
     return lstmx.effect(history, edited, lambda outputs: (outputs**2).mean(-1))
 
 
@@ -135,7 +137,7 @@ ALSO_REFUSED = {
     ("path_spectrum", "both directions"): BOTH_WAYS,
     **{("gates_ledger", one): r"flow\.gates is None; expected.*lstmx\.plot\.gradient_flow draws" for one in STEP},
     **{("path_spectrum", one): "has no cell state.*path_spectrum needs an LSTM's history" for one in STEP},
-    **{("effect", one): "edits change the gates of one cell" for one in (*STEP, *LAYERS)},
+    **{("effect", one): "expected a cell of the library, whose gates edits change by name" for one in STEP},
     **{
         (
             name,
@@ -399,6 +401,17 @@ def test_an_effect_is_blank_where_steps_do_not_count():
     assert loss.get_title("left").startswith(f"loss of each step: {before:.4g} before")
     np.testing.assert_array_equal(image(pair[0], 4), blanked(effect.history.forget_gate[:, SEQUENCE]).T)
     np.testing.assert_array_equal(image(pair[1], 4), blanked(effect.edited.forget_gate[:, SEQUENCE]).T)
+
+
+def test_an_effect_on_layers_shows_what_was_edited_in_which():
+    effect = effect_of(recorded("stack, masked"))
+    figure = lstmx.plot.effect(effect, SEQUENCE)
+    edited = panel(figure, "layer 0: forget gate, edited")
+    forget = effect.edited.parts["layer 0"].forget_gate[:, SEQUENCE]
+    np.testing.assert_array_equal(image(edited, 4), blanked(forget).T)
+    assert edited.images[0].get_clim() == (0, 1)
+    rows = lstmx.plot.dynamics(effect.edited, SEQUENCE)
+    np.testing.assert_array_equal(image(panel(rows, "layer 0 (LSTM): forget gate"), 4), blanked(forget).T)
 
 
 @pytest.mark.parametrize("context", ["step function, masked", "masked", "stack, masked"])

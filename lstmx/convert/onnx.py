@@ -53,9 +53,7 @@ def from_onnx(source: Any, node: str | None = None) -> tuple[Any, Any]:
     if isinstance(source, (str, Path)):
         source = onnx.load(str(source))
     if not isinstance(source, onnx.ModelProto):
-        raise TypeError(
-            f"source is a {type(source).__name__}; expected a ModelProto or the path of an .onnx file"
-        )
+        raise TypeError(f"source is a {type(source).__name__}; expected a ModelProto or the path of an .onnx file")
     name, found = chosen("the model", recurrent_nodes(source), node, "node=")
     what = f"{found.op_type} {name!r}"
     given = {one.name: onnx.helper.get_attribute_value(one) for one in found.attribute}

@@ -11,7 +11,7 @@ import numpy as np
 from lstmx.checks import require_history
 from lstmx.editing import Edited
 from lstmx.history import History
-from lstmx.layers import LayeredHistory
+from lstmx.layers import LayeredPass
 from lstmx.plot import canvas
 from lstmx.plot.passes import Pass, Shown, one_pass
 
@@ -27,7 +27,7 @@ _Panel = Callable[["Axes"], None]
 
 
 def dynamics(
-    history: History | Edited | LayeredHistory,
+    history: History | Edited | LayeredPass,
     sequence: int | tuple[int, ...] = 0,
     *,
     figure: Figure | SubFigure | None = None,
@@ -76,11 +76,11 @@ def dynamics(
         >>> [ax.get_title("left") for ax in figure.axes[:3]]
         ['inputs, by feature', 'hidden state, first units', 'cell state, first units']
     """
-    if not isinstance(history, (History, Edited, LayeredHistory)):
+    if not isinstance(history, (History, Edited, LayeredPass)):
         require_history(history)
     index = canvas.sequence_index(sequence, history.batch, "history")
     where = f", sequence {sequence}" if history.batch else ""
-    if isinstance(history, LayeredHistory):
+    if isinstance(history, LayeredPass):
         layers = {name: one_pass(part, index, turn) for name, (part, turn) in history.cells().items()}
         figure = _draw_layers(layers, figure)
         figure.suptitle(f"{len(layers)} layers over {layers[next(iter(layers))].steps}{where}")

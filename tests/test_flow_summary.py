@@ -119,6 +119,22 @@ def test_each_sequence_is_measured_from_its_own_loss(library):
         assert flow.verdict[k] == expected.verdict
 
 
+def test_steps_that_do_not_count_are_left_out_of_every_reading(library):
+    cell, params, xs, _ = draw_pass(lstmx.LSTM, length=40, batch=(3,))
+    counts = np.random.default_rng(5).random((40, 3)) < 0.7
+    counts[:4, 0] = counts[-4:, 1] = False
+    counts[-4:, 0] = True
+    history = lstmx.record(cell, *to(library, (params, xs)), mask=to(library, counts))
+    flow = lstmx.gradient_flow(history)
+    alone = [lstmx.gradient_flow(piece) for piece in history.pieces()]
+    np.testing.assert_allclose(summed(flow), np.stack([summed(one) for one in alone], axis=-1), rtol=1e-9)
+    assert flow.verdict.tolist() == [str(one.verdict) for one in alone]
+    assert "nan" not in str(flow)
+    last = [int(np.flatnonzero(column)[-1]) for column in counts.T]
+    assert last[0] == 39
+    assert f"(step {last[0]})" in str(lstmx.gradient_flow(history.sequence(0)))
+
+
 def test_the_horizon_counts_from_the_loss():
     values = np.log([[0.001, 0.02, 0.009, 0.5, 1.0], [1e-9, 1e-9, 1e-3, 1.0, 1.0]]).T
     readings = Readings(np.concatenate([values, np.full((6, 2), -np.inf)]), step=4)

@@ -137,6 +137,7 @@ def test_what_is_infinite_is_an_arrow_and_what_is_unknown_no_mark():
     marks = [line.get_marker() for line in figure.axes[0].lines]
     assert marks.count(">") == 1
     assert marks.count("o") == len(report.notions) - 2
+    assert [text.get_text() for text in figure.axes[0].texts].count("unknown") == 1
 
 
 # ----------------------------------------------------------------------------------------------------- errors

@@ -54,7 +54,7 @@ def tracked_properties(history: History, text: str) -> dict[str, Tracked]:
     Returns:
         Property to unit; properties that are constant in a half are left out.
     """
-    state = np.asarray(history.states[-1], np.float64)
+    state = np.asarray(history.cell.named_fields(history.states).get("cell", history.hidden_state), np.float64)
     half = len(text) // 2
     found = {}
     for name, values in text_properties(text).items():

@@ -169,7 +169,7 @@ def _stages(
     if text is not None and not gated:
         made["text"] = lambda: ["", *reading_sentences(history, text)]
     made["gradients"] = lambda: _of_gradients(folder, history, others)
-    if "cell" in history.cell.state_type._fields:
+    if history.cell.closed_form and "cell" in history.cell.state_type._fields:
         made["paths"] = lambda: _of_paths(folder, history)
     made["spectrum"] = lambda: _of_spectrum(folder, history)
     made["memory"] = lambda: _of_memory(folder, history)

@@ -174,7 +174,7 @@ def heat_map(
     """Draw `values` [T, n] as an image, step to the right and `row` upwards, with a labelled colour bar if any.
 
     The colours span `limits`; None for 0, or the negative of the greatest magnitude drawn, up to the latter. Steps
-    where `counts` [T] is false are left blank.
+    where `counts` [T] is false are left blank, in front of hatching.
     """
     sizes = [block_size(length) for length in values.shape]
     image = block_means(block_means(values, sizes[0], counts).T, sizes[1])
@@ -195,10 +195,17 @@ def heat_map(
         aspect="auto",
         extent=(-0.5, right, -0.5, top),
     )
+    if counts is not None:
+        hatch(ax)
     index_axis(ax.xaxis, "step", len(values), sizes[0], "means")
     index_axis(ax.yaxis, row, values.shape[1], sizes[1], "means")
     if label is not None:
         ax.figure.colorbar(shown, ax=ax, label=label, fraction=0.06, pad=0.02)
+
+
+def hatch(ax: Axes) -> None:
+    """Hatching behind a heat map, seen where it is blank: white is a colour of maps of signed numbers."""
+    ax.patch.set(hatch="///////", edgecolor="0.6", linewidth=0)
 
 
 def index_axis(axis: Any, name: str, length: int, size: int = 1, joined: str = "") -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from lstmx.checks import require_history
 from lstmx.editing import Edited
 from lstmx.history import History
-from lstmx.layers import LayeredHistory
+from lstmx.layers import LayeredPass
 from lstmx.plot import canvas
 from lstmx.plot.passes import Pass, Shown, one_pass
 
@@ -27,7 +27,7 @@ _Panel = Callable[["Axes"], None]
 
 
 def dynamics(
-    history: History | Edited | LayeredHistory,
+    history: History | Edited | LayeredPass,
     sequence: int | tuple[int, ...] = 0,
     *,
     figure: Figure | SubFigure | None = None,
@@ -47,9 +47,10 @@ def dynamics(
     old state, as heat maps in the order of time; below these the inputs, and the norms of the layers' outputs. For
     all panels of one layer pass its own history, `history.parts["layer 0"]`.
 
-    Steps that do not count are left blank and are in no mean or distribution. At most 1000 points are drawn along
-    an axis. Beyond, a line becomes block means within the blocks' range, a heat map becomes block means, and the
-    axis says how many neighbours were joined. The gates of the whole sequence are held in memory at once.
+    Steps that do not count are left blank, in heat maps hatched, and are in no mean or distribution. At most 1000
+    points are drawn along an axis. Beyond, a line becomes block means within the blocks' range, a heat map becomes
+    block means, and the axis says how many neighbours were joined. The gates of the whole sequence are held in
+    memory at once.
 
     Args:
         history: the recorded pass, edited or not, of a cell or of layers, in NumPy or JAX.
@@ -75,11 +76,11 @@ def dynamics(
         >>> [ax.get_title("left") for ax in figure.axes[:3]]
         ['inputs, by feature', 'hidden state, first units', 'cell state, first units']
     """
-    if not isinstance(history, (History, Edited, LayeredHistory)):
+    if not isinstance(history, (History, Edited, LayeredPass)):
         require_history(history)
     index = canvas.sequence_index(sequence, history.batch, "history")
     where = f", sequence {sequence}" if history.batch else ""
-    if isinstance(history, LayeredHistory):
+    if isinstance(history, LayeredPass):
         layers = {name: one_pass(part, index, turn) for name, (part, turn) in history.cells().items()}
         figure = _draw_layers(layers, figure)
         figure.suptitle(f"{len(layers)} layers over {layers[next(iter(layers))].steps}{where}")
@@ -98,8 +99,8 @@ def dynamics(
     ):
         panel(ax)
     units = one.output.shape[1] if one.closed_form else sum(state.values.shape[1] for state in one.states.values())
-    of = _count(units, "unit") if one.closed_form else f"a state of {_count(units, 'number')}"
-    figure.suptitle(f"{one.kind} of {of} over {one.steps}{where}")
+    of = f"of {_count(units, 'unit')}" if one.closed_form else f"with a state of {_count(units, 'number')}"
+    figure.suptitle(f"{one.kind} {of} over {one.steps}{where}")
     return figure
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lstmx.editing import Effect, field_of
+from lstmx.editing import EditedLayers, Effect, field_of
 from lstmx.plot import canvas, parts
 from lstmx.plot.passes import steps_in_words
 
@@ -71,7 +71,10 @@ def effect(
     for row, name in enumerate(changed, start=len(over_time)):
         pair = [figure.add_subplot(grid[row, column]) for column in range(2)]
         values = [np.asarray(field_of(one, name)[at], np.float64) for one in (effect.history, effect.edited)]
-        _pair(pair, name, name in effect.edited.cell.gate_names, values, counts, last=row == len(heights) - 1)
+        layer, _, field = name.rpartition(": ")
+        edited = effect.edited
+        one = edited.cells()[layer][0] if isinstance(edited, EditedLayers) else edited
+        _pair(pair, name, field in one.cell.gate_names, values, counts, last=row == len(heights) - 1)
 
     where = f", sequence {sequence}" if effect.edited.batch else ""
     edits = "\n".join(effect.edited.edits) or "no edit"

@@ -112,7 +112,8 @@ def variants(
     A column for each: the gate that multiplies the old state, over units and steps; the state that it multiplies;
     and, with flows, the log norm of the gradient of each. Of a network without such a gate the state is what it
     gives as its output. Rows share their axes and colours; those of states span the median of the networks'
-    greatest magnitudes, and a state beyond it has the colour of the end. Steps that do not count are left blank.
+    greatest magnitudes, and a state beyond it has the colour of the end. Steps that do not count are left blank,
+    in maps hatched.
 
     Args:
         histories: name to history of one cell, of one length.
@@ -132,7 +133,7 @@ def variants(
     """
     shown = _checked(histories, flows, sequence)
     rows = 2 if flows is None else 3
-    figure = canvas.figure_for(figure, (1.2 + 2.2 * len(shown), 2.2 * rows))
+    figure = canvas.figure_for(figure, (max(5.5, 1.2 + 2.2 * len(shown)), 2.2 * rows))
     panels = figure.subplots(rows, len(shown), sharex=True, sharey="row", squeeze=False)
     states = {
         name: one.states["cell_state"].values if one.retention_gate and "cell_state" in one.states else one.output
@@ -150,6 +151,9 @@ def variants(
         else:
             _image(column[0], one.gates[gate].values, (0.0, 1.0), canvas.SEQUENTIAL, one.counts)
         _image(column[1], states[name], (-most, most), canvas.DIVERGING, one.counts)
+        for ax in column[:2]:
+            if ax.images and one.counts is not None:
+                canvas.hatch(ax)
         canvas.title(column[0], name)
         if flows is not None:
             index = canvas.sequence_index(sequence, tuple(flows[name].log_norm.shape[1:]), "flow")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +19,9 @@ _SHOWN = 0.005  # the lags end where no curve is above this any more
 def memory(report: MemoryReport, *, figure: Figure | SubFigure | None = None) -> Figure | SubFigure:
     """Draw the notions of a memory report on one axis, and what influence, truncation and capacity are read from.
 
-    Left: every notion in steps; an infinite one is an arrow to the right. Right, over the lag: the inputs'
-    influence on the last output over its greatest value, the relative error of truncated backpropagation and the
-    share R² of past inputs that a linear readout recovers, per input feature.
+    Left: every notion in steps; an infinite one is an arrow to the right, and an unknown one is called so. Right,
+    over the lag: the inputs' influence on the last output over its greatest value, the relative error of truncated
+    backpropagation and the share R² of past inputs that a linear readout recovers, per input feature.
 
     Args:
         report: from `lstmx.memory_report`.
@@ -39,7 +39,7 @@ def memory(report: MemoryReport, *, figure: Figure | SubFigure | None = None) ->
         raise TypeError(
             f"report is a {type(report).__name__}; expected a MemoryReport, as from lstmx.memory_report(history)"
         )
-    figure = canvas.figure_for(figure, (11, 4))
+    figure = canvas.figure_for(figure, (11, max(4, 1 + 0.3 * len(report.notions))))
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
     _notions(left, report)
     _by_lag(right, report)
@@ -54,13 +54,17 @@ def _notions(ax: Axes, report: MemoryReport) -> None:
     finite = values[np.isfinite(values) & (values > 0)]
     most = float(finite.max()) if finite.size else 1.0
     rows = np.arange(len(values))[::-1]
+    beside: Any = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": "small"}
     for row, value in zip(rows, values, strict=True):
         if np.isfinite(value):
             ax.plot(value, row, "o", color=canvas.COLOURS[0])
-            ax.annotate(parts.number(value), (value, row), (6, 4), textcoords="offset points", fontsize="small")
+            ax.annotate(parts.number(value), (value, row), **beside)
         elif np.isinf(value):
             ax.plot(2 * most, row, ">", color=canvas.COLOURS[1])
-            ax.annotate("∞", (2 * most, row), (6, 4), textcoords="offset points", fontsize="small")
+            ax.annotate("∞", (2 * most, row), **beside)
+        else:
+            across = ax.get_yaxis_transform()
+            ax.text(0.02, row, "unknown", transform=across, va="center", color="0.4", fontsize="small")
     ax.set_xscale("log" if finite.size and (values[np.isfinite(values)] > 0).all() else "linear")
     if ax.get_xscale() == "log":
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

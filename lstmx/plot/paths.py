@@ -52,7 +52,7 @@ def path_spectrum(
     matrix = paths.log_norms is None
     batch = paths.log_total.shape[0 if matrix else 1 :]
     one = parts.one_sequence(paths, _FIELDS, canvas.sequence_index(sequence, batch, "paths"))
-    figure = canvas.figure_for(figure, (6, 4.5) if matrix else (11, 4.5))
+    figure = canvas.figure_for(figure, (7.5, 4.5) if matrix else (11, 4.5))
 
     if matrix:
         series = {"order k": one.log_matrix_norms, "order k, from c to c": one.log_cell_norms}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _POINTS = 4000  # most states of a pass that are drawn
+_FEW = 500  # states up to which their dots are larger
 
 
 def eigenvalues(points: FixedPoints, *, ax: Axes | None = None) -> Axes:
@@ -54,7 +55,7 @@ def eigenvalues(points: FixedPoints, *, ax: Axes | None = None) -> Axes:
             label=_label(count, number),
         )
     ax.set(xlabel="real part", ylabel="imaginary part", aspect="equal")
-    canvas.title(ax, f"eigenvalues at {len(points.fixed)} fixed points (index sum {_word(points.index_sum)})")
+    canvas.title(ax, f"eigenvalues at {_number(points)} (index sum {_word(points.index_sum)})")
     if points.census:
         ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return ax
@@ -97,7 +98,8 @@ def phase_portrait(points: FixedPoints, history: History | StackHistory, *, ax: 
     _, values, axes = np.linalg.svd(np.cov(states.T, bias=True))
     share = values / (values.sum() or 1.0)
     drawn = (states[:: canvas.block_size(len(states), _POINTS)] - centre) @ axes[:2].T
-    ax.plot(*drawn.T, ".", color="0.6", markersize=3, markeredgewidth=0, label="states of the pass", zorder=1)
+    size = 3 if len(drawn) <= _FEW else 1.5
+    ax.plot(*drawn.T, "o", color="0.6", markersize=size, markeredgewidth=0, label="states of the pass", zorder=1)
     modes = points.fixed.unstable_modes
     for (count, number), (colour, marker) in zip(points.census.items(), canvas.styles(), strict=False):
         at = (fixed[modes == count] - centre) @ axes[:2].T
@@ -111,7 +113,7 @@ def phase_portrait(points: FixedPoints, history: History | StackHistory, *, ax: 
         ylabel=f"second principal component ({share[1]:.0%})",
     )
     ax.legend(fontsize="small")
-    canvas.title(ax, f"{len(points.fixed)} fixed points among {len(states):,} states")
+    canvas.title(ax, f"{_number(points)} among {len(states):,} states")
     return ax
 
 
@@ -124,6 +126,10 @@ def _joint(tree: Any, lead: int) -> np.ndarray:
 def _label(modes: int, number: int) -> str:
     kind = "stable" if modes == 0 else f"{modes} unstable mode{'s' * (modes != 1)}"
     return f"{number} point{'s' * (number != 1)}, {kind}"
+
+
+def _number(points: FixedPoints) -> str:
+    return f"{len(points.fixed)} fixed point{'s' * (len(points.fixed) != 1)}"
 
 
 def _word(index: int | None) -> str:

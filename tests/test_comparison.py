@@ -117,8 +117,10 @@ def test_zoneouts_and_stacks_are_matched_and_keep_their_form(match):
 
 
 def test_a_step_function_keeps_its_size():
-    sized = matched({"LSTM": lstmx.LSTM(2, 4), "a": STEP}, TASK, "hidden_size")
-    assert sized["a"] is STEP
+    sized = matched({"a": STEP, "LSTM": lstmx.LSTM(2, 4)}, TASK, "hidden_size")
+    assert sized == {"a": STEP, "LSTM": lstmx.LSTM(2, 5)}
+    with pytest.raises(ValueError, match="keeps its size, and LSTM has 4; put the step function first"):
+        matched({"LSTM": lstmx.LSTM(2, 4), "a": STEP}, TASK, "hidden_size")
     with pytest.warns(UserWarning, match="a_step comes no nearer .* the size of a step function is its owner's"):
         sized = matched({"LSTM": lstmx.LSTM(2, 4), "a_step": STEP}, TASK)
     assert sized["a_step"] is STEP

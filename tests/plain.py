@@ -150,7 +150,12 @@ def fields(cell, s):
     return cell.state_type(*(s[..., a:b] for a, b in itertools.pairwise(sizes)))
 
 
-def alone(cell, params, s0, xs, reset, kept, change=lambda step, name, value: value):
+def unchanged(step, name, value):
+    """What `alone` computes, as it is."""
+    return value
+
+
+def alone(cell, params, s0, xs, reset, kept, change=unchanged):
     """One sequence of one cell: states [n, S] and gates by name [n, H].
 
     `change` is called with the number of the step and what `family.equations` says.
@@ -175,16 +180,16 @@ class Pass(NamedTuple):
     gates: dict[str, dict[str, np.ndarray]]
 
 
-def by_hand(kind, cell, params, s0, rows, n):
-    """One sequence of n steps: `rows` are [T, ...]."""
+def by_hand(kind, cell, params, s0, rows, n, change=unchanged):
+    """One sequence of n steps: `rows` are [T, ...]; `change` is of the lowest cell, or of its way forward."""
     x, reset, kept, dropped = (r[:n] for r in rows)
     if kind == "lstm":
-        states, gates = alone(cell, params, s0, x, reset, kept)
+        states, gates = alone(cell, params, s0, x, reset, kept, change)
         return Pass(states[:, : states.shape[-1] // 2], states, states[-1], {"": gates})
     if kind == "both":
-        return _both(cell, params, s0, x)
+        return _both(cell, params, s0, x, change)
     low, (first, second), below = cell.cells[0], params, 2 * dropped.shape[-1]
-    states, gates = alone(low, first, s0[:below], x, reset, kept[:, :below])
+    states, gates = alone(low, first, s0[:below], x, reset, kept[:, :below], change)
     up = states[:, : below // 2] * dropped
     if kind == "stack":
         high, own = alone(cell.cells[1], second, s0[below:], up, reset, kept[:, below:])
@@ -196,9 +201,9 @@ def by_hand(kind, cell, params, s0, rows, n):
     return Pass(top.outputs, joined, np.concatenate([states[-1], top.final]), {"layer 0": gates} | top.gates)
 
 
-def _both(pair, params, s0, x):
+def _both(pair, params, s0, x, change=unchanged):
     h, still = pair.cell.hidden_size, np.zeros((len(x), 1))
-    forward, gates = alone(pair.cell, params[0], s0[:h], x, still[:, 0] > 0, still)
+    forward, gates = alone(pair.cell, params[0], s0[:h], x, still[:, 0] > 0, still, change)
     backward, others = alone(pair.cell, params[1], s0[h:], x[::-1], still[:, 0] > 0, still)
     states = np.concatenate([forward, backward[::-1]], axis=-1)
     gates = {"forward": gates, "backward": {name: x[::-1] for name, x in others.items()}}

@@ -316,7 +316,7 @@ def test_wrong_arguments_make_no_folder(tmp_path):
     with pytest.raises(TypeError, match="progress is 'yes'; expected True or False"):
         lstmx.record_to(path, cell, params, xs, state, progress="yes")
     stack = lstmx.Stack([lstmx.LSTM(3, 4)])
-    with pytest.raises(ValueError, match="record layers in memory"):
+    with pytest.raises(TypeError, match="record layers in memory"):
         lstmx.record_to(path, stack, stack.init(np.random.default_rng(0)), xs)
     assert not list(tmp_path.iterdir())
     Path(path).mkdir()

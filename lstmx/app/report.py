@@ -117,11 +117,12 @@ def path_sentences(paths: PathSpectrum, lag: int) -> list[str]:
 def spectrum_sentence(spectrum: LyapunovSpectrum) -> str:
     """What the greatest Lyapunov exponent says, in a sentence."""
     first, error = float(spectrum.exponents[0]), float(spectrum.standard_errors[0])
+    known = "" if np.isnan(error) else f" ± {error:.1g}"
     if first < 0:
         says = f"two passes from nearby states approach each other by e in {spectrum.timescale:.3g} steps"
     else:
         says = "two passes from nearby states drift apart, whatever the inputs"
-    return f"Its greatest Lyapunov exponent on this passage is {first:+.3g} ± {error:.1g} nats per step: {says}."
+    return f"Its greatest Lyapunov exponent on this passage is {first:+.3g}{known} nats per step: {says}."
 
 
 def write_report(

@@ -46,15 +46,16 @@ class GradientFlow(FlowSummary, Generic[P, S]):
             h_t counts with all its ways and c_t without the one through h_t, [T, *batch].
         log_direct: of the direct part of ∂L/∂h_t, what the loss, or the layer above, hands to this output,
             [T, *batch].
-        log_norm_hidden: of ∂L/∂h_t, [T, *batch].
+        log_norm_hidden: of ∂L/∂h_t, [T, *batch]; None for a step function whose output is no part of its state.
         log_norm_cell: of ∂L/∂c_t, the way through h_t included, [T, *batch]; None without a cell state.
         log_highway: of what reaches c_t (h_t in a GRU) along the retention gates alone, [T, *batch]; None for
             a cell without such a gate.
         log_parameter_profile: of the part of ∂L/∂U that step t contributes, ln(‖δa_t‖ ‖h_{t-1}‖), [T, *batch]; in
             a cell without U, such as a MinLSTM, of ∂L/∂W, ln(‖δa_t‖ ‖x_t‖), and so in the next.
+            None for a step function, which has no pre-activations.
         parameter_alignment: cosine between that part and the whole ∂L/∂U of all steps and sequences,
             [T, *batch]; NaN where the part is zero or the whole beyond the float range; None with
-            outputs="norms".
+            outputs="norms" and for a step function.
         parameters: gradients of the parameters, summed over time and batch.
         hidden: ∂L/∂h_t, [T, *batch, H]; None with outputs="norms".
         cell: ∂L/∂c_t, [T, *batch, H]; None without a cell state or with outputs="norms".
@@ -66,10 +67,10 @@ class GradientFlow(FlowSummary, Generic[P, S]):
 
     log_norm: Array
     log_direct: Array
-    log_norm_hidden: Array
+    log_norm_hidden: Array | None
     log_norm_cell: Array | None
     log_highway: Array | None
-    log_parameter_profile: Array
+    log_parameter_profile: Array | None
     parameter_alignment: Array | None
     parameters: P
     hidden: Array | None
@@ -79,9 +80,9 @@ class GradientFlow(FlowSummary, Generic[P, S]):
     gates: dict[str, GateShare] | None
 
     @property
-    def parameter_profile(self) -> Array:
-        """‖∂L/∂U restricted to step t‖, [T, *batch]: 0 or infinity where it leaves the float range."""
-        return exp(self.log_parameter_profile)
+    def parameter_profile(self) -> Array | None:
+        """‖∂L/∂U restricted to step t‖, [T, *batch]; 0 or infinity beyond the range of a float."""
+        return None if self.log_parameter_profile is None else exp(self.log_parameter_profile)
 
 
 def flow_of(
@@ -120,7 +121,7 @@ def flow_of(
         log_norm_hidden=norms.get("hidden"),
         log_norm_cell=norms.get("cell"),
         log_highway=rows.get("highway"),
-        log_parameter_profile=rows.get("profile"),  # type: ignore  # None of a step function
+        log_parameter_profile=rows.get("profile"),
         parameter_alignment=_alignment(rows["pairs"], gradient) if "pairs" in rows else None,
         parameters=gradient,
         hidden=totals.get("hidden"),

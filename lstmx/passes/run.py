@@ -412,7 +412,7 @@ def record_to(
     one_of("keep", keep, ("all", "states"))
     flag("progress", progress)
     if isinstance(cell, Layers):
-        raise ValueError("cell is one of layers; record layers in memory, and history.save(path) writes them")
+        raise TypeError("cell is one of layers; record layers in memory, and history.save(path) writes them")
     return streamed(cell, params, xs, state, (lengths, mask, resets), keep, checked_path("path", path), progress)
 
 
@@ -474,7 +474,8 @@ def intervene(
         params: its parameters; their library is the library that runs.
         xs: inputs, [T, *batch, D] with T ≥ 1.
         edits: what changes gates and states: one of `lstmx.edits`, a function of your own, or a list of these,
-            which follow one another at each value.
+            which follow one another at each value. Of layers a dict from the name of a cell, as in
+            `history.cells()`, to its edits; steps count in the order in which that cell reads them.
         state: initial state, fields [*batch, H]; None for zeros.
         lengths: as for `run`; so the next three. At a step that does not count nothing is changed.
         mask: booleans [T, *batch].
@@ -487,8 +488,8 @@ def intervene(
     Raises:
         TypeError: an argument is of the wrong kind or of another dtype than the parameters; an edit returns
             something else than it got; or a step function, which has no gates to change.
-        ValueError: an argument has the wrong shape; or an edit names a gate, unit or step that is not there, or
-            returns another shape.
+        ValueError: an argument has the wrong shape; or an edit names a layer, gate, unit or step that is not
+            there, or returns another shape.
 
     Example:
         >>> import lstmx, numpy

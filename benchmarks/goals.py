@@ -34,6 +34,15 @@ def _of_case(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     yield _compared(order, title, result, ours, peer, limit)
     if "record" in result["rows"]:
         yield from _of_record(result)
+    named = {row: {c["name"]: c for c in result["rows"].get(row, [])} for row in ("flow", "padded")}
+    if flow := named["flow"]:
+        ours, gradient = flow["lstmx.gradient_flow, norms"], flow["gradient of lstmx.run"]
+        limit = 1.0 if Case(*result["case"]).units >= 256 else 1.2
+        yield _compared(3, "gradient_flow, norms over", result, ours, gradient, limit)
+    if padded := named["padded"]:
+        for name in ("forward", "gradient"):
+            ours, whole = padded[f"{name}, lengths="], padded[name]
+            yield _compared(3, f"{name} with lengths= over the batch without", result, ours, whole, 1.1)
 
 
 def _of_record(result: dict[str, Any]) -> Iterator[dict[str, Any]]:

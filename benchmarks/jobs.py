@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.sizes import TIP, Case
 
-ROWS = ("forward", "record", "gradient", "flow", "growth", "import", "memory", "long", "tip", "dynamics")
+ROWS = ("forward", "record", "gradient", "flow", "padded", "growth", "import", "memory", "long", "tip", "dynamics")
 PER_CASE = ("forward", "record", "gradient")
 SMALL_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
 FIRST_CALLS = 3
@@ -29,7 +29,8 @@ def plan(cases: list[Case], rows: list[str], peers: list[str], quick: bool) -> l
     for case in cases:
         sizes = case.shortened() if quick else case
         for cores in (1, 2) if case.batch % 2 == 0 and (os.cpu_count() or 1) > 1 else (1,):
-            wanted = [row for row in rows if row in PER_CASE or (row == "flow" and cores == 1)]
+            alone = ("flow", "padded") if case.batch > 1 else ("flow",)
+            wanted = [row for row in rows if row in PER_CASE or (row in alone and cores == 1)]
             if wanted:
                 jobs.append(
                     common | {"kind": "case", "case": sizes, "cores": cores, "rows": wanted, "peers": peers}

@@ -16,6 +16,7 @@ _OURS = {
     "gradient": "lstmx",
     "flow": "lstmx.gradient_flow, norms",
 }
+_WHOLE = "forward", "gradient"
 
 
 def markdown(about: dict[str, Any], results: list[dict[str, Any]], goals: list[dict[str, Any]]) -> str:
@@ -32,6 +33,7 @@ def markdown(about: dict[str, Any], results: list[dict[str, Any]], goals: list[d
         *(_wide(row, measured) for row in ("forward", "gradient")),
         _record(measured),
         _flow(measured),
+        _padded(measured),
         _growth(measured),
         _long(measured),
         _tip(measured),
@@ -147,6 +149,16 @@ def _flow(results: list[dict[str, Any]]) -> str:
         run = candidates[-1]["median_us"]
         rows.append((title, *(f"{_three(c['median_us'])} ({c['median_us'] / run:.2f})" for c in candidates)))
     return table("Gradient flow: µs per step (over run)", ("case", *names), rows)
+
+
+def _padded(results: list[dict[str, Any]]) -> str:
+    rows = []
+    for title, candidates in _of_row("padded", results):
+        us = {c["name"]: c["median_us"] for c in candidates}
+        cells = (f"{_three(us[f'{n}, lengths='])} ({us[f'{n}, lengths='] / us[n]:.2f})" for n in _WHOLE)
+        rows.append((title, *cells))
+    head = ("case", *(f"{name}, lengths=" for name in _WHOLE))
+    return table("Sequences of T/2 to T steps: µs per step (over the same batch without lengths)", head, rows)
 
 
 def _growth(results: list[dict[str, Any]]) -> str:

@@ -1,7 +1,8 @@
-"""The rows that are measured for each case: forward, record, gradient, flow."""
+"""The rows that are measured for each case: forward, record, gradient, flow, padded."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -171,7 +172,48 @@ class Bench:
             {
                 "lstmx.gradient_flow, norms": Candidate("ours", flow, norms, difference),
                 "lstmx.record, keep='states'": Candidate("ours", states, "h, c of every step", compiled=False),
+                "gradient of lstmx.run": self._gradient(self.ours)._replace(compiled=False),
                 "lstmx.run": self._forward(self.ours)._replace(compiled=False),
+            }
+        )
+
+    def padded(self) -> list[dict[str, Any]]:
+        """A batch of sequences of T/2 to T steps, by `lengths=`, beside the same batch taken as of one length."""
+        cell, ours = self.problem.cell, self.ours
+        length, batch = ours.xs.shape[:2]
+        lengths = np.linspace(length // 2, length, batch).astype(int)
+        counts = (np.arange(length)[:, None] < lengths)[..., None]
+
+        @functools.partial(jax.jit, static_argnames="how")
+        def gradient(params: Any, xs: Any, cotangent: Any, how: str = "pullback") -> Any:
+            def outputs(params: Any, xs: Any) -> Any:
+                return lstmx.run(cell, params, xs, lengths=lengths, differentiation=how)[0]
+
+            made, pull = jax.vjp(outputs, params, xs)
+            return made, pull(cotangent)
+
+        given = ours.params, ours.xs, ours.cotangent
+
+        def of_outputs(result: Any) -> float:
+            expected = np.where(counts[:CHECKED_STEPS], self.problem.reference.hidden_state, 0)
+            return largest_difference([result[:CHECKED_STEPS]], [expected])
+
+        def of_gradient(result: Any) -> float:
+            expected = ours.gradients(gradient(*given, how="autodiff"))
+            return float(np.max([of_outputs(result[0]), largest_relative(ours.gradients(result), expected)]))
+
+        both = "outputs, gradients of W, U, b and inputs"
+        return self._timed(
+            {
+                "forward, lengths=": Candidate(
+                    "ours",
+                    lambda: lstmx.run(cell, ours.params, ours.xs, lengths=lengths)[0],
+                    "outputs [T, B, H]",
+                    of_outputs,
+                ),
+                "forward": self._forward(ours)._replace(compiled=False),
+                "gradient, lengths=": Candidate("ours", lambda: gradient(*given), both, of_gradient),
+                "gradient": self._gradient(ours)._replace(compiled=False),
             }
         )
 

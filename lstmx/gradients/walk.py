@@ -133,6 +133,7 @@ def flow_of(
     return flow, rows.get("handed")
 
 
+@jit(static=("size",))
 def _of_the_last(joint: Array, size: int) -> Array:
     """`log_direct` of the sum of each sequence's last output; `joint` is NaN at a step that does not count."""
     xp = namespace(joint)

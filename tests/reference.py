@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 import lstmx
+from lstmx.linear import steps_at
 
 CELLS = [lstmx.LSTM, lstmx.GRU, lstmx.SimpleRNN]
 LIBRARIES = ["numpy", "jax"]
@@ -65,6 +66,12 @@ def random_history(kind, library="numpy", keep="all", **sizes):
     """A recorded pass from a non-zero initial state."""
     cell, params, xs, state = draw_pass(kind, **sizes)
     return lstmx.record(cell, *to(library, (params, xs, state)), keep=keep)
+
+
+def linear_step(cell, params, before, x):
+    """A step as the state after, the pre-activations, and its linear maps; or several in the leading axes."""
+    after, a = cell.step(params, before, x)
+    return after, a, steps_at(cell, params, before, x, a, after)
 
 
 def logistic(a):

@@ -19,6 +19,7 @@ from reference import (
     is_in,
     lcg,
     lcg_params,
+    linear_step,
     plain_step,
     seeds,
     sizes,
@@ -32,38 +33,31 @@ each_cell = pytest.mark.parametrize("kind", CELLS, ids=NAMES)
 
 
 def draw_step(kind, seed, features=3, hidden=4, batch=(), dtype="float64", scale=0.7):
-    """A step in NumPy: cell, params, before, x, pre-activations, after, and the source of more numbers."""
+    """A step in NumPy: cell, params, before, x, pre-activations, linear maps, the source of more."""
     draws = np.random.default_rng(seed)
     cell = kind(features, hidden)
     params, before = draw_params(cell, draws, dtype, scale), draw_state(cell, draws, batch, dtype)
     x = draws.normal(size=(*batch, features)).astype(dtype)
-    after, a = cell.step(params, before, x)
-    return cell, params, before, x, a, after, draws
+    _, a, step = linear_step(cell, params, before, x)
+    return cell, params, before, x, a, step, draws
 
 
-def jacobian(cell, params, before, a, after):
+def jacobian(step):
     """∂(state after)/∂(state before) of one unbatched step, a column for each basis tangent pushed forward."""
-    count = len(before)
-    basis = np.eye(count * cell.hidden_size).reshape(-1, count, cell.hidden_size)
-    pushed = (cell.pushforward(params, before, a, after, cell.state_type(*tangent)) for tangent in basis)
-    return np.stack([np.concatenate(column) for column in pushed], axis=1)
+    return np.stack([step.jvp(tangent) for tangent in np.eye(step.size)], axis=1)
 
 
-def jacobian_by_pullback(cell, params, before, a, after):
+def jacobian_by_vjp(step):
     """The same, a row for each basis cotangent pulled back."""
-    count = len(before)
-    basis = np.eye(count * cell.hidden_size).reshape(-1, count, cell.hidden_size)
-    pulled = (cell.pullback(params, before, a, after, cell.state_type(*row))[0] for row in basis)
-    return np.stack([np.concatenate(row) for row in pulled])
+    return np.stack([step.vjp(cotangent)[0] for cotangent in np.eye(step.size)])
 
 
 def walk(cell, params, xs):
-    """(before, pre-activations, after) of each step from the zero state."""
+    """The linear maps of each step from the zero state."""
     state = cell.initial_state(params)
     for x in xs:
-        after, a = cell.step(params, state, x)
-        yield state, a, after
-        state = after
+        state, _, step = linear_step(cell, params, state, x)
+        yield step
 
 
 # ----------------------------------------------------------------------------------------- closed forms
@@ -73,10 +67,10 @@ PARITY_XS = np.sin(0.7 * np.arange(1, 13)).reshape(6, 2)
 
 def parity_jacobians(kind, faces):
     cell, params = lcg_params(kind, 2, 3, 0.5)
-    return [faces(cell, params, *step) for step in walk(cell, params, PARITY_XS)]
+    return [faces(step) for step in walk(cell, params, PARITY_XS)]
 
 
-@pytest.mark.parametrize("faces", [jacobian, jacobian_by_pullback])
+@pytest.mark.parametrize("faces", [jacobian, jacobian_by_vjp])
 def test_blocks_of_the_lstm_jacobian_have_their_norms(faces):
     J = parity_jacobians(lstmx.LSTM, faces)
     blocks = [J[1][:3, :3], J[1][:3, 3:], J[1][3:, :3], J[1][3:, 3:]]
@@ -86,36 +80,36 @@ def test_blocks_of_the_lstm_jacobian_have_their_norms(faces):
     assert np.linalg.norm(np.linalg.multi_dot(J[::-1])) == pytest.approx(0.09734999345895592, abs=1e-12)
 
 
-@pytest.mark.parametrize("faces", [jacobian, jacobian_by_pullback])
+@pytest.mark.parametrize("faces", [jacobian, jacobian_by_vjp])
 def test_the_product_of_gru_jacobians_has_its_norm(faces):
     J = parity_jacobians(lstmx.GRU, faces)
     assert np.linalg.norm(np.linalg.multi_dot(J[::-1])) == pytest.approx(0.1179250124844343, abs=1e-13)
 
 
-@pytest.mark.parametrize("faces", [jacobian, jacobian_by_pullback])
+@pytest.mark.parametrize("faces", [jacobian, jacobian_by_vjp])
 def test_the_simple_jacobian_is_a_row_scaled_kernel(faces):
-    cell, params, before, _, a, after, _ = draw_step(lstmx.SimpleRNN, 0)
-    expected = (1 - after.hidden**2)[:, None] * params.recurrent_kernel.T
-    np.testing.assert_allclose(faces(cell, params, before, a, after), expected, atol=1e-15)
+    _, params, *_, step, _ = draw_step(lstmx.SimpleRNN, 0)
+    expected = (1 - step.after.hidden**2)[:, None] * params.recurrent_kernel.T
+    np.testing.assert_allclose(faces(step), expected, atol=1e-15)
 
 
 def test_the_lstm_determinant_follows_from_its_gates():
-    cell, params, before, _, a, after, _ = draw_step(lstmx.LSTM, 0)
+    cell, params, _, _, a, step, _ = draw_step(lstmx.LSTM, 0)
     f, o = cell.gates(a).forget_gate, cell.gates(a).output_gate
     readout = np.linalg.slogdet(params.recurrent_kernel[:, 12:])[1]
-    expected = np.sum(np.log(f) + np.log(np.abs(np.tanh(after.cell)) * o * (1 - o))) + readout
-    actual = np.linalg.slogdet(jacobian(cell, params, before, a, after))[1]
+    expected = np.sum(np.log(f) + np.log(np.abs(np.tanh(step.after.cell)) * o * (1 - o))) + readout
+    actual = np.linalg.slogdet(jacobian(step))[1]
     assert actual == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_gru_jacobian_is_its_three_terms():
-    cell, params, before, _, a, after, _ = draw_step(lstmx.GRU, 0)
+    cell, params, before, _, a, step, _ = draw_step(lstmx.GRU, 0)
     (r, z, n), q = cell.gates(a), a[12:]
     reset, update, candidate = (params.recurrent_kernel[:, k : k + 4].T for k in (0, 4, 8))
     inside = r[:, None] * candidate + (q * r * (1 - r))[:, None] * reset
     expected = np.diag(z) + ((before.hidden - n) * z * (1 - z))[:, None] * update
     expected += ((1 - z) * (1 - n**2))[:, None] * inside
-    np.testing.assert_allclose(jacobian(cell, params, before, a, after), expected, atol=1e-15)
+    np.testing.assert_allclose(jacobian(step), expected, atol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -131,10 +125,10 @@ def test_the_gru_jacobian_is_its_three_terms():
 def test_without_weights_the_cell_tangent_decays_by_the_forget_bias(bias, logarithm):
     cell = lstmx.LSTM(2, 3)
     params = lstmx.LSTMParams(np.zeros((2, 12)), np.zeros((3, 12)), np.repeat([0.0, bias, 0, 0], 3))
-    tangent = lstmx.LSTMState(np.zeros(3), np.ones(3))
+    tangent = np.repeat([0.0, 1.0], 3)
     for step in walk(cell, params, np.ones((40, 2))):
-        tangent = cell.pushforward(params, *step, tangent)
-    np.testing.assert_allclose(np.log(tangent.cell), 40 * logarithm, rtol=1e-12)
+        tangent = step.jvp(tangent)
+    np.testing.assert_allclose(np.log(tangent[3:]), 40 * logarithm, rtol=1e-12)
 
 
 def test_an_open_forget_gate_keeps_cell_state_tangent_and_cotangent_to_the_bit():
@@ -142,34 +136,31 @@ def test_an_open_forget_gate_keeps_cell_state_tangent_and_cotangent_to_the_bit()
     params = lstmx.LSTMParams(lcg((2, 12), 1), np.zeros((3, 12)), np.repeat([-1e4, 1e4, 0, 0], 3))
     params.input_kernel[:, :6] = 0
     state = lstmx.LSTMState(np.zeros(3), lcg(3, 2))
-    tangent = cotangent = lstmx.LSTMState(np.zeros(3), lcg(3, 3))
+    tangent = cotangent = cell.pack((np.zeros(3), lcg(3, 3)))
     for x in lcg((50, 2), 4):
-        after, a = cell.step(params, state, x)
-        tangent = cell.pushforward(params, state, a, after, tangent)
-        cotangent, _ = cell.pullback(params, state, a, after, cotangent)
-        state = after
+        state, _, step = linear_step(cell, params, state, x)
+        tangent, cotangent = step.jvp(tangent), step.vjp(cotangent)[0]
     np.testing.assert_array_equal(state.cell, lcg(3, 2))
-    np.testing.assert_array_equal(tangent.cell, lcg(3, 3))
-    np.testing.assert_array_equal(cotangent.cell, lcg(3, 3))
+    np.testing.assert_array_equal(tangent[3:], lcg(3, 3))
+    np.testing.assert_array_equal(cotangent[3:], lcg(3, 3))
 
 
 def test_a_full_update_gate_keeps_the_gru_state_to_the_bit():
     cell, params, before, x, *_ = draw_step(lstmx.GRU, 0)
     params.bias[4:8] = 1e4
-    after, a = cell.step(params, before, x)
-    tangent = lstmx.GRUState(lcg(4, 3))
+    after, _, step = linear_step(cell, params, before, x)
     np.testing.assert_array_equal(after.hidden, before.hidden)
-    np.testing.assert_array_equal(cell.pushforward(params, before, a, after, tangent).hidden, tangent.hidden)
+    np.testing.assert_array_equal(step.jvp(lcg(4, 3)), lcg(4, 3))
 
 
 @each_cell
 @hypothesis.given(seed=seeds, features=sizes, hidden=sizes, batch=batches)
 def test_step_is_the_textbook_s(kind, seed, features, hidden, batch):
-    cell, params, before, x, a, after, _ = draw_step(kind, seed, features, hidden, batch)
+    cell, params, before, x, a, step, _ = draw_step(kind, seed, features, hidden, batch)
     expected, activations = plain_step(cell, params, before, x)
-    assert_close(after, expected, 1e-14)
+    assert_close(step.after, expected, 1e-14)
     assert_close(cell.gates(a), cell.gate_type(**activations), 1e-14)
-    assert type(after) is cell.state_type
+    assert type(step.after) is cell.state_type
 
 
 # --------------------------------------------------------------------------------- against other oracles
@@ -178,8 +169,8 @@ def test_step_is_the_textbook_s(kind, seed, features, hidden, batch):
 @each_cell
 @hypothesis.settings(max_examples=10)
 @hypothesis.given(seed=seeds, features=sizes, hidden=sizes, batch=batches)
-def test_pullback_is_jax_vjp_of_step(kind, seed, features, hidden, batch):
-    cell, params, before, x, a, after, draws = draw_step(kind, seed, features, hidden, batch)
+def test_vjp_is_jax_vjp_of_step(kind, seed, features, hidden, batch):
+    cell, params, before, x, a, step, draws = draw_step(kind, seed, features, hidden, batch)
     cotangent = draw_state(cell, draws, batch)
 
     @jax.jit  # one compilation for all operations of a shape
@@ -190,21 +181,19 @@ def test_pullback_is_jax_vjp_of_step(kind, seed, features, hidden, batch):
 
     cotangents, expected = oracle(params, before, x, a, cotangent)
 
-    state_cotangent, a_cotangent = cell.pullback(params, before, a, after, cotangent)
+    state_cotangent, a_cotangent = step.vjp(cell.pack(cotangent))
 
-    assert type(state_cotangent) is cell.state_type
     assert_close(a_cotangent, expected, 1e-10)
-    slopes = cell.linearise(params, before, a, after)
-    here = cell.parameter_cotangent(slopes, before, x, after, a_cotangent)
+    here = step.parameter_vjp(a_cotangent)
     assert type(here) is type(params)
-    assert_close((here, state_cotangent, cell.input_cotangent(params, a_cotangent)), cotangents, 1e-10)
+    assert_close((here, cell.unpack(state_cotangent), step.input_vjp(a_cotangent)), cotangents, 1e-10)
 
 
 @each_cell
 @hypothesis.settings(max_examples=10)
 @hypothesis.given(seed=seeds, features=sizes, hidden=sizes, batch=batches)
-def test_pushforward_is_jax_jvp_of_step(kind, seed, features, hidden, batch):
-    cell, params, before, x, a, after, draws = draw_step(kind, seed, features, hidden, batch)
+def test_jvp_is_jax_jvp_of_step(kind, seed, features, hidden, batch):
+    cell, params, before, x, _, linear, draws = draw_step(kind, seed, features, hidden, batch)
     tangent, x_tangent = draw_state(cell, draws, batch), draws.normal(size=x.shape)
 
     @jax.jit
@@ -212,108 +201,92 @@ def test_pushforward_is_jax_jvp_of_step(kind, seed, features, hidden, batch):
         return jax.jvp(lambda *args: cell.step(params, *args)[0], (before, x), (tangent, x_tangent))[1]
 
     still, moved = (oracle(params, before, x, tangent, u) for u in (np.zeros_like(x), x_tangent))
-    assert_close(cell.pushforward(params, before, a, after, tangent), still, 1e-10)
-    assert_close(cell.pushforward(params, before, a, after, tangent, x_tangent), moved, 1e-10)
+    assert_close(linear.jvp(cell.pack(tangent)), cell.pack(still), 1e-10)
+    assert_close(linear.jvp(cell.pack(tangent), x_tangent), cell.pack(moved), 1e-10)
 
 
 @each_cell
 @hypothesis.given(seed=seeds, features=sizes, hidden=sizes, batch=batches)
-def test_pullback_is_the_adjoint_of_pushforward(kind, seed, features, hidden, batch):
-    cell, params, before, x, a, after, draws = draw_step(kind, seed, features, hidden, batch)
-    v, u, u_x = draw_state(cell, draws, batch), draw_state(cell, draws, batch), draws.normal(size=x.shape)
-    pulled, a_cotangent = cell.pullback(params, before, a, after, v)
-    left = inner(v, cell.pushforward(params, before, a, after, u))
-    assert left == pytest.approx(inner(pulled, u), rel=1e-12, abs=1e-12)
-    left = inner(v, cell.pushforward(params, before, a, after, u, x_tangent=u_x))
-    right = inner(pulled, u) + inner(cell.input_cotangent(params, a_cotangent), u_x)
+def test_vjp_is_the_adjoint_of_jvp(kind, seed, features, hidden, batch):
+    cell, _, _, x, _, step, draws = draw_step(kind, seed, features, hidden, batch)
+    v, u = draws.normal(size=(2, *batch, cell.state_size))
+    u_x = draws.normal(size=x.shape)
+    pulled, a_cotangent = step.vjp(v)
+    assert inner(v, step.jvp(u)) == pytest.approx(inner(pulled, u), rel=1e-12, abs=1e-12)
+    left = inner(v, step.jvp(u, u_x))
+    right = inner(pulled, u) + inner(step.input_vjp(a_cotangent), u_x)
     assert left == pytest.approx(right, rel=1e-12, abs=1e-12)
 
 
 @each_cell
 @pytest.mark.parametrize("batch", [(), (2, 3)])
-def test_pushforward_is_a_central_difference(kind, batch):
-    cell, params, before, x, a, after, draws = draw_step(kind, 5, batch=batch)
+def test_jvp_is_a_central_difference(kind, batch):
+    cell, params, before, x, _, step, draws = draw_step(kind, 5, batch=batch)
     tangent, x_tangent = draw_state(cell, draws, batch), draws.normal(size=x.shape)
 
     def moved(h):
         state = cell.state_type(*(s + h * u for s, u in zip(before, tangent, strict=True)))
-        return np.stack(cell.step(params, state, x + h * x_tangent)[0])
+        return cell.pack(cell.step(params, state, x + h * x_tangent)[0])
 
     h = 1e-3
     difference = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)  # error O(h^4)
-    actual = np.stack(cell.pushforward(params, before, a, after, tangent, x_tangent))
-    np.testing.assert_allclose(actual, difference, atol=1e-9)
+    np.testing.assert_allclose(step.jvp(cell.pack(tangent), x_tangent), difference, atol=1e-9)
 
 
 @each_cell
-def test_pull_is_the_straight_way_and_the_way_through_the_preactivations(kind):
-    cell, params, before, _, a, after, draws = draw_step(kind, 6, batch=(3,))
-    slopes, cotangent = cell.linearise(params, before, a, after), draw_state(cell, draws, (3,))
-    pulled, a_cotangent = cell.pull(cell.transposed(params), slopes, cotangent)
-    again = cell.preactivation_cotangent(cell.transposed(params), slopes, cotangent)
-    np.testing.assert_array_equal(again, a_cotangent)
-    straight = cell.straight(cell.transposed(params), slopes, cotangent)
-    ways = cell.ways(cell.transposed(params), slopes, a_cotangent)
-    through = sum(way.hidden for way in ways.values())
-    assert_close(pulled, straight._replace(hidden=straight.hidden + through), 1e-15)
+def test_vjp_is_the_straight_way_and_the_way_through_the_preactivations(kind):
+    cell, _, before, _, a, step, draws = draw_step(kind, 6, batch=(3,))
+    cotangent = draw_state(cell, draws, (3,))
+    pulled, a_cotangent = step.vjp(cell.pack(cotangent))
+    np.testing.assert_array_equal(step.drive_vjp(cell.pack(cotangent)), a_cotangent)
+    straight = step.along_state(cell.pack(cotangent))
+    assert_close(pulled, straight + sum(step.by_gate(a_cotangent).values()), 1e-15)
 
     _, vjp = jax.vjp(lambda state: cell.update(state, jnp.asarray(a)), to("jax", before))
-    assert_close(straight, vjp(to("jax", cotangent))[0], 1e-14)
+    assert_close(cell.unpack(straight), vjp(to("jax", cotangent))[0], 1e-14)
 
 
 def test_the_total_cotangent_counts_the_readout_of_the_cell_state():
-    cell, params, before, _, a, after, draws = draw_step(lstmx.LSTM, 7)
+    cell, _, _, _, a, step, draws = draw_step(lstmx.LSTM, 7)
     cotangent = draw_state(cell, draws)
-    total = cell.total_cotangent(cell.transposed(params), cell.linearise(params, before, a, after), cotangent)
-    through = cotangent.hidden * cell.gates(a).output_gate * (1 - np.tanh(after.cell) ** 2)
-    np.testing.assert_array_equal(total.hidden, cotangent.hidden)
-    np.testing.assert_allclose(total.cell, cotangent.cell + through, atol=1e-15)
+    total = step.totals(cell.pack(cotangent))
+    through = cotangent.hidden * cell.gates(a).output_gate * (1 - np.tanh(step.after.cell) ** 2)
+    np.testing.assert_array_equal(total["hidden"], cotangent.hidden)
+    np.testing.assert_allclose(total["cell"], cotangent.cell + through, atol=1e-15)
 
 
 @pytest.mark.parametrize("kind", [lstmx.GRU, lstmx.SimpleRNN])
 def test_the_total_cotangent_of_one_field_is_itself(kind):
-    cell, params, before, _, a, after, draws = draw_step(kind, 7)
-    cotangent = draw_state(cell, draws)
-    assert_same(
-        cell.total_cotangent(cell.transposed(params), cell.linearise(params, before, a, after), cotangent),
-        cotangent,
-    )
+    *_, step, draws = draw_step(kind, 7)
+    cotangent = draws.normal(size=4)
+    assert_same(step.totals(cotangent), {"hidden": cotangent})
 
 
 @each_cell
 def test_faces_take_all_steps_at_once(kind):
-    cell, params, before, x, a, after, draws = draw_step(kind, 8, batch=(5, 2))
-    tangent = draw_state(cell, draws, (5, 2))
-
-    def at(tree, t):
-        return jax.tree.map(lambda leaf: leaf[t], tree)
-
-    whole = (
-        cell.pushforward(params, before, a, after, tangent, x),
-        cell.pullback(params, before, a, after, tangent),
-    )
+    cell, params, before, x, _, steps, draws = draw_step(kind, 8, batch=(5, 2))
+    v = draws.normal(size=(5, 2, cell.state_size))
+    whole = steps.jvp(v, x), *steps.vjp(v)
     for t in range(5):
-        step = (params, at(before, t), a[t], at(after, t), at(tangent, t))
-        assert_close(at(whole, t), (cell.pushforward(*step, x[t]), cell.pullback(*step)), 1e-14)
+        step = linear_step(cell, params, jax.tree.map(lambda leaf, t=t: leaf[t], before), x[t])[2]
+        assert_close([part[t] for part in whole], (step.jvp(v[t], x[t]), *step.vjp(v[t])), 1e-14)
 
 
 @each_cell
 def test_faces_need_nothing_beyond_the_array_standard(kind):
     cell, params, before, x, _, _, draws = draw_step(kind, 9, batch=(2,))
-    v, u_x = draw_state(cell, draws, (2,)), draws.normal(size=x.shape)
+    v, u_x = draws.normal(size=(2, cell.state_size)), draws.normal(size=x.shape)
 
     def faces(params, before, x, v, u_x):
-        after, a = cell.step(params, before, x)
-        slopes = cell.linearise(params, before, a, after)
-        pulled, a_cotangent = cell.pullback(params, before, a, after, v)
-        pushed = cell.pushforward(params, before, a, after, v, u_x)
+        after, a, step = linear_step(cell, params, before, x)
+        pulled, a_cotangent = step.vjp(v)
         return (
-            (after, a, cell.gates(a), slopes, pulled, a_cotangent, pushed),
-            cell.total_cotangent(cell.transposed(params), slopes, v),
-            cell.straight(cell.transposed(params), slopes, v),
-            cell.preactivation_cotangent(cell.transposed(params), slopes, v),
-            cell.parameter_cotangent(slopes, before, x, after, a_cotangent),
-            cell.input_cotangent(params, a_cotangent),
+            (after, a, cell.gates(a), step.slopes, pulled, a_cotangent, step.jvp(v, u_x)),
+            step.totals(v),
+            step.along_state(v),
+            step.drive_vjp(v),
+            step.parameter_vjp(a_cotangent),
+            step.input_vjp(a_cotangent),
             cell.initial_state(params, (2,)),
         )
 
@@ -326,14 +299,10 @@ def test_faces_need_nothing_beyond_the_array_standard(kind):
 @each_cell
 def test_faces_keep_float32(kind, library):
     cell, params, before, x, _, _, draws = draw_step(kind, 10, batch=(2,), dtype="float32")
-    params, before, x, v = to(library, (params, before, x, draw_state(cell, draws, (2,), "float32")))
-    after, a = cell.step(params, before, x)
-    found = (
-        after,
-        a,
-        cell.pullback(params, before, a, after, v),
-        cell.pushforward(params, before, a, after, v, x),
-    )
+    v = draws.normal(size=(2, cell.state_size)).astype("float32")
+    params, before, x, v = to(library, (params, before, x, v))
+    after, a, step = linear_step(cell, params, before, x)
+    found = after, a, step.vjp(v), step.jvp(v, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("float32")}
     assert is_in(library, found)
 
@@ -346,15 +315,14 @@ def test_saturated_jacobians_are_small_not_zero_in_float32(kind, size, library):
     signs = np.where(draws.uniform(size=params.bias.shape) < 0.5, -1.0, 1.0)
     params = params._replace(bias=size * signs)
     exact = jax.tree.map(lambda leaf: leaf.astype("float32").astype("float64"), (params, before, x))
-    v = jax.tree.map(np.ones_like, before)
+    v = np.ones(cell.state_size)
 
     def pulled(params, before, x, v):
-        after, a = cell.step(params, before, x)
-        return cell.pullback(params, before, a, after, v)[1], after
+        return linear_step(cell, params, before, x)[2].drive_vjp(v)
 
-    expected, _ = pulled(*exact, v)
+    expected = pulled(*exact, v)
     narrow = to(library, jax.tree.map(lambda leaf: leaf.astype("float32"), (*exact, v)))
-    actual, _ = pulled(*narrow)
+    actual = pulled(*narrow)
     assert np.all(expected != 0)
     # A rounding of a pre-activation of 18 is 1e-6, and the slope is its exponential.
     np.testing.assert_allclose(actual, expected, rtol=2e-5)

@@ -5,6 +5,7 @@ import pytest
 from family import NAMES, of_size
 
 import lstmx
+from lstmx.cells.recurrence import ResetAfter
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,20 +42,24 @@ def test_a_wrong_factor_is_named(factor):
 
 
 def test_a_wrong_cotangent_of_a_parameter_and_wrong_parts_are_named():
-    class NoBias(lstmx.GRU):
-        def parameter_cotangent(self, *given):
-            made = super().parameter_cotangent(*given)
-            return made._replace(bias=0 * made.bias)
+    def gru_of(kind):
+        mine = {"recurrence": property(lambda cell: kind(cell.hidden_size)), "linearise": lstmx.GRU.linearise}
+        return type(kind.__name__, (lstmx.GRU,), mine)(3, 4)
+
+    class NoBias(ResetAfter):
+        def parameters(self, *given):
+            made = super().parameters(*given)
+            return made | {"bias": 0 * made["bias"]}
 
     with pytest.raises(ValueError, match=r"1 of \d+ derivatives of NoBias.* the cotangent of bias is off by"):
-        lstmx.check_cell(NoBias(3, 4))
+        lstmx.check_cell(gru_of(NoBias))
 
-    class NoWay(lstmx.GRU):
+    class NoWay(ResetAfter):
         def ways(self, *given):
-            return {name: way for name, way in super().ways(*given).items() if name != "reset_gate"}
+            return [{}, *super().ways(*given)[1:]]
 
     with pytest.raises(ValueError, match="by_gate and along_state together is off by"):
-        lstmx.check_cell(NoWay(3, 4))
+        lstmx.check_cell(gru_of(NoWay))
 
 
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU, lstmx.SimpleRNN, lstmx.JANET, lstmx.SLSTM, lstmx.MinLSTM])

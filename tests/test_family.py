@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import assert_close, assert_same, draw_state, inner, to
+from reference import assert_close, assert_same, draw_state, inner, linear_step, to
 
 import lstmx
 
@@ -32,7 +32,7 @@ def test_a_pass_follows_the_equations(name):
 def test_one_step_back_and_forward_is_the_one_of_autodiff(name):
     cell = CELLS[name]
     params, before, x, draws = family.draw(cell, (2,))
-    after, a = cell.step(params, before, x)
+    linear = linear_step(cell, params, before, x)[2]
     v = draw_state(cell, draws, (2,))
     u = draws.normal(size=x.shape)
 
@@ -46,46 +46,40 @@ def test_one_step_back_and_forward_is_the_one_of_autodiff(name):
         return pull, jax.jvp(step, (params, before, x), (still, v, u))[1]
 
     (d_params, d_before, d_x), pushed = oracle(params, before, x, v, u)
-    back, d_a = cell.pullback(params, before, a, after, v)
-    slopes = cell.linearise(params, before, a, after)
-    found = (cell.parameter_cotangent(slopes, before, x, after, d_a), back, cell.input_cotangent(params, d_a))
+    back, d_a = linear.vjp(cell.pack(v))
+    found = linear.parameter_vjp(d_a), cell.unpack(back), linear.input_vjp(d_a)
     assert_close(found, (d_params, d_before, d_x), 1e-13)
-    assert_close(cell.pushforward(params, before, a, after, v, u), pushed, 1e-13)
+    assert_close(linear.jvp(cell.pack(v), u), cell.pack(pushed), 1e-13)
 
 
 @each
 def test_the_ways_back_and_the_straight_way_make_up_the_pull(name):
     cell = CELLS[name]
     params, before, x, draws = family.draw(cell, (3,), seed=1)
-    after, a = cell.step(params, before, x)
-    slopes, transposed = cell.linearise(params, before, a, after), cell.transposed(params)
-    v = draw_state(cell, draws, (3,))
-    pulled, d_a = cell.pull(transposed, slopes, v)
-    assert_same(cell.preactivation_cotangent(transposed, slopes, v), d_a)
-    ways = cell.ways(transposed, slopes, d_a)
+    step = linear_step(cell, params, before, x)[2]
+    v = draws.normal(size=(3, cell.state_size))
+    pulled, d_a = step.vjp(v)
+    assert_same(step.drive_vjp(v), d_a)
+    ways = step.by_gate(d_a)
     assert list(ways) == list(cell.way_names)
-    parts = [*ways.values(), cell.straight(transposed, slopes, v)]
-    assert_close(jax.tree.map(lambda *terms: sum(terms), *parts), pulled, 1e-14)
+    assert_close(sum(ways.values()) + step.along_state(v), pulled, 1e-14)
 
 
 @each
 def test_jacobians_determinants_and_newton_steps_agree_with_each_other(name):
     cell = CELLS[name]
     params, before, x, draws = family.draw(cell, (2,), seed=2)
-    after, a = cell.step(params, before, x)
-    slopes = cell.linearise(params, before, a, after)
-    v = draw_state(cell, draws, (2,))
-    whole, of_input = cell.jacobian(params, slopes), cell.input_jacobian(params, slopes)
-    u = draws.normal(size=x.shape)
-    pushed = np.concatenate(cell.pushforward(params, before, a, after, v, u), axis=-1)
-    np.testing.assert_allclose(_times(whole, np.concatenate(v, axis=-1)) + _times(of_input, u), pushed, atol=1e-13)
-    closed = cell.log_determinant(params, slopes)
+    step = linear_step(cell, params, before, x)[2]
+    v, u = draws.normal(size=(2, cell.state_size)), draws.normal(size=x.shape)
+    whole, of_input = step.matrices(), step.input_matrices()
+    np.testing.assert_allclose(_times(whole, v) + _times(of_input, u), step.jvp(v, u), atol=1e-13)
+    closed = step.log_determinant()
     if closed is not None:
         np.testing.assert_allclose(np.exp(closed), np.abs(np.linalg.det(whole)), rtol=1e-9, atol=1e-25)
-    move = np.concatenate(cell.newton_step(params, slopes, v), axis=-1)
+    move = step.newton_step(v)
     regular = np.linalg.cond(np.eye(cell.state_size) - whole) < 1e6  # an SLSTM's m may drift
     left = (move - _times(whole, move))[regular]
-    np.testing.assert_allclose(left, np.concatenate(v, axis=-1)[regular], atol=1e-11)
+    np.testing.assert_allclose(left, v[regular], atol=1e-11)
 
 
 def _times(matrices, vectors):

@@ -124,7 +124,7 @@ def test_a_public_method_says_what_it_does_and_lists_all_arguments_or_none(name)
         assert explained in ([], arguments(function)), f"{name}.{attribute}"
 
 
-@pytest.mark.parametrize("name", ["init", "step", "pullback", "pushforward"])
+@pytest.mark.parametrize("name", ["init", "step"])
 def test_a_face_explains_every_argument_and_what_it_returns(name):
     face = getattr(Cell, name)
     assert entries(section(face.__doc__, "Args")) == arguments(face)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from reference import assert_close, assert_same, logistic, to
+from reference import assert_close, assert_same, linear_step, logistic, to
 
 import lstmx
 
@@ -174,14 +174,13 @@ def test_the_derivative_from_an_empty_state_is_the_one_of_autodiff(activation, b
     cell, params, xs, _, draws = drawn(activation, length=1)
     params = params._replace(bias=params.bias + np.repeat([bias, 0, 0, 0], 4))
     zero = cell.initial_state(params)
-    after, a = cell.step(params, zero, xs[0])
+    step = linear_step(cell, params, zero, xs[0])[2]
     v = cell.state_type(*(draws.normal(size=4) for _ in zero))
-    back, d_a = cell.pullback(params, zero, a, after, v)
-    slopes = cell.linearise(params, zero, a, after)
-    found = cell.parameter_cotangent(slopes, zero, xs[0], after, d_a), back
+    back, d_a = step.vjp(cell.pack(v))
+    found = step.parameter_vjp(d_a), cell.unpack(back)
     pull = jax.vjp(lambda params, state: cell.step(params, state, jnp.asarray(xs[0]))[0], params, zero)[1]
     assert_close(found, pull(jax.tree.map(jnp.asarray, v)), 1e-13)
-    assert_close(cell.pushforward(params, zero, a, after, v), _forward(cell, params, zero, xs[0], v), 1e-13)
+    assert_close(cell.unpack(step.jvp(cell.pack(v))), _forward(cell, params, zero, xs[0], v), 1e-13)
 
 
 def _forward(cell, params, state, x, tangent):

@@ -12,12 +12,12 @@ import numpy as np
 from lstmx.app.report import claim_folder, write_report
 from lstmx.app.storage import load_array, save_with
 from lstmx.app.weights import features_of_text, read_weights, vocabulary_of
-from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
+from lstmx.cells import GRU, LSTM, SimpleRNN
 from lstmx.comparison import compare
 from lstmx.draws import in_library
 from lstmx.layers import Layers
 from lstmx.passes.run import record
-from lstmx.tasks import CharacterTask, next_character
+from lstmx.tasks import next_character
 from lstmx.training import Model, adam
 
 _CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "simple-rnn": SimpleRNN}
@@ -27,7 +27,10 @@ _COMPILED = 30_000  # steps from which compiling for JAX takes less time than it
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for an error of the user's input."""
-    options = _parser().parse_args(_with_default(sys.argv[1:] if arguments is None else arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
+        given = ["deep-dive", *given]  # they name no command
+    options = _parser().parse_args(given)
     try:
         options.command(options)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
@@ -37,13 +40,6 @@ def main(arguments: list[str] | None = None) -> int:
         print("lstmx: interrupted; nothing more was written", file=sys.stderr)
         return 130
     return 0
-
-
-def _with_default(arguments: list[str]) -> list[str]:
-    """The arguments with `deep-dive` in front where they name no command."""
-    if arguments and (not arguments[0].startswith("-") or arguments[0] in ("-h", "--help", "--version")):
-        return arguments
-    return ["deep-dive", *arguments]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,19 +104,15 @@ def deep_dive(options: argparse.Namespace) -> None:
         zip(comparison.names, comparison.cells, comparison.trainings, strict=True)
     )[1:]:
         others[name] = record(other, training.params.cell, xs, keep="states")
-    head = _head(source, task, str(comparison), cell, len(passage))
-    print("\n" + write_report(folder, history, head, passage, comparison, others))
-    print(f"Figures, summary, parameters and history are in {folder}/")
-
-
-def _head(source: str, task: CharacterTask, table: str, cell: Cell, length: int) -> list[str]:
-    return [
+    head = [
         f"Text: {source}, {len(task.train_text):,} characters to train on and {len(task.validation_text):,} more.",
         "",
-        table,
+        str(comparison),
         "",
-        f"Under the microscope: {cell} on {length:,} characters that it was not trained on.",
+        f"Under the microscope: {cell} on {len(passage):,} characters that it was not trained on.",
     ]
+    print("\n" + write_report(folder, history, head, passage, comparison, others))
+    print(f"Figures, summary, parameters and history are in {folder}/")
 
 
 def analyze(options: argparse.Namespace) -> None:

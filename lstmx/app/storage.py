@@ -201,7 +201,11 @@ def load_parameters(path: str | Path) -> tuple[Any, Any]:
         ValueError: the file is no .npz archive, an array is missing, surplus or of another shape.
         TypeError: an array of another dtype than float32 or float64.
     """
-    named = _read(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            named = {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable .npz archive of arrays: {error}") from error
     kind = CELLS[_guess(path, named)]
     kernels = [named[field] for field in ("input_kernel", "recurrent_kernel") if field in named]
     if any(kernel.ndim != 2 for kernel in kernels):
@@ -241,14 +245,6 @@ def load_array(path: str | Path) -> np.ndarray:
     if not isinstance(loaded, np.ndarray):
         raise ValueError(f"{path} is an archive of several arrays; expected a single .npy array")
     return loaded
-
-
-def _read(path: str | Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable .npz archive of arrays: {error}") from error
 
 
 def _guess(path: str | Path, arrays: dict[str, np.ndarray]) -> str:

@@ -7,9 +7,9 @@ namespace, each for one step or for all steps at once (any leading axes):
     s_t = update(s_{t-1}, a_t)                           the state after: unit by unit, by `gates` and `settle`
 
 `linearise` gives the derivatives of the second half, unit by unit, as named factors; the cell's `layout` says what
-each of them leads from and to. From these and the recurrence everything else follows: the three faces `step`,
-`pullback` and `pushforward`, Jacobians, gradients. `linearise` is apart because it does not depend on a direction:
-a loop computes it for many steps in one go.
+each of them leads from and to. From these and the recurrence everything else follows: `CellSteps` in
+`lstmx.linear` takes cotangents a step back and tangents a step forward. `linearise` is apart because it does not
+depend on a direction: a loop computes it for many steps in one go.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from lstmx.arrays import Array, columns, dtype_of, leaves, log_sigmoid, map_tree, namespace
-from lstmx.cells.faces import Faces
 from lstmx.cells.recurrence import affine
 from lstmx.checks import parameters, positive
 from lstmx.draws import Draws, Key, float_dtype
@@ -53,13 +52,13 @@ class Layout(NamedTuple):
     from_after: dict[str, tuple[str, str]]
     """Factors that are ∂(field after)/∂(other field after), where one is computed from the other: by name, the
     two fields, in the order of a walk back: those that lead from a field stand before those that lead to it.
-    Where the cell's own `led` says so, a factor is a linear map. A name that is no field of the state is of what
-    stands between two fields."""
+    Where the recurrence's own `led` says so, a factor is a linear map. A name that is no field of the state is of
+    what stands between two fields."""
     shown: tuple[tuple[str, int], ...] = ()
     """Fields, or what stands between two, that are a block of pre-activations themselves: field and block."""
 
 
-class Cell(Faces, ABC, Generic[P, S]):
+class Cell(ABC, Generic[P, S]):
     """A recurrent cell: options in a frozen dataclass, mathematics in pure functions.
 
     Attributes:
@@ -136,6 +135,13 @@ class Cell(Faces, ABC, Generic[P, S]):
         del params, slopes
         return None
 
+    def newton_step(self, params: Any, slopes: Any, residual: Any) -> Any:
+        """Newton's step to a fixed point, (I − J)⁻¹ times the residual F(s) − s, without a matrix of S rows.
+
+        Fields of the residual and of the step are [*batch, H]; None where there is no shorter way.
+        """
+        del params, slopes, residual
+
     def critical_gain(self, biases: dict[str, float]) -> float:
         """Gain at which the zero state loses its stability, from each gate's bias; see `lstmx.critical_gain`.
 
@@ -163,6 +169,11 @@ class Cell(Faces, ABC, Generic[P, S]):
         return affine(self.hidden_size)
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The fields of the state before that pre-activations depend on."""
+        return self.recurrence.reads
+
+    @property
     def preactivation_blocks(self) -> int:
         """Blocks of H columns in the pre-activations a_t."""
         return len(self.layout.blocks)
@@ -184,7 +195,7 @@ class Cell(Faces, ABC, Generic[P, S]):
 
     @property
     def way_names(self) -> tuple[str, ...]:
-        """The blocks that lead back to the state before, in the order of `ways`."""
+        """The blocks that lead back to the state before, in the order of the recurrence's `ways`."""
         return tuple(name for name in self.layout.blocks if name in self.gate_type._fields and self.reads)
 
     @property
@@ -429,46 +440,3 @@ class Cell(Faces, ABC, Generic[P, S]):
         """
         a = self.preactivations(params, state, x)
         return self.update(state, a), a
-
-    def pullback(
-        self, params: Any, before: Any, preactivations: Array, after: Any, cotangent: Any
-    ) -> tuple[S, Array]:
-        """A cotangent one step back: Jᵀ v with J = ∂(state after)/∂(state before).
-
-        Args:
-            params: the cell's parameters.
-            before: the state before the step, fields [*batch, H].
-            preactivations: what the step computed, [*batch, blocks·H].
-            after: the state after the step.
-            cotangent: v, shaped like the state, its fields taken as independent coordinates.
-
-        Returns:
-            The cotangent of the state before, and the one of the pre-activations, from which
-            `parameter_cotangent` and `input_cotangent` make those of the parameters and of x.
-        """
-        slopes = self.linearise(params, before, preactivations, after)
-        return self.pull(self.transposed(params), slopes, cotangent)
-
-    def pushforward(
-        self,
-        params: Any,
-        before: Any,
-        preactivations: Array,
-        after: Any,
-        tangent: Any,
-        x_tangent: Array | None = None,
-    ) -> S:
-        """A tangent one step forward: J u, plus ∂(state after)/∂x times `x_tangent` where it is given.
-
-        Args:
-            params: the cell's parameters.
-            before: the state before the step, fields [*batch, H].
-            preactivations: what the step computed, [*batch, blocks·H].
-            after: the state after the step.
-            tangent: u, shaped like the state.
-            x_tangent: a tangent of the input, [*batch, D]; None for zero.
-
-        Returns:
-            The tangent of the state after.
-        """
-        return self.push(params, self.linearise(params, before, preactivations, after), tangent, x_tangent)

@@ -330,14 +330,6 @@ class LSTM(Cell[LSTMParams | LSTMVariantParams, LSTMState | GateRecurrentState])
     def linearise(self, params: Any, before: Any, a: Array, after: Any) -> LSTMSlopes:
         return slopes_of(self, params, before, a, after)
 
-    def led(self, name: str, params: Any, slopes: Any, tangent: Array) -> Array:
-        whole = name in ("projection", "normalisation")
-        return (self.recurrence if whole else super()).led(name, params, slopes, tangent)
-
-    def led_back(self, name: str, transposed: Any, slopes: Any, cotangent: Array) -> Array:
-        whole = name in ("projection", "normalisation")
-        return (self.recurrence if whole else super()).led_back(name, transposed, slopes, cotangent)
-
     # ------------------------------------------------------------------------------- closed forms
 
     def log_determinant(self, params: Any, slopes: LSTMSlopes) -> Array | None:
@@ -355,7 +347,7 @@ class LSTM(Cell[LSTMParams | LSTMVariantParams, LSTMState | GateRecurrentState])
         # ∂c/∂c is diagonal: with c eliminated, a system of H unknowns is left.
         # Without a forget gate 1 − ∂c/∂c may be 0.
         if self.full_gate_recurrence or self._reads_out or not self.forget_gate:
-            return super().newton_step(params, slopes, residual)
+            return None
         xp, h = namespace(*params, *leaves(slopes)), self.hidden_size
         kernels = [xp.swapaxes(block, 0, 1) for block in blocks(params.recurrent_kernel, h)]
 

@@ -195,4 +195,4 @@ def recurrence_of(cell: Any) -> Any:
         inner = affine(h)
     if not (cell.layer_norm or cell.projection):
         return inner
-    return readout(inner, h, cell.layer_norm, cell.projection or 0)
+    return readout(h, inner, cell.layer_norm, cell.projection or 0)

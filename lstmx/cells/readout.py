@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from lstmx.arrays import Array, materialised
 from lstmx.cells.normalised import normal, turned
-from lstmx.cells.recurrence import Blocks, outer, total
+from lstmx.cells.recurrence import Affine, Blocks, outer, total
 
 
 class Transposed(NamedTuple):
@@ -21,39 +21,34 @@ class Transposed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Readout:
+class Readout(Affine):
     """A recurrence whose last blocks are computed from c_t: n_t = LN(c_t) ∘ α_c + β_c, and h_t = m_t P.
 
     The forward pass is the cell's: c_t takes the gates. Here are the parameters' cotangents and the two maps along
     which cotangents and tangents pass.
 
     Attributes:
-        inner: the recurrence of the blocks before.
         hidden_size: columns H of n_t.
+        inner: the recurrence of the blocks before.
         normalised: whether there is n_t.
         projection: columns of h_t; 0 without a projection.
     """
 
     inner: Any
-    hidden_size: int
     normalised: bool
     projection: int
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """The fields of the state before that pre-activations depend on."""
+    def reads(self) -> tuple[str, ...]:  # type: ignore  # a constant of the class in the others
         return tuple(dict.fromkeys((*self.inner.reads, "cell")))
 
     def drive(self, params: Any, x: Array) -> Array:
-        """As the inner recurrence."""
         return self.inner.drive(params, x)
 
     def driven(self, params: Any, before: Any, drive: Array) -> Array:
-        """As the inner recurrence; the cell adds the last blocks."""
         return self.inner.driven(params, before, drive)
 
     def joined(self, params: Any) -> Callable[[Any, Array], Array]:
-        """As the inner recurrence; the cell adds the last blocks."""
         return self.inner.joined(params)
 
     def tangent(self, params: Any, slopes: Any, state: Any, x: Any) -> Blocks:
@@ -61,33 +56,26 @@ class Readout:
         return [*self.inner.tangent(params, slopes, state, x), *[None] * self._count]
 
     def transposed(self, params: Any) -> Transposed:
-        """What the three ways back below need of the parameters."""
         kernel = materialised(params.projection.T) if self.projection else None
         return Transposed(self.inner.transposed(params), params.cell_gain, kernel)
 
     def cotangent(self, transposed: Transposed, slopes: Any, direct: Blocks) -> Blocks:
-        """The blocks' cotangent from the part of it that comes from the state after directly."""
         own, last = direct[: -self._count], direct[-self._count :]
         return [*self.inner.cotangent(transposed.inner, slopes, own), *last]
 
     def back(self, transposed: Transposed, slopes: Any, a_cotangent: Array) -> dict[str, Array]:
-        """The cotangent of the state before that comes through the pre-activations, field by field."""
         return self.inner.back(transposed.inner, slopes, self._own(a_cotangent))
 
     def ways(self, transposed: Transposed, slopes: Any, a_cotangent: Array) -> list[dict[str, Array]]:
-        """`back`, of each block apart."""
         return self.inner.ways(transposed.inner, slopes, self._own(a_cotangent))
 
     def pairs(self, slopes: Any, before: Any, x: Array, a_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
-        """As the inner recurrence."""
         return self.inner.pairs(slopes, before, x, self._own(a_cotangent))
 
     def input_side(self, a_cotangent: Array) -> Array:
-        """The cotangent of x W."""
         return self.inner.input_side(self._own(a_cotangent))
 
     def parameters(self, slopes: Any, before: Any, x: Array, after: Any, a_cotangent: Array) -> dict[str, Array]:
-        """The parameters' cotangents by name, summed over all leading axes."""
         own = self._own(a_cotangent)
         found = self.inner.parameters(slopes, before, x, after, own)
         last, h = a_cotangent[..., own.shape[-1] :], self.hidden_size
@@ -110,16 +98,18 @@ class Readout:
     # The maps from c_t to n_t and from m_t to h_t, which are not unit by unit.
 
     def led(self, name: str, params: Any, slopes: Any, tangent: Array) -> Array:
-        """A tangent of c_t led to n_t ("normalisation"), or of m_t led to h_t ("projection")."""
         if name == "projection":
             return tangent @ params.projection
-        return turned(slopes.cell_normal, slopes.cell_rate, tangent) * params.cell_gain
+        if name == "normalisation":
+            return turned(slopes.cell_normal, slopes.cell_rate, tangent) * params.cell_gain
+        return super().led(name, params, slopes, tangent)
 
     def led_back(self, name: str, transposed: Transposed, slopes: Any, cotangent: Array) -> Array:
-        """The transposed of `led`."""
         if name == "projection":
             return cotangent @ transposed.projection
-        return turned(slopes.cell_normal, slopes.cell_rate, cotangent * transposed.cell_gain)
+        if name == "normalisation":
+            return turned(slopes.cell_normal, slopes.cell_rate, cotangent * transposed.cell_gain)
+        return super().led_back(name, transposed, slopes, cotangent)
 
 
 readout = functools.cache(Readout)  # a loop in Python asks for it at every step

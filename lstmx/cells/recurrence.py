@@ -131,6 +131,16 @@ class Affine:
         size = x.shape[-1]
         return {"input_kernel": both[:size, :], "recurrent_kernel": both[size:, :], "bias": total(a_cotangent)}
 
+    def led(self, name: str, params: Any, slopes: Any, tangent: Array) -> Array:
+        """A tangent of the source of a factor in the layout's `from_after`, led to where it leads."""
+        del params
+        return tangent * getattr(slopes, name)
+
+    def led_back(self, name: str, transposed: Any, slopes: Any, cotangent: Array) -> Array:
+        """The transposed of `led`."""
+        del transposed
+        return cotangent * getattr(slopes, name)
+
 
 affine = functools.cache(Affine)  # a loop in Python asks for it at every step
 

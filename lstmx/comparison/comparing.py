@@ -84,7 +84,10 @@ def compare(
     steps = positive("steps", steps)
     seeds = _seeds(seeds, seed)
     named = _named(cells, task)
-    schemes = _schemes(schemes, named)
+    schemes = schemes or {}
+    unknown = [name for name in schemes if name not in named]
+    if unknown:
+        raise ValueError(f"schemes names {unknown[0]!r}; the cells are called {', '.join(map(repr, named))}")
     sized = matched(named, task, match)
     models = {name: Model(cell, task.output_size, task.loss) for name, cell in sized.items()}
     marks = np.unique(
@@ -201,19 +204,14 @@ def _seeds(seeds: Any, first: Any) -> tuple[int, ...]:
     return listed
 
 
-def _schemes(schemes: Any, cells: dict[str, Any]) -> Mapping[str, Any]:
-    """The schemes by name, checked."""
-    unknown = [name for name in schemes or {} if name not in cells]
-    if unknown:
-        raise ValueError(f"schemes names {unknown[0]!r}; the cells are called {', '.join(map(repr, cells))}")
-    return schemes or {}
-
-
 def _named(cells: Any, task: Task) -> dict[str, Any]:
     """The cells by name, checked."""
     if not isinstance(cells, (Mapping, Sequence)):
         raise TypeError(f"cells is a {type(cells).__name__}; expected a list of cells, or a dict of them by name")
-    pairs = list(cells.items()) if isinstance(cells, Mapping) else [(_kind(c), c) for c in cells]
+    if isinstance(cells, Mapping):
+        pairs = list(cells.items())
+    else:
+        pairs = [(getattr(cell, "name", type(cell).__name__), cell) for cell in cells]
     if not pairs:
         raise ValueError("cells is empty; expected at least one cell")
     for position, (name, cell) in enumerate(pairs):
@@ -230,11 +228,6 @@ def _named(cells: Any, task: Task) -> dict[str, Any]:
         if name in dict(pairs[:position]):
             raise ValueError(f"two cells are called {name!r}; pass names: compare({{'first': ..., ...}}, task)")
     return dict(pairs)
-
-
-def _kind(cell: Any) -> str:
-    """What a cell is called where no name is given."""
-    return getattr(cell, "name", type(cell).__name__)
 
 
 def _initialised(cell: Any) -> None:

@@ -107,7 +107,11 @@ class Comparison:
             columns.append(["", *_listed(self.difference)[1:]])
         baseline = [self.baseline_name, "", "", "", "", f"{self.baseline:.4g}", ""][: len(head)]
         rows = [head, *map(list, zip(*columns, strict=True)), baseline]
-        return "\n".join([f"{self.task}: {self.metric}", *_aligned(rows), self._notes()])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        # Counts, which have no interval, stand to the right of their column.
+        forms = [f"{side}{width}" for side, width in zip("<>>>><<", widths, strict=False)]
+        lines = ["  ".join(map(format, row, forms)).rstrip() for row in rows]
+        return "\n".join([f"{self.task}: {self.metric}", *lines, self._notes()])
 
     def _notes(self) -> str:
         """What the numbers of the table are."""
@@ -135,10 +139,3 @@ def _listed(estimated: Estimate) -> list[str]:
         return means
     ends = zip(means, estimated.low, estimated.high, strict=True)
     return [f"{mean} [{low:.4g}, {high:.4g}]" for mean, low, high in ends]
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """Rows of cells as lines; counts, which have no interval, stand to the right of their column."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    forms = [f"{side}{width}" for side, width in zip("<>>>><<", widths, strict=False)]
-    return ["  ".join(map(format, row, forms)).rstrip() for row in rows]

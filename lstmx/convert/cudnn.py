@@ -37,7 +37,10 @@ def from_cudnn(
     if not hasattr(weights, "shape"):
         raise TypeError(f"weights is a {type(weights).__name__}; expected cuDNN's vector of weights, an array")
     directions = 2 if bidirectional else 1
-    shapes = _shapes(input_size, hidden_size, num_layers, directions)
+    rows, shapes = 4 * hidden_size, []
+    for k in range(num_layers):
+        shapes += [(rows, directions * hidden_size if k else input_size), (rows, hidden_size)] * directions
+    shapes += [(rows,)] * (2 * num_layers * directions)
     size = sum(math.prod(shape) for shape in shapes)
     vector, at, parts = Named("the vector", {"weights": weights}).take("weights", (size,)), 0, []
     for shape in shapes:
@@ -69,11 +72,3 @@ def to_cudnn(cell: Any, params: Any) -> Array:
     kernels = [kernel.T.reshape(-1) for own in every for kernel in own[:2]]
     biases = [part for own in every for part in (own.bias, xp.zeros_like(own.bias))]
     return xp.concat([*kernels, *biases])
-
-
-def _shapes(d: int, h: int, layers: int, directions: int) -> list[tuple[int, ...]]:
-    """The arrays one after another."""
-    kernels: list[tuple[int, ...]] = []
-    for k in range(layers):
-        kernels += [(4 * h, d if k == 0 else directions * h), (4 * h, h)] * directions
-    return kernels + [(4 * h,)] * (2 * layers * directions)

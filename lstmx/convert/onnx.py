@@ -10,7 +10,6 @@ import numpy as np
 from lstmx.arrays import require, to_numpy
 from lstmx.cells import GRU, LSTM, Cell, LSTMVariantParams, SimpleRNN
 from lstmx.convert.named import (
-    Layer,
     Named,
     assembled,
     checked,
@@ -79,11 +78,8 @@ def from_onnx(source: Any, node: str | None = None) -> tuple[Any, Any]:
 
 def recurrent_nodes(model: Any) -> dict[str, Any]:
     """The recurrent operators of a model by name, or by their first output where they have none."""
-    return {_name(one): one for one in model.graph.node if one.op_type in _ORDER}
-
-
-def _name(node: Any) -> str:
-    return node.name or next(iter(node.output), "")
+    nodes = (one for one in model.graph.node if one.op_type in _ORDER)
+    return {one.name or next(iter(one.output), ""): one for one in nodes}
 
 
 def _text(value: Any) -> Any:
@@ -158,7 +154,8 @@ def to_onnx(cell: Any, params: Any) -> Any:
     kinds = (LSTM(1, 1), LSTM(1, 1, peepholes=True), GRU(1, 1), GRU(1, 1, reset="before"))
     plain("ONNX", first, *kinds, SimpleRNN(1, 1), SimpleRNN(1, 1, activation="relu"))
     onnx = require("onnx", "to_onnx")
-    helper, arrays = onnx.helper, _tensors(layer)
+    helper, rows = onnx.helper, [_row(cell, to_numpy(own)) for cell, own in layer]
+    arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}  # a row for each direction
     kind = _KINDS[type(first)]
     states = ["h", "c"] if kind == "LSTM" else ["h"]
     inputs = ["X", "W", "R", "B", "", *states, *(["P"] if "P" in arrays else [])]
@@ -192,12 +189,6 @@ def _attributes(cell: Any, directions: int) -> dict[str, Any]:
     if isinstance(cell, SimpleRNN) and cell.activation == "relu":
         made["activations"] = ["Relu"] * directions
     return made
-
-
-def _tensors(layer: Layer) -> dict[str, np.ndarray]:
-    """W, R, B and P of ONNX, a row for each direction."""
-    rows = [_row(cell, to_numpy(own)) for cell, own in layer]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _row(cell: Cell, params: Any) -> dict[str, np.ndarray]:

@@ -30,7 +30,8 @@ def selection(name: str, given: Any) -> Selection:
     if given is None:
         return None
     if isinstance(given, slice):
-        return Stretch(*(None if part is None else _integer(name, part) for part in _parts(given)))
+        parts = given.start, given.stop, given.step
+        return Stretch(*(None if part is None else _integer(name, part) for part in parts))
     if not isinstance(given, (range, list, tuple, np.ndarray)):
         given = (given,)
     if len(given) == 0:
@@ -70,10 +71,6 @@ def words(chosen: Selection) -> str:
         return "all"
     listed = ", ".join(map(str, chosen[:_LISTED]))
     return f"[{listed}]" if len(chosen) <= _LISTED else f"[{listed}, ... {len(chosen):,} in all]"
-
-
-def _parts(given: slice) -> tuple[Any, Any, Any]:
-    return given.start, given.stop, given.step
 
 
 def _integer(name: str, value: Any) -> int:

@@ -64,12 +64,8 @@ def highway(history: Any, start: int = 0, stop: int | None = None) -> Any:
         return found
     total: Any = 0.0
     for begin in range(first, last, _CHUNK_STEPS):
-        total = total + _log_product(history[begin : min(begin + _CHUNK_STEPS, last)])
+        part = history[begin : min(begin + _CHUNK_STEPS, last)]
+        if not is_traced(part):
+            part = map_tree(lambda x: x if x.dtype == bool else np.asarray(x, np.float64), part.to_numpy())
+        total = total + sum_over_time(part.log_retention)
     return total
-
-
-def _log_product(part: History) -> Array:
-    if is_traced(part):
-        return sum_over_time(part.log_retention)
-    exact = map_tree(lambda x: x if x.dtype == bool else np.asarray(x, np.float64), part.to_numpy())
-    return sum_over_time(exact.log_retention)

@@ -114,7 +114,8 @@ def flow_of(
         initial, gradient, rows = _whole(history, direct, outputs=outputs, handed=handed)
 
     norms, totals = rows["fields"], rows.get("total", {})
-    names = rows.get("gates", {})
+    ways = rows.get("gates", {})
+    names = (*history.cell.core.way_names, "straight") if ways else ()  # a compiled dict comes back sorted
     flow = GradientFlow(
         log_norm=rows["joint"],
         log_direct=rows["direct"] if "direct" in rows else _of_the_last(rows["joint"], history.cell.output_size),
@@ -128,7 +129,7 @@ def flow_of(
         cell=totals.get("cell"),
         inputs=rows.get("inputs"),
         initial=initial,
-        gates={name: GateShare(*names[name]) for name in _way_names(history.cell)} if "gates" in rows else None,
+        gates={name: GateShare(*ways[name]) for name in names if name in ways} if "gates" in rows else None,
     )
     return flow, rows.get("handed")
 
@@ -186,7 +187,7 @@ def _segment(
 
     def chunk(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
         (cotangent, straight), gradient = carry
-        cotangent, arriving, steps = scaled_back(part, _by_vjp, cotangent, injected)
+        cotangent, arriving, steps = scaled_back(part, lambda step, v: step.vjp(v)[0], cotangent, injected)
         totals = steps.totals(arriving.value)
         drive = steps.drive_vjp(arriving.value)
         plain = unscaled(Scaled(drive, arriving.exponent))
@@ -203,7 +204,7 @@ def _segment(
         if pairs is not None:
             rows["profile"] = part.where_counted(_log_norm_of_pairs(pairs, arriving.exponent), past)
         if straight is not None:
-            straight, along, _ = scaled_back(part, _along_state, straight, injected)
+            straight, along, _ = scaled_back(part, lambda step, v: step.along_state(v), straight, injected)
             reached = steps.totals(along.value)
             highway = log_norm(along._replace(value=reached.get("cell", reached["hidden"])))
             rows["highway"] = part.where_counted(highway, past)
@@ -218,19 +219,6 @@ def _segment(
         return ((cotangent, straight), gradient), rows
 
     return walk_back(history, without_unit_batch(chunk), carry, injected)
-
-
-def _by_vjp(step: Any, cotangent: Array) -> Array:
-    return step.vjp(cotangent)[0]
-
-
-def _along_state(step: Any, cotangent: Array) -> Array:
-    return step.along_state(cotangent)
-
-
-def _way_names(cell: Any) -> tuple[str, ...]:
-    """The gates in the order of their blocks, then the straight way; a compiled dict comes back sorted."""
-    return (*cell.core.way_names, *(["straight"] if cell.retention_gate is not None else []))
 
 
 def _ways_back(steps: Any, arriving: Scaled, drive: Array) -> dict[str, tuple[Array, Array]]:

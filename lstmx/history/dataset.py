@@ -33,7 +33,9 @@ def dataset_of(history: Any) -> Any:
     if form.cell.closed_form:
         for name, gate in history.gates._asdict().items():
             arrays[name] = gate
-            fields[name] = Field("time", ("unit",), (form.cell.hidden_size,), _gate_words(name))
+            fields[name] = Field(
+                "time", ("unit",), (form.cell.hidden_size,), f"{name.replace('_', ' ')} activation"
+            )
     variables = {
         name: (field.axes(batch), np.array(arrays[name]), field.attributes()) for name, field in fields.items()
     }
@@ -41,10 +43,6 @@ def dataset_of(history: Any) -> Any:
     if "block" in fields.get("preactivations", Field("", (), (), "")).names:
         coordinates["block"] = ("block", list(form.cell.layout.blocks), {"long_name": "block of pre-activations"})
     return xarray.Dataset(variables, coordinates, attributes_of(form, history.inputs, len(history)))
-
-
-def _gate_words(name: str) -> str:
-    return f"{name.replace('_', ' ')} activation"
 
 
 def parts_from(dataset: Any, cell: Any) -> tuple[Any, ...]:

@@ -166,7 +166,10 @@ def form_from(attributes: Mapping[str, Any], arrays: Mapping[str, Any], where: s
         ValueError: these are no attributes of a history, or of a newer format or another cell; or the cell is one
             that cannot be made from them, and is not given.
     """
-    cell = _cell(attributes, where, cell)
+    version_of(attributes, where)
+    if cell is not None and not isinstance(cell, Cell):
+        raise TypeError(f"cell is a {type(cell).__name__}; expected the cell that ran, or None")
+    cell = cell_told(attributes.get("cell"), where, cell)
     if cell.closed_form:
         keep, params = "all" if "preactivations" in arrays else "states", None
     else:
@@ -263,13 +266,6 @@ def cell_told(words: Any, where: str, given: Any, kinds: dict[str, Any] = CELLS)
         ) from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where} describes no cell that can be made: {error}") from error
-
-
-def _cell(attributes: Mapping[str, Any], where: str, given: Any) -> Cell:
-    version_of(attributes, where)
-    if given is not None and not isinstance(given, Cell):
-        raise TypeError(f"cell is a {type(given).__name__}; expected the cell that ran, or None")
-    return cell_told(attributes.get("cell"), where, given)
 
 
 def library_of(attributes: Mapping[str, Any], dtype: Any) -> Any:

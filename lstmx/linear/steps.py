@@ -19,6 +19,7 @@ import numpy as np
 
 from lstmx.arrays import Array, columns, jax, jit, leaves, map_tree, namespace, result, solve
 from lstmx.cells.base import Cell
+from lstmx.cells.recurrence import joined, plus
 from lstmx.cells.step_function import StepFunction
 from lstmx.cells.zoneout import packed_rates
 from lstmx.checks import require_history
@@ -277,12 +278,58 @@ class CellSteps(PassSteps):
         return CellSteps(self.cell, self.params, self.transposed, *rows)
 
     def vjp(self, cotangent: Array) -> tuple[Array, Array]:
-        before, d_a = self.cell.pull(self.transposed, self.slopes, self.cell.unpack(cotangent))
-        return self.cell.pack(before), d_a
+        total = self._total(cotangent)
+        d_a, old = self._drive(total), self._straight(total)
+        for field, part in self.cell.recurrence.back(self.transposed, self.slopes, d_a).items():
+            old[field] = plus(old[field], part)
+        return self._joint(old, cotangent), d_a
 
     def jvp(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
+        layout, wires, slopes = self.cell.layout, self.cell.recurrence, self.slopes
         state = None if tangent is None else self.cell.unpack(tangent)
-        return self.cell.pack(self.cell.push(self.params, self.slopes, state, x_tangent))
+        blocks = wires.tangent(self.params, slopes, state, x_tangent)
+        moved: dict[str, Any] = dict.fromkeys(self.cell.state_type._fields)
+        for name, (into, block) in layout.from_blocks.items():
+            if blocks[block] is not None:
+                moved[into] = plus(moved.get(into), blocks[block] * getattr(slopes, name))
+        for name, (into, source) in layout.from_before.items() if state is not None else ():
+            moved[into] = plus(moved.get(into), getattr(state, source) * getattr(slopes, name))
+        for name, (into, source) in reversed(layout.from_after.items()):
+            if moved[source] is not None:
+                moved[into] = plus(moved.get(into), wires.led(name, self.params, slopes, moved[source]))
+        return self._joint(moved, next(part for part in moved.values() if part is not None))
+
+    def _total(self, cotangent: Array) -> dict[str, Array]:
+        """`totals`, with that of what stands between two fields."""
+        total, back = self.fields(cotangent), self.cell.recurrence.led_back
+        for name, (into, source) in self.cell.layout.from_after.items():
+            total[source] = plus(total.get(source), back(name, self.transposed, self.slopes, total[into]))
+        return total
+
+    def _straight(self, total: dict[str, Array]) -> dict[str, Any]:
+        """`along_state` by field, from `_total`; None for a field that gets nothing."""
+        old: dict[str, Any] = dict.fromkeys(self.cell.state_type._fields)
+        for name, (into, source) in self.cell.layout.from_before.items():
+            old[source] = plus(old[source], total[into] * getattr(self.slopes, name))
+        return old
+
+    def _drive(self, total: dict[str, Array]) -> Array:
+        """`drive_vjp` from `_total`."""
+        layout = self.cell.layout
+        direct: list[Any] = [None] * len(layout.blocks)
+        for name, (into, block) in layout.from_blocks.items():
+            direct[block] = plus(direct[block], total[into] * getattr(self.slopes, name))
+        for field, block in layout.shown:
+            direct[block] = total[field]
+        return joined(self.cell.recurrence.cotangent(self.transposed, self.slopes, direct))
+
+    def _joint(self, fields: dict[str, Any], like: Array) -> Array:
+        """Fields of the joint state side by side; zeros with the leading axes of `like` for one that is None."""
+        parts = [fields.get(name) for name in self.cell.state_type._fields]
+        for k, size in enumerate(self.cell.field_sizes):
+            if parts[k] is None:
+                parts[k] = namespace(like).zeros((*like.shape[:-1], size), dtype=like.dtype)
+        return self.cell.pack(parts)
 
     def spread(self) -> CellSteps:
         return self.at((map_tree(lambda x: x[..., None, :], self.slopes), None, None, None))
@@ -295,22 +342,20 @@ class CellSteps(PassSteps):
         return self.cell.retention_gate
 
     def inject(self, outputs_cotangent: Array) -> Array:
-        zeros = namespace(outputs_cotangent).zeros
-        others = self.cell.field_sizes[1:]
-        lead, dtype = outputs_cotangent.shape[:-1], outputs_cotangent.dtype
-        return self.cell.pack((outputs_cotangent, *(zeros((*lead, size), dtype=dtype) for size in others)))
+        return self._joint({"hidden": outputs_cotangent}, outputs_cotangent)
 
     def shown(self, tangent: Array) -> Array:
         return tangent[..., : self.cell.output_size]
 
     def drive_vjp(self, cotangent: Array) -> Array:
-        return self.cell.preactivation_cotangent(self.transposed, self.slopes, self.cell.unpack(cotangent))
+        return self._drive(self._total(cotangent))
 
     def input_vjp(self, drive_cotangent: Array) -> Array:
-        return self.cell.input_cotangent(self.params, drive_cotangent)
+        return self.cell.recurrence.input_side(drive_cotangent) @ self.params.input_kernel.T
 
     def parameter_vjp(self, drive_cotangent: Array) -> Any:
-        return self.cell.parameter_cotangent(self.slopes, self.before, self.inputs, self.after, drive_cotangent)
+        rows = self.slopes, self.before, self.inputs, self.after
+        return type(self.params)(**self.cell.recurrence.parameters(*rows, drive_cotangent))
 
     @property
     def drive_size(self) -> int:
@@ -320,21 +365,24 @@ class CellSteps(PassSteps):
         return self.cell.unpack(cotangent)._asdict()
 
     def totals(self, cotangent: Array) -> dict[str, Array]:
-        state = self.cell.unpack(cotangent)
-        return self.cell.total_cotangent(self.transposed, self.slopes, state)._asdict()
+        total = self._total(cotangent)
+        return {name: total[name] for name in self.cell.state_type._fields}
 
     def along_state(self, cotangent: Array) -> Array:
-        return self.cell.pack(self.cell.straight(self.transposed, self.slopes, self.cell.unpack(cotangent)))
+        return self._joint(self._straight(self._total(cotangent)), cotangent)
 
     def by_gate(self, drive_cotangent: Array) -> dict[str, Array]:
-        ways = self.cell.ways(self.transposed, self.slopes, drive_cotangent)
-        return {name: self.cell.pack(way) for name, way in ways.items()}
+        ways = self.cell.recurrence.ways(self.transposed, self.slopes, drive_cotangent)
+        return {
+            name: self._joint(way, drive_cotangent) for name, way in zip(self.cell.way_names, ways, strict=True)
+        }
 
     def outer_pairs(self, drive_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
-        return self.cell.pairs(self.slopes, self.before, self.inputs, drive_cotangent)
+        return self.cell.recurrence.pairs(self.slopes, self.before, self.inputs, drive_cotangent)
 
     def newton_step(self, residual: Array) -> Array:
-        return self.cell.pack(self.cell.newton_step(self.params, self.slopes, self.cell.unpack(residual)))
+        found = self.cell.newton_step(self.params, self.slopes, self.cell.unpack(residual))
+        return super().newton_step(residual) if found is None else self.cell.pack(found)
 
     __repr__ = LinearSteps.__repr__
 
@@ -868,7 +916,7 @@ def steps_at(
     else:
         new = after if kept is None else core.update(before, stored)
         slopes = core.linearise(params, before, stored, new)
-        inner = CellSteps(core, params, core.transposed(params), slopes, before, x, new)
+        inner = CellSteps(core, params, core.recurrence.transposed(params), slopes, before, x, new)
     if kept is None and controls.hold is None and controls.reset is None:
         return inner
     hold, reset = (None if flag is None else flag[..., None] for flag in controls[:2])

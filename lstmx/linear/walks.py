@@ -24,10 +24,6 @@ def rows_of(system: Any) -> Any:
     return system if hasattr(system, "__array_namespace__") else system.rows
 
 
-def _stretch(system: Any, initial: Any, rows: Any) -> Any:
-    return rows if hasattr(system, "__array_namespace__") else system.stretch(initial, rows)
-
-
 # ------------------------------------------------------------------------------------------------ back
 
 
@@ -178,7 +174,7 @@ def walk_forward(
 
     def body(carry: Any, rows: Any, own: None) -> tuple[Any, None, Any]:
         carry, initial = carry
-        part = _stretch(system, initial, rows)
+        part = rows if matrices else system.stretch(initial, rows)
         carry, made = chunk(carry, part)
         return (carry, None if matrices else part.final), None, made
 

@@ -42,8 +42,8 @@ def backward(
 def backward(history: Any, outputs_cotangent: Array, final_cotangent: Any = None) -> Gradients[Any, Any]:
     """Backpropagation through time over a recorded pass, in NumPy as in JAX.
 
-    The recurrence δs_{t-1} = J_tᵀ δs_t, with ∂L/∂h_t added at each step, is run by the cell's own `pull`, chunk
-    by chunk; the factors of a chunk's J_t are computed before it and the parameters' gradients after it, by one
+    The recurrence δs_{t-1} = J_tᵀ δs_t, with ∂L/∂h_t added at each step, is run by the steps' `vjp`, chunk by
+    chunk; the factors of a chunk's J_t are computed before it and the parameters' gradients after it, by one
     product. The cotangent is carried in plain numbers: what `gradient_flow` still tells in log scale, once it has
     left the range of a float, is here 0, infinite or NaN, as in any framework.
 

@@ -190,7 +190,7 @@ def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:
         unreset(history, "lyapunov_spectrum")
         finite_history(history)
         populated(history)
-        like = next(leaves(history.initial))
+        like = list(leaves(history.final))[-1]  # of the top, which is traced wherever anything is
         return state_size(history), history.batch, like
     if history.ndim < 3 or history.shape[-1] != history.shape[-2] or 0 in history.shape:
         raise ValueError(

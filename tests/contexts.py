@@ -601,15 +601,20 @@ def reach_by_hand(case, b):
 def influence(case):
     def compute(*given):
         history = case.recorded(*given)
-        return [lstmx.influence(history, of=of).log_norms for of in ("inputs", "state")]
+        return [lstmx.influence(history, of=of) for of in ("inputs", "state")]
 
     def verify(found):
         for b, at in enumerate(case.at):
-            for logs, expected in zip(found, reach_by_hand(case, b), strict=True):
+            for one, expected in zip(found, reach_by_hand(case, b), strict=True):
                 with np.errstate(divide="ignore"):
                     wanted = np.log(expected)
-                np.testing.assert_allclose(np.asarray(logs)[np.ix_(at, at, [b])][..., 0], wanted, atol=1e-9)
-        assert np.isneginf(np.moveaxis(np.asarray(found[0]), 0, 2)[~case.counts]).all()
+                logs = np.asarray(one.log_norms)[np.ix_(at, at, [b])][..., 0]
+                np.testing.assert_allclose(logs, wanted, atol=1e-9)
+                profile = [np.diagonal(expected, -lag).mean() for lag in range(case.n[b])]
+                found_profile = one.lag_profile[:, b]
+                np.testing.assert_allclose(found_profile[: case.n[b]], profile, rtol=1e-8)
+                assert np.isnan(found_profile[case.n[b] :]).all()
+        assert np.isneginf(np.moveaxis(np.asarray(found[0].log_norms), 0, 2)[~case.counts]).all()
 
     return compute, verify
 

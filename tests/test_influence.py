@@ -288,6 +288,20 @@ def test_inputs_after_every_output_leave_nothing_to_profile(library):
     assert np.isnan(matrix.mean_lag)
 
 
+def test_lags_count_the_steps_that_count(library):
+    cell = lstmx.LSTM(3, 5)
+    params, xs = cell.init(np.random.default_rng(0), "float64"), np.random.default_rng(1).normal(size=(40, 1, 3))
+    mask = np.ones((40, 1), bool)
+    mask[:2] = mask[10:32] = False
+    whole = lstmx.influence(lstmx.record(cell, *to(library, (params, xs[mask]))), outputs=[15])
+    held = lstmx.influence(lstmx.record(cell, *to(library, (params, xs)), mask=to(library, mask)), outputs=[39])
+    np.testing.assert_array_equal(held.lags[0, mask[:, 0], 0], whole.lags[0])
+    assert (held.lags[0, ~mask[:, 0]] == -1).all()
+    assert_close(held.lag_profile[:, 0], whole.lag_profile, 1e-14)
+    assert_close(held.mean_lag[0], whole.mean_lag, 1e-14)
+    assert held.quantile(0.95)[0] == whole.quantile(0.95)
+
+
 @pytest.mark.parametrize("offset", [-20_000.0, 5_000.0])
 def test_mean_lag_and_quantiles_do_not_need_norms_within_the_float_range(offset):
     logs = np.log([[1.0, 2, 3, 4]])

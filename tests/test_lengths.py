@@ -266,7 +266,7 @@ def test_a_spectrum_counts_each_sequence_up_to_its_end(library):
     np.testing.assert_array_equal(spectrum.moving, moving)
     np.testing.assert_array_equal(np.isnan(spectrum.local[..., 0]), spectrum.moving == 0)
     assert np.isfinite(spectrum.over_sequences).all()
-    assert "of 3 sequences, each up to its end, after 5" in str(spectrum)
+    assert "of 3 sequences, those of each that count, after 5" in str(spectrum)
     assert len(lstmx.plot.local_exponents(spectrum).lines) > 0
 
 
@@ -285,6 +285,34 @@ def test_a_spectrum_refuses_sequences_it_cannot_follow():
     resets[:] = False
     resets[0] = True
     lstmx.lyapunov_spectrum(lstmx.record(cell, params, xs, state, resets=resets))
+
+
+def test_a_spectrum_is_of_the_steps_that_count(library):
+    cell = lstmx.LSTM(3, 5)
+    params, xs = cell.init(np.random.default_rng(0), "float64"), np.random.default_rng(1).normal(size=(120, 1, 3))
+    mask = np.ones((120, 1), bool)
+    mask[20:90] = False
+    held = lstmx.lyapunov_spectrum(lstmx.record(cell, *to(library, (params, xs)), mask=to(library, mask)))
+    alone = lstmx.lyapunov_spectrum(lstmx.record(cell, *to(library, (params, xs[mask]))))
+    assert (held.steps, held.transient, held.window) == (alone.steps, alone.transient, alone.window)
+    assert_close(held.exponents, alone.exponents, 1e-13)
+    assert "from 45 steps of 1 sequence after 5" in str(held)
+
+
+def test_a_spectrum_of_a_padded_batch_is_differentiated():
+    cell, mask = lstmx.LSTM(3, 5), np.ones((30, 2), bool)
+    mask[:4, 0] = mask[9:12, 1] = False
+    params, xs = to("jax", (cell.init(np.random.default_rng(0), "float64"), np.ones((30, 2, 3))))
+
+    def greatest(bias):
+        history = lstmx.record(cell, params._replace(bias=bias), xs, mask=mask)
+        return lstmx.lyapunov_spectrum(history, 1, transient=3, reorthonormalise=1).exponents[0]
+
+    slope, step = jax.grad(greatest)(params.bias), 1e-5
+    for k in (0, 6, 19):
+        moved = [greatest(params.bias.at[k].add(sign * step)) for sign in (1, -1)]
+        np.testing.assert_allclose(slope[k], (moved[0] - moved[1]) / (2 * step), rtol=1e-6, atol=1e-9)
+    assert np.isfinite(jax.vmap(greatest)(jnp.stack([params.bias, 2 * params.bias]))).all()
 
 
 def test_figures_of_a_padded_batch_show_its_sequences():

@@ -65,9 +65,9 @@ def lyapunov_spectrum(
     Raises:
         TypeError: history is neither a history nor an array, or a number is no integer.
         ValueError: count is over S; transient is not below T, or not below a sequence's length; the history has
-            resets, or lengths inside a JAX transformation or with audit; an interval or a window is longer than
-            the steps that count; check without all exponents; audit without a history; or NaN or infinity in what
-            came, or in the tangents before a QR decomposition.
+            resets; how many of its steps count is traced by JAX, or some do not and audit is asked for; an
+            interval or a window is longer than the steps that count; check without all exponents; audit without a
+            history; or NaN or infinity in what came, or in the tangents before a QR decomposition.
 
     Warns:
         RuntimeWarning: the interval between two QR decompositions is too long for the precision, with its number.
@@ -92,7 +92,7 @@ def lyapunov_spectrum(
         raise ValueError(
             "audit reads the blocks of a cell's Jacobians: it needs a history, not matrices, and in memory"
         )
-    lengths = None
+    lengths, length = None, len(history)
     if isinstance(history, History | StackHistory | StoredHistory) and history.counts is not None:
         if audit:
             raise ValueError(
@@ -105,10 +105,11 @@ def lyapunov_spectrum(
             )
         history = history.with_gaps(first=False)
         lengths = np.asarray(history.lengths)
+        length = int(lengths.max())
+        lengths = None if lengths.min() == length else lengths
     options = Options(count, transient, reorthonormalise, window, check, seed)
-    length = len(history)
     walk = Walk(length, like, batch, size, options, lengths)
-    walk.prepare(history[:PROBED])
+    walk.prepare(history[: min(PROBED, length)])
     most = -(-length // _SEGMENTS) if progress else length
     if isinstance(history, StoredHistory):
         most = min(most, history.at_once)

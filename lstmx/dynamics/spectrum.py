@@ -215,6 +215,7 @@ class LyapunovSpectrum:
     def __str__(self) -> str:
         exponents, errors = np.asarray(self.exponents, np.float64), self.standard_errors
         batch = tuple(self.local.shape[1:-1])
+        number = math.prod(batch)
         shown = ", ".join(
             f"{value:+.5g}" + ("" if np.isnan(error) else f" ± {error:.1g}")
             for value, error in zip(exponents[:4], errors[:4], strict=True)
@@ -223,9 +224,11 @@ class LyapunovSpectrum:
         more = f'needs more than these {len(exponents)} exponents (count="all")'
         dimension, rate = self.kaplan_yorke, self.entropy_rate
         lines = [
-            f"Lyapunov spectrum of a joint state of {self.size}: {len(exponents)} exponents from {self.steps:,} "
-            + ("steps" if not batch else f"steps of {math.prod(batch)} sequences")
-            + ("" if self.moving is None else ", each up to its end,")
+            f"Lyapunov spectrum of a joint state of {self.size}: {len(exponents)} exponents from "
+            + ("" if self.moving is None else "at most ")
+            + f"{self.steps:,} steps"
+            + (f" of {number} sequence{'s' * (number != 1)}" if batch else "")
+            + ("" if self.moving is None else ", those of each that count,")
             + f" after {self.transient:,}, a QR decomposition every {self.interval}",
             f"  greatest, in nats per step: {shown}{', …' if len(exponents) > 4 else ''}"
             + (" (fewer than 8 windows: no standard errors)" if unsure else ""),

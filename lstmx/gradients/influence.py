@@ -34,6 +34,7 @@ class Influence:
         standard_error: relative one of `norms` when estimated by probes, [outputs, inputs, *batch]; None for
             exact norms.
         of: "inputs" for ∂h_t/∂x_s, "state" for ∂h_t/∂s_s.
+        counts: which steps of the pass count, booleans [T, *batch]; None where all do.
     """
 
     log_norms: Array
@@ -41,6 +42,7 @@ class Influence:
     inputs: Array
     standard_error: Array | None
     of: str = "inputs"
+    counts: Array | None = None
 
     @property
     def norms(self) -> Array:
@@ -48,19 +50,36 @@ class Influence:
         return exp(self.log_norms)
 
     @property
+    def lags(self) -> np.ndarray:
+        """Steps from s to t, integers [outputs, inputs, *batch]: those that count; −1 for a pair without a lag.
+
+        A pair has none where s > t, or where one of the two steps does not count.
+        """
+        outputs, inputs = np.asarray(self.outputs), np.asarray(self.inputs)
+        if self.counts is None:
+            lags = np.maximum(outputs[:, None] - inputs[None, :], -1)
+            return np.broadcast_to(
+                lags.reshape(*lags.shape, *(1,) * (self.log_norms.ndim - 2)), self.log_norms.shape
+            )
+        counts = np.asarray(self.counts)
+        position = np.cumsum(counts, axis=0)
+        lags = position[outputs][:, None] - position[inputs][None, :]
+        return np.where(counts[outputs][:, None] & counts[inputs][None, :], np.maximum(lags, -1), -1)
+
+    @property
     def lag_profile(self) -> np.ndarray:
-        """Mean of `norms` over the pairs of each lag t − s ≥ 0, [lags, *batch]; NaN for a lag without pairs."""
+        """Mean of `norms` over the pairs of each lag, [lags, *batch]; NaN for a lag without pairs."""
         return self._profile(0.0)
 
     def _profile(self, scale: Any) -> np.ndarray:
         """The lag profile of `norms` over e^scale, [*batch]."""
-        norms = exp(np.asarray(self.log_norms, np.float64) - scale)
-        lag = np.asarray(self.outputs)[:, None] - np.asarray(self.inputs)[None, :]
-        counts = np.bincount(lag[lag >= 0], minlength=1)
-        sums = np.zeros((len(counts), *norms.shape[2:]))
-        np.add.at(sums, lag[lag >= 0], norms[lag >= 0])
-        counts = counts.reshape(-1, *(1,) * (sums.ndim - 1))
-        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        norms, lags = exp(np.asarray(self.log_norms, np.float64) - scale), self.lags
+        most, batch = int(lags.max(initial=0)) + 1, norms.shape[2:]
+        cell = np.maximum(lags, 0) * math.prod(batch) + np.arange(math.prod(batch)).reshape(batch)
+        known, size = lags >= 0, most * math.prod(batch)
+        sums = np.bincount(cell[known], norms[known], size).reshape(most, *batch)
+        pairs = np.bincount(cell[known], minlength=size).reshape(most, *batch)
+        return np.where(pairs > 0, sums / np.maximum(pairs, 1), np.nan)
 
     def _relative_profile(self) -> np.ndarray:
         """The lag profile over the greatest norm, so that nothing overflows."""
@@ -162,6 +181,7 @@ def influence(
         inputs=rows,
         standard_error=None if probes is None else xp.concat(errors)[:, rows],
         of=of,
+        counts=history.counts,
     )
 
 

@@ -22,9 +22,9 @@ def influence(
 
     Left: log norms of all pairs as a heat map, output step upwards and input step to the right, in the order of
     the result; of a single output step, a line over the input steps. Later inputs and exact zeros are left blank.
-    Right: the log of the lag profile, with the mean lag and the lag within which 95 % of the profile's sum lies;
-    a lag without pairs, or e^−745 of the largest influence or less, is left blank. At most 1000 points are drawn
-    along an axis; the axis says how many neighbours were joined.
+    Right: the log of the lag profile, with the mean lag and the lag within which 95 % of the profile's sum lies.
+    A lag counts the steps that count; one without pairs, or of e^−745 of the largest influence or less, is left
+    blank. At most 1000 points are drawn along an axis; the axis says how many neighbours were joined.
 
     Args:
         influence: from `lstmx.influence`, in NumPy or JAX.
@@ -47,7 +47,8 @@ def influence(
         )
     batch = influence.log_norms.shape[2:]
     index = canvas.sequence_index(sequence, batch, "influence")
-    one = parts.one_sequence(influence, ("log_norms",), index)
+    counts = None if influence.counts is None else np.asarray(influence.counts)[(..., *index)]
+    one = dataclasses.replace(parts.one_sequence(influence, ("log_norms",), index), counts=counts)
     figure = canvas.figure_for(figure, (11, 4.5))
 
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))

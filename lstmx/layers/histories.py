@@ -232,8 +232,6 @@ class StackHistory(LayeredHistory):
         masks = (None, *(self.masks or (None,) * (len(self.layers) - 1)))
         return list(zip(self.cell.parts, self.layers, masks, strict=True))[::-1]
 
-    __repr__ = LayeredPass.__repr__
-
 
 @result(static=("cell",))
 class BidirectionalHistory(LayeredHistory):
@@ -262,8 +260,6 @@ class BidirectionalHistory(LayeredHistory):
     def in_time(self, name: str, rows: Array) -> Array:
         """Rows [T, ...] of a direction, in the order of time."""
         return flipped(rows) if name == "backward" else rows
-
-    __repr__ = LayeredPass.__repr__
 
 
 class _Recorded(NamedTuple):

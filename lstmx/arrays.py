@@ -158,7 +158,7 @@ def result(cls: type[T] | None = None, *, static: Sequence[str] = ()) -> Any:
     """
     if cls is None:
         return functools.partial(result, static=static)
-    made: Any = dataclasses.dataclass(frozen=True, eq=False, repr="__repr__" not in cls.__dict__)(cls)
+    made: Any = dataclasses.dataclass(frozen=True, eq=False, repr=cls.__repr__ is object.__repr__)(cls)
     names = [field.name for field in dataclasses.fields(made)]
     made._array_fields = tuple(name for name in names if name not in static)
     if has_jax:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -33,6 +34,11 @@ P = TypeVar("P", covariant=True)  # the parameters of a cell
 S = TypeVar("S", covariant=True)  # its state
 
 Change = Callable[[Any, tuple[str, ...]], Any]
+
+
+def passed_on(path: str) -> Any:
+    """A property or method of a class that is the one of a part: `passed_on("cell.state_size")`."""
+    return property(operator.attrgetter(path))
 
 
 class Layout(NamedTuple):

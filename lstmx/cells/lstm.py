@@ -20,8 +20,8 @@ from lstmx.cells.lstm_parts import (
     layout_of,
     own_blocks,
     recurrence_of,
+    slopes_of,
 )
-from lstmx.cells.lstm_slopes import slopes_of
 from lstmx.cells.readout import layer_normalised
 from lstmx.cells.recurrence import blocks, plus
 from lstmx.checks import finite_number, one_of

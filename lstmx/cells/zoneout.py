@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 from lstmx.arrays import Array, namespace
-from lstmx.cells.base import Cell, Layout, P, S
+from lstmx.cells.base import Cell, Layout, P, S, passed_on
 from lstmx.draws import Draws
 
 
@@ -84,17 +84,16 @@ class Zoneout(Cell[P, S]):
 
     # ------------------------------------------------------------------ all else is that of the inner cell
 
-    @property
-    def input_size(self) -> int:  # type: ignore  # a field of the other cells
-        return self.cell.input_size
-
-    @property
-    def hidden_size(self) -> int:  # type: ignore  # as above
-        return self.cell.hidden_size
-
-    @property
-    def gate_type(self) -> type[Any]:  # type: ignore  # of the class in the other cells
-        return self.cell.gate_type
+    input_size = passed_on("cell.input_size")
+    hidden_size = passed_on("cell.hidden_size")
+    gate_type = passed_on("cell.gate_type")
+    parameter_shapes = passed_on("cell.parameter_shapes")
+    draw = passed_on("cell.draw")
+    readings = passed_on("cell.readings")
+    gate_logit = passed_on("cell.gate_logit")
+    retention_biases = passed_on("cell.retention_biases")
+    driven = passed_on("cell.driven")
+    critical_gain = passed_on("cell.critical_gain")  # D + (1 − D) J_F has the eigenvalue 1 where J_F has it
 
     @property
     def state_type(self) -> type[Any]:
@@ -123,28 +122,6 @@ class Zoneout(Cell[P, S]):
     @property
     def recurrence(self) -> Any:
         return self.cell.recurrence
-
-    def parameter_shapes(self) -> Any:
-        return self.cell.parameter_shapes()
-
-    def draw(self, draws: Draws, dtype: Any) -> P:
-        return self.cell.draw(draws, dtype)
-
-    def critical_gain(self, biases: dict[str, float]) -> float:
-        # J = D + (1 − D) J_F has the eigenvalue 1 where J_F has it, whatever is kept.
-        return self.cell.critical_gain(biases)
-
-    def readings(self, before: Any, a: Array) -> Any:
-        return self.cell.readings(before, a)
-
-    def gate_logit(self, name: str, before: Any, a: Array) -> Array:
-        return self.cell.gate_logit(name, before, a)
-
-    def retention_biases(self, values: Array) -> dict[str, Array]:
-        return self.cell.retention_biases(values)
-
-    def driven(self, params: Any, before: Any, drive: Array) -> Array:
-        return self.cell.driven(params, before, drive)
 
     def settle(self, before: Any, gates: Any, a: Array) -> Any:
         return self.mixed(before, self.cell.settle(before, gates, a))

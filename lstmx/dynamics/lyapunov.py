@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,9 @@ import numpy as np
 from lstmx.arrays import Array, is_traced, leaves, namespace
 from lstmx.cells.base import Cell
 from lstmx.checks import constant, finite, finite_history, populated, positive, require_history, unreset
+from lstmx.dynamics.jacobians import jacobians_of
 from lstmx.dynamics.passing import PROBED, Options, Walk
-from lstmx.dynamics.recipes import published_recipes
-from lstmx.dynamics.spectrum import LyapunovSpectrum
+from lstmx.dynamics.spectrum import LyapunovSpectrum, PublishedRecipes
 from lstmx.history import History, StoredHistory
 from lstmx.layers import Stack, StackHistory
 from lstmx.linear import state_size
@@ -20,6 +22,7 @@ from lstmx.passes.run import record
 
 _SEGMENTS = 32  # calls that a progress bar counts
 _RECORDED = 2**22  # numbers of states and inputs that an autonomous pass records at a time
+_ELEMENTS = 2**22  # of Jacobians at a time
 
 
 def lyapunov_spectrum(
@@ -114,7 +117,7 @@ def lyapunov_spectrum(
     if isinstance(history, StoredHistory):
         most = min(most, history.at_once)
     made = walk.spectrum(lambda start, stop: history[start:stop], most, progress)
-    return published_recipes(made, history, seed) if audit else made  # type: ignore  # a History, see above
+    return _published_recipes(made, history, seed) if audit else made  # type: ignore  # a History, see above
 
 
 def autonomous_spectrum(
@@ -201,3 +204,31 @@ def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:
         raise TypeError(f"history is an array of {history.dtype}; expected float32 or float64")
     finite("a Jacobian's entry", history, "column")
     return history.shape[-1], tuple(history.shape[1:-2]), history[0]
+
+
+def _published_recipes(spectrum: LyapunovSpectrum, history: History, seed: int) -> LyapunovSpectrum:
+    """The spectrum with what published recipes give on the same steps, a QR decomposition at each of them."""
+    h, axes = history.cell.output_size, tuple(range(1, 1 + len(history.batch)))
+    xp = namespace(history.inputs)
+
+    def whole(part: History) -> Array:
+        return jacobians_of(part)
+
+    def hidden(part: History) -> Array:
+        return whole(part)[..., :h, :h]
+
+    def exponents(matrices: Callable[[History], Array]) -> Array:
+        first = matrices(history[:1])[0]
+        size, count = first.shape[-1], min(len(spectrum.exponents), first.shape[-1])
+        options = Options(count, spectrum.transient, 1, check=False, seed=seed)
+        walk = Walk(len(history), first, tuple(first.shape[:-2]), size, options)
+        walk.prepare(matrices(history[:PROBED]))
+        most = max(1, _ELEMENTS // (math.prod(history.batch) * history.cell.state_size**2))
+        return walk.spectrum(lambda start, stop: matrices(history[start:stop]), most).exponents
+
+    audit = PublishedRecipes(
+        hidden_only=exponents(hidden),
+        transposed_base2=exponents(lambda part: xp.swapaxes(hidden(part), -1, -2)) / math.log(2),
+        batch_mean=exponents(lambda part: xp.mean(whole(part), axis=axes)) if history.batch else None,
+    )
+    return dataclasses.replace(spectrum, audit=audit)

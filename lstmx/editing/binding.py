@@ -9,8 +9,7 @@ from typing import Any
 from lstmx.arrays import Array, is_jax, map_tree, namespace, result
 from lstmx.checks import one_of, same_dtype
 from lstmx.draws import counted_normal, jax_key
-from lstmx.editing.edits import Edit
-from lstmx.editing.selection import mask
+from lstmx.editing.edits import Edit, mask
 from lstmx.history.excerpt import fields_of, names_of, size_of
 
 

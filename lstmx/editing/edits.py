@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from lstmx.arrays import Array, has_jax, jax, namespace, result, sum_over_time
 from lstmx.checks import array, finite_number, one_of
-from lstmx.editing.selection import Selection, selection, words
 from lstmx.history.excerpt import fields_of
 
 Change: TypeAlias = "Edit | Callable[[Any, Any], Any]"
+_LISTED = 6  # positions that a description lists
+
+
+class Stretch(NamedTuple):
+    """A slice, which before Python 3.12 is not hashable."""
+
+    start: int | None
+    stop: int | None
+    stride: int | None
+
+
+Selection = tuple[int, ...] | range | Stretch | None
 
 
 @result(static=("kind", "names", "units", "steps"))
@@ -48,7 +59,7 @@ class Edit:
         if self.kind == "ablate" and self.values:
             told.append("to means")
         chosen = {"units": self.units, "steps": self.steps}
-        told += [f"{name}={words(value)}" for name, value in chosen.items() if value is not None]
+        told += [f"{name}={_in_words(value)}" for name, value in chosen.items() if value is not None]
         return f"{self.kind}({', '.join(told)})"
 
 
@@ -87,7 +98,7 @@ def clamp(*, units: Any = None, steps: Any = None, **values: Any) -> Edit:
     _named("clamp", values, "clamp(forget_gate=1.0)")
     for name, value in values.items():
         _value(name, value)
-    return Edit("clamp", tuple(values), selection("units", units), selection("steps", steps), values)
+    return Edit("clamp", tuple(values), _selection("units", units), _selection("steps", steps), values)
 
 
 def ablate(*names: str, units: Any = None, steps: Any = None, mean_of: Any = None) -> Edit:
@@ -114,7 +125,7 @@ def ablate(*names: str, units: Any = None, steps: Any = None, mean_of: Any = Non
     if mean_of is not None:
         values = {name: _mean(field) for name, field in _fields("mean_of", mean_of, names).items()}
         names = tuple(values)
-    return Edit("ablate", names, selection("units", units), selection("steps", steps), values)
+    return Edit("ablate", names, _selection("units", units), _selection("steps", steps), values)
 
 
 def patch(history: Any, *names: str, units: Any = None, steps: Any = None) -> Edit:
@@ -135,7 +146,7 @@ def patch(history: Any, *names: str, units: Any = None, steps: Any = None) -> Ed
     """
     _words(names)
     values = _fields("history", history, names)
-    return Edit("patch", tuple(values), selection("units", units), selection("steps", steps), values)
+    return Edit("patch", tuple(values), _selection("units", units), _selection("steps", steps), values)
 
 
 def noise(key: Any, *, units: Any = None, steps: Any = None, **scales: Any) -> Edit:
@@ -172,7 +183,7 @@ def noise(key: Any, *, units: Any = None, steps: Any = None, **scales: Any) -> E
         _value(name, scale)
         if not hasattr(scale, "shape") and scale < 0:
             raise ValueError(f"{name} is {scale}; expected a standard deviation of 0 or more")
-    return Edit("noise", tuple(scales), selection("units", units), selection("steps", steps), scales, key)
+    return Edit("noise", tuple(scales), _selection("units", units), _selection("steps", steps), scales, key)
 
 
 def field_of(history: Any, name: str) -> Array:
@@ -260,3 +271,69 @@ def library(xs: Array, edits: tuple[Any, ...]) -> ModuleType:
     """The library that an edited pass over `xs` runs in: JAX if anything of its edits is, traced values too."""
     ready = [edit for edit in edits if isinstance(edit, Edit)]
     return namespace(xs, *(value for edit in ready for value in (*edit.values.values(), edit.key)))
+
+
+# -------------------------------------------------------------------------------------------- selections
+
+
+def _selection(name: str, given: Any) -> Selection:
+    """`given` as a hashable value: None, an integer, a slice, a range or a list or array of integers.
+
+    Raises:
+        TypeError: anything else, or no integers.
+        ValueError: it holds nothing.
+    """
+    if given is None:
+        return None
+    if isinstance(given, slice):
+        parts = given.start, given.stop, given.step
+        return Stretch(*(None if part is None else _integer(name, part) for part in parts))
+    if not isinstance(given, (range, list, tuple, np.ndarray)):
+        given = (given,)
+    if len(given) == 0:
+        raise ValueError(f"{name} is empty; expected at least one position, or None for all")
+    return given if isinstance(given, range) else tuple(_integer(name, position) for position in given)
+
+
+def mask(name: str, chosen: Selection, length: int, whole: str) -> np.ndarray | None:
+    """The positions out of `length` as a mask; None for all. Negative ones count from the end.
+
+    Raises:
+        ValueError: a position or a bound is outside, or a slice holds nothing.
+    """
+    if chosen is None:
+        return None
+    made = np.zeros(length, bool)
+    bounds = chosen[:2] if isinstance(chosen, Stretch) else ()
+    beyond = [k for k in bounds if k is not None and not -length <= k <= length]
+    if not isinstance(chosen, Stretch):
+        beyond = [k for k in chosen if not -length <= k < length]
+    if beyond:
+        raise ValueError(f"{name} has {beyond[0]}; {whole} has {name} 0 to {length - 1}")
+    made[slice(*chosen) if isinstance(chosen, Stretch) else list(chosen)] = True
+    if not made.any():
+        raise ValueError(
+            f"{name} is {_in_words(chosen)}, which holds none of the {name} 0 to {length - 1} of {whole}"
+        )
+    return made
+
+
+def _in_words(chosen: Selection) -> str:
+    """A selection in short words: 10:20, or [0, 3]."""
+    if isinstance(chosen, Stretch):
+        parts = ["" if part is None else str(part) for part in chosen]
+        return ":".join(parts if chosen.stride is not None else parts[:2])
+    if isinstance(chosen, range):
+        return f"{chosen.start}:{chosen.stop}:{chosen.step}"
+    if chosen is None:
+        return "all"
+    listed = ", ".join(map(str, chosen[:_LISTED]))
+    return f"[{listed}]" if len(chosen) <= _LISTED else f"[{listed}, ... {len(chosen):,} in all]"
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(
+            f"{name} holds {value!r}; expected an integer, a list of integers, a slice or None for all"
+        )
+    return value.__index__()

@@ -15,7 +15,7 @@ from lstmx.arrays import Array, columns, exp, jit, leaves, map_tree, namespace, 
 from lstmx.cells.base import S
 from lstmx.checks import finite_history, positive, require_history, states
 from lstmx.gradients.highway import stretch
-from lstmx.gradients.scaled import scaled_back
+from lstmx.gradients.walk import scaled_back
 from lstmx.history import History
 from lstmx.layers import StackHistory
 from lstmx.linear import backward_by_segments, state_size, steps_of, walk_back

@@ -14,8 +14,7 @@ from lstmx.history.schema import cell_told, version_of
 from lstmx.history.store import opened_group
 from lstmx.history.stored import StoredHistory, history_at
 from lstmx.layers.base import Layers
-from lstmx.layers.histories import BidirectionalHistory, StackHistory
-from lstmx.layers.saving import folder
+from lstmx.layers.histories import BidirectionalHistory, StackHistory, folder
 from lstmx.layers.structures import KINDS, Stack
 
 

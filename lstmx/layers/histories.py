@@ -8,14 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lstmx.arrays import Array, is_traced, namespace, result, to_numpy
+import numpy as np
+
+from lstmx.arrays import Array, is_traced, namespace, require, result, to_numpy
 from lstmx.cells.base import Cell
 from lstmx.history import History
 from lstmx.history.recorded import span
-from lstmx.history.store import saving
-from lstmx.layers.base import Directions, Passing, Timing, flipped
-from lstmx.layers.saving import save_layers
-from lstmx.layers.structures import Bidirectional, Stack
+from lstmx.history.schema import FORMAT, VERSION, batch_axes, told
+from lstmx.history.store import save, saving
+from lstmx.layers.base import Directions, Layers, Passing, Timing, flipped
+from lstmx.layers.structures import KINDS, Bidirectional, Stack
 
 
 class Outputs(NamedTuple):
@@ -151,7 +153,7 @@ class LayeredHistory(LayeredPass):
         if is_traced(self):
             raise TypeError("this history is inside a JAX transformation, and has no numbers to save")
         with saving(path) as partial:
-            save_layers(self, partial)
+            _save(self, partial)
 
     def to_xarray(self) -> dict[str, Any]:
         """The history of every cell as an `xarray.Dataset`, by the names of `cells()`; see `History.to_xarray`.
@@ -230,8 +232,6 @@ class StackHistory(LayeredHistory):
         masks = (None, *(self.masks or (None,) * (len(self.layers) - 1)))
         return list(zip(self.cell.parts, self.layers, masks, strict=True))[::-1]
 
-    __repr__ = LayeredPass.__repr__
-
 
 @result(static=("cell",))
 class BidirectionalHistory(LayeredHistory):
@@ -261,8 +261,6 @@ class BidirectionalHistory(LayeredHistory):
         """Rows [T, ...] of a direction, in the order of time."""
         return flipped(rows) if name == "backward" else rows
 
-    __repr__ = LayeredPass.__repr__
-
 
 class _Recorded(NamedTuple):
     """A history under the name that `passed` knows."""
@@ -287,3 +285,21 @@ def history_passing(record: Callable[..., History]) -> Passing:
         return _Recorded(history, history.outputs)
 
     return Passing(one, stacked, joined)
+
+
+def _save(history: Any, path: Path) -> None:
+    """Write the history of a stack or of two directions into a new folder."""
+    attributes = {"format": FORMAT, "format_version": VERSION, "layers": told(history.cell, KINDS)}
+    zarr = require("zarr", "a history on disk", extra="disk")
+    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=attributes)
+    axes = ("time", *batch_axes(len(history.batch)))
+    for number, mask in enumerate(getattr(history, "masks", None) or ()):
+        names = (*axes, f"unit_{number}")
+        group.create_array(f"mask_{number}", data=np.asarray(mask), dimension_names=names)
+    for name, part in history.parts.items():
+        (_save if isinstance(part.cell, Layers) else save)(part, path / folder(name))
+
+
+def folder(name: str) -> str:
+    """Where the part of this name lies."""
+    return name.replace(" ", "_")

@@ -18,7 +18,7 @@ from typing import Any, Self, overload
 import numpy as np
 
 from lstmx.arrays import Array, columns, jax, jit, leaves, map_tree, namespace, result, solve
-from lstmx.cells.base import Cell
+from lstmx.cells.base import Cell, passed_on
 from lstmx.cells.recurrence import joined, plus
 from lstmx.cells.step_function import StepFunction
 from lstmx.cells.zoneout import packed_rates
@@ -237,8 +237,6 @@ class MatrixSteps(LinearSteps):
     def matrices(self) -> Array:
         return self.given
 
-    __repr__ = LinearSteps.__repr__
-
 
 @result(static=("cell",))
 class CellSteps(PassSteps):
@@ -261,6 +259,8 @@ class CellSteps(PassSteps):
     before: Any
     inputs: Any
     after: Any
+
+    retention_gate = passed_on("cell.retention_gate")
 
     @property
     def size(self) -> int:
@@ -337,10 +337,6 @@ class CellSteps(PassSteps):
     def log_determinant(self) -> Array | None:
         return self.cell.log_determinant(self.params, self.slopes)
 
-    @property
-    def retention_gate(self) -> str | None:  # type: ignore  # a constant of the class in the others
-        return self.cell.retention_gate
-
     def inject(self, outputs_cotangent: Array) -> Array:
         return self._joint({"hidden": outputs_cotangent}, outputs_cotangent)
 
@@ -383,8 +379,6 @@ class CellSteps(PassSteps):
     def newton_step(self, residual: Array) -> Array:
         found = self.cell.newton_step(self.params, self.slopes, self.cell.unpack(residual))
         return super().newton_step(residual) if found is None else self.cell.pack(found)
-
-    __repr__ = LinearSteps.__repr__
 
 
 @result(static=("cell",))
@@ -493,8 +487,6 @@ class FunctionSteps(PassSteps):
         at = self.cell.output_at
         return {} if at is None else {"hidden": cotangent[..., at]}
 
-    __repr__ = LinearSteps.__repr__
-
 
 @result
 class ControlledSteps(PassSteps):
@@ -515,6 +507,15 @@ class ControlledSteps(PassSteps):
     reset: Array | None
     kept: Array | None
     rates: Array | None
+
+    output_is_linear = passed_on("inner.output_is_linear")
+    retention_gate = passed_on("inner.retention_gate")
+    inject = passed_on("inner.inject")
+    shown = passed_on("inner.shown")
+    input_vjp = passed_on("inner.input_vjp")
+    parameter_vjp = passed_on("inner.parameter_vjp")
+    fields = passed_on("inner.fields")
+    outer_pairs = passed_on("inner.outer_pairs")
 
     @property
     def size(self) -> int:
@@ -542,10 +543,6 @@ class ControlledSteps(PassSteps):
     @property
     def held(self) -> Array | None:  # type: ignore  # a constant of the class in the others
         return self.hold
-
-    @property
-    def output_is_linear(self) -> bool:  # type: ignore  # as above
-        return self.inner.output_is_linear
 
     @property
     def _share(self) -> Array | None:
@@ -595,31 +592,12 @@ class ControlledSteps(PassSteps):
             found = xp.where(self.hold[..., 0], xp.zeros_like(found), found)
         return found if self.reset is None else xp.where(self.reset[..., 0], -xp.inf, found)
 
-    @property
-    def retention_gate(self) -> str | None:  # type: ignore  # a constant of the class in the others
-        return self.inner.retention_gate
-
-    def inject(self, outputs_cotangent: Array) -> Array:
-        return self.inner.inject(outputs_cotangent)
-
-    def shown(self, tangent: Array) -> Array:
-        return self.inner.shown(tangent)
-
     def drive_vjp(self, cotangent: Array) -> Array:
         return self.inner.drive_vjp(self._split(cotangent)[1])
-
-    def input_vjp(self, drive_cotangent: Array) -> Array:
-        return self.inner.input_vjp(drive_cotangent)
-
-    def parameter_vjp(self, drive_cotangent: Array) -> Any:
-        return self.inner.parameter_vjp(drive_cotangent)
 
     @property
     def drive_size(self) -> int:
         return self.inner.drive_size
-
-    def fields(self, cotangent: Array) -> dict[str, Array]:
-        return self.inner.fields(cotangent)
 
     def totals(self, cotangent: Array) -> dict[str, Array]:
         own = self.inner.fields(cotangent)
@@ -637,11 +615,6 @@ class ControlledSteps(PassSteps):
     def by_gate(self, drive_cotangent: Array) -> dict[str, Array]:
         found = self.inner.by_gate(drive_cotangent)
         return found if self.reset is None else {name: _zero_where(self.reset, x) for name, x in found.items()}
-
-    def outer_pairs(self, drive_cotangent: Array) -> tuple[tuple[Array, Array], ...]:
-        return self.inner.outer_pairs(drive_cotangent)
-
-    __repr__ = LinearSteps.__repr__
 
 
 @result(static=("names",))
@@ -760,8 +733,6 @@ class StackSteps(PassSteps):
     def drive_size(self) -> int:
         return sum(layer.drive_size for layer in self.layers)
 
-    __repr__ = LinearSteps.__repr__
-
 
 @result
 class _Spread(LinearSteps):
@@ -811,8 +782,6 @@ class _Spread(LinearSteps):
 
     def spread(self) -> _Spread:
         return self
-
-    __repr__ = LinearSteps.__repr__
 
 
 def _zero_where(flag: Array, x: Array) -> Array:

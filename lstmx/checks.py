@@ -354,6 +354,21 @@ def finite_history(history: Any) -> None:
         start += len(part) if hasattr(type(history), "stretches") else 0
 
 
+def jacobian_array(history: Any) -> None:
+    """Raise unless an array given as a history holds Jacobians [T, *batch, S, S].
+
+    Raises:
+        TypeError: it is neither float32 nor float64.
+        ValueError: it has another shape, or holds nothing.
+    """
+    if history.ndim < 3 or history.shape[-1] != history.shape[-2] or 0 in history.shape:
+        raise ValueError(
+            f"history is an array {tuple(history.shape)}; expected Jacobians [T, *batch, S, S], or a History"
+        )
+    if history.dtype not in (np.dtype("float32"), np.dtype("float64")):
+        raise TypeError(f"history is an array of {history.dtype}; expected float32 or float64")
+
+
 def populated(history: Any) -> None:
     """Raise if a history has no sequence: a batch axis of length 0."""
     if 0 in history.batch:

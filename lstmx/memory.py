@@ -289,7 +289,7 @@ def _left_out(history: Any, direct: Array, gradient: Any) -> tuple[Array, Array]
 
     def step(carry: Any, at: Any, direct: Array) -> tuple[Any, Array]:
         cotangent, left = carry
-        cotangent, drive = at.vjp(cotangent + at.inject(direct))
+        cotangent, drive = at.pull(cotangent + at.inject(direct))
         left = map_tree(lambda a, b: a - b, left, at.parameter_vjp(drive))
         return (cotangent, left), norm(left)
 

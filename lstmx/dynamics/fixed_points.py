@@ -311,7 +311,7 @@ def _adam(cell: Any, params: Any, x: Array, states: Array, iterations: int, rate
         states, memory = carry
         after, at = _moved(cell, params, x, states)
         away = states - after
-        slope = away - at.vjp(away)[0]  # ∂q/∂s = (I − J)ᵀ (s − F(s))
+        slope = away - at.pull(away)[0]  # ∂q/∂s = (I − J)ᵀ (s − F(s))
         change, memory = optimiser.update(slope, memory)
         return (optax.apply_updates(states, change), memory), None
 

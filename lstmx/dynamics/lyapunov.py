@@ -11,7 +11,16 @@ import numpy as np
 
 from lstmx.arrays import Array, is_traced, leaves, namespace
 from lstmx.cells.base import Cell
-from lstmx.checks import constant, finite, finite_history, populated, positive, require_history, unreset
+from lstmx.checks import (
+    constant,
+    finite,
+    finite_history,
+    jacobian_array,
+    populated,
+    positive,
+    require_history,
+    unreset,
+)
 from lstmx.dynamics.jacobians import jacobians_of
 from lstmx.dynamics.passing import PROBED, Options, Walk
 from lstmx.dynamics.spectrum import LyapunovSpectrum, PublishedRecipes
@@ -196,12 +205,7 @@ def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:
         populated(history)
         like = list(leaves(history.final))[-1]  # of the top, which is traced wherever anything is
         return state_size(history), history.batch, like
-    if history.ndim < 3 or history.shape[-1] != history.shape[-2] or 0 in history.shape:
-        raise ValueError(
-            f"history is an array {tuple(history.shape)}; expected Jacobians [T, *batch, S, S], or a History"
-        )
-    if history.dtype not in (np.dtype("float32"), np.dtype("float64")):
-        raise TypeError(f"history is an array of {history.dtype}; expected float32 or float64")
+    jacobian_array(history)
     finite("a Jacobian's entry", history, "column")
     return history.shape[-1], tuple(history.shape[1:-2]), history[0]
 

@@ -112,7 +112,7 @@ def _triangular(history: Any) -> tuple[Array, Array]:
 
         def step(carry: Any, rows: Any) -> tuple[Any, None]:
             frame, product, scales = carry
-            q, r = xp.linalg.qr(xp.swapaxes(steps.at(rows).jvp(frame), -1, -2))
+            q, r = xp.linalg.qr(xp.swapaxes(steps.at(rows).push(frame), -1, -2))
             return (xp.swapaxes(q, -1, -2), *_times(_without_noise(r), product, scales)), None
 
         return scan(step, carry, steps.rows)

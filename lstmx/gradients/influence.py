@@ -206,7 +206,7 @@ def _influence(history: Any, vectors: Array, hot: Array, of: str) -> tuple[Array
             xp.where(starts[..., None], here.value, cotangent.value),
             xp.where(starts, here.exponent, cotangent.exponent),
         )
-        before, drive = at.vjp(cotangent.value)
+        before, drive = at.pull(cotangent.value)
         reached = cotangent if of == "state" else cotangent._replace(value=at.input_vjp(drive))
         return pack(cotangent._replace(value=before)), _over_vectors(log_norm(reached))
 

@@ -280,7 +280,7 @@ def _segment(history: Any, packed: Array, norms: bool) -> tuple[Array, Any]:
     carried = xp.asarray(_carried(history))
 
     def chunk(packed: Array, part: Any, extras: None) -> tuple[Array, Any]:
-        packed, arriving, _ = scaled_back(part, lambda step, v: step.vjp(v)[0], packed, None, carried)
+        packed, arriving, _ = scaled_back(part, lambda step, v: step.pull(v)[0], packed, None, carried)
         if not norms:
             return packed, None
         hold = None if part.counts is None else ~part.counts

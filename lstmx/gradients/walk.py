@@ -187,7 +187,7 @@ def _segment(
 
     def chunk(carry: Any, part: History, injected: Any) -> tuple[Any, dict[str, Any]]:
         (cotangent, straight), gradient = carry
-        cotangent, arriving, steps = scaled_back(part, lambda step, v: step.vjp(v)[0], cotangent, injected)
+        cotangent, arriving, steps = scaled_back(part, lambda step, v: step.pull(v)[0], cotangent, injected)
         totals = steps.totals(arriving.value)
         drive = steps.drive_vjp(arriving.value)
         plain = unscaled(Scaled(drive, arriving.exponent))

@@ -22,7 +22,7 @@ from lstmx.cells.base import Cell, passed_on
 from lstmx.cells.recurrence import joined, plus
 from lstmx.cells.step_function import StepFunction
 from lstmx.cells.zoneout import packed_rates
-from lstmx.checks import require_history
+from lstmx.checks import array, jacobian_array, require_history
 from lstmx.history import Controls, History
 from lstmx.layers import BidirectionalHistory, StackHistory
 
@@ -50,17 +50,61 @@ class LinearSteps(ABC):
         """The same kind of maps made of other rows, such as those of one step."""
 
     @abstractmethod
-    def vjp(self, cotangent: Array) -> tuple[Array, Array]:
-        """One step back: J_tᵀ v, [*lead, S], and the cotangent of the drive, [*lead, …]."""
+    def pull(self, cotangent: Array) -> tuple[Array, Array]:
+        """`vjp`, unchecked: what loops call."""
 
     @abstractmethod
+    def push(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
+        """`jvp`, unchecked."""
+
+    def vjp(self, cotangent: Array) -> tuple[Array, Array]:
+        """One step back: J_tᵀ v, [*lead, S], and the cotangent of the drive, [*lead, …].
+
+        Args:
+            cotangent: v, [*lead, S], in the library and dtype of the steps.
+
+        Raises:
+            TypeError: v is no array, or one of another library or dtype.
+            ValueError: v has another shape.
+        """
+        self._check("cotangent", cotangent, self.size)
+        return self.pull(cotangent)
+
     def jvp(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
         """One step forward: J_t u + ∂s_t/∂x_t u_x, [*lead, S].
 
         Args:
-            tangent: u, [*lead, S]; None for zero.
+            tangent: u, [*lead, S], in the library and dtype of the steps; None for zero.
             x_tangent: u_x, [*lead, D]; None for zero, but not both.
+
+        Raises:
+            TypeError: u or u_x is no array, or one of another library or dtype; both are None; or u_x is given to
+                matrices, which have no inputs.
+            ValueError: u or u_x has another shape.
         """
+        if tangent is not None:
+            self._check("tangent", tangent, self.size)
+        if x_tangent is not None:
+            if not isinstance(self, PassSteps):
+                raise TypeError(
+                    "x_tangent is given; matrices alone have no inputs: expected a tangent of the state"
+                )
+            self._check("x_tangent", x_tangent, self.input_size)
+        if tangent is None and x_tangent is None:
+            raise TypeError("tangent and x_tangent are both None; expected one of them at least")
+        return self.push(tangent, x_tangent)
+
+    def _check(self, name: str, vector: Any, size: int) -> None:
+        """Raise unless a vector of `size` numbers is one for these steps."""
+        array(name, vector)
+        xp, dtype = self._form
+        if vector.dtype != dtype:
+            raise TypeError(f"{name} is {vector.dtype}; expected {dtype}, as the steps are")
+        if namespace(vector) is not xp:
+            raise TypeError(f"{name} is a {type(vector).__name__}; expected one of the library of the steps")
+        expected = (*self.lead, size)
+        if tuple(vector.shape[-len(expected) :]) != expected:
+            raise ValueError(f"{name} has shape {tuple(vector.shape)}; expected {expected}, one of each step")
 
     @abstractmethod
     def spread(self) -> Any:
@@ -85,7 +129,7 @@ class LinearSteps(ABC):
         """J_t, [*lead, S, S]: row i, column j is ∂s_t[i]/∂s_{t-1}[j]."""
         xp, dtype = self._form
         spread = self.spread()
-        return xp.swapaxes(_whole(self.lead, spread.jvp(xp.eye(self.size, dtype=dtype))), -1, -2)
+        return xp.swapaxes(_whole(self.lead, spread.push(xp.eye(self.size, dtype=dtype))), -1, -2)
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -155,7 +199,7 @@ class PassSteps(LinearSteps):
         """∂s_t/∂x_t, [*lead, S, D]."""
         xp, dtype = self._form
         unit = xp.eye(self.input_size, dtype=dtype)
-        return xp.swapaxes(_whole(self.lead, self.spread().jvp(None, unit)), -1, -2)
+        return xp.swapaxes(_whole(self.lead, self.spread().push(None, unit)), -1, -2)
 
     # Parts that a cell in closed form has.
 
@@ -221,12 +265,10 @@ class MatrixSteps(LinearSteps):
     def at(self, rows: tuple[Any, ...]) -> MatrixSteps:
         return MatrixSteps(*rows, side_by_side=self.side_by_side)
 
-    def vjp(self, cotangent: Array) -> tuple[Array, Array]:
+    def pull(self, cotangent: Array) -> tuple[Array, Array]:
         return (cotangent[..., None, :] @ self.given)[..., 0, :], cotangent
 
-    def jvp(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
-        if tangent is None or x_tangent is not None:
-            raise TypeError("x_tangent is given; matrices alone have no inputs: expected a tangent of the state")
+    def push(self, tangent: Any, x_tangent: Array | None = None) -> Array:
         if self.side_by_side:
             return tangent @ namespace(self.given).swapaxes(self.given, -1, -2)
         return (self.given @ tangent[..., None])[..., 0]
@@ -277,14 +319,14 @@ class CellSteps(PassSteps):
     def at(self, rows: tuple[Any, ...]) -> CellSteps:
         return CellSteps(self.cell, self.params, self.transposed, *rows)
 
-    def vjp(self, cotangent: Array) -> tuple[Array, Array]:
+    def pull(self, cotangent: Array) -> tuple[Array, Array]:
         total = self._total(cotangent)
         d_a, old = self._drive(total), self._straight(total)
         for field, part in self.cell.recurrence.back(self.transposed, self.slopes, d_a).items():
             old[field] = plus(old[field], part)
         return self._joint(old, cotangent), d_a
 
-    def jvp(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
+    def push(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
         layout, wires, slopes = self.cell.layout, self.cell.recurrence, self.slopes
         state = None if tangent is None else self.cell.unpack(tangent)
         blocks = wires.tangent(self.params, slopes, state, x_tangent)
@@ -428,7 +470,7 @@ class FunctionSteps(PassSteps):
     def at(self, rows: tuple[Any, ...]) -> FunctionSteps:
         return FunctionSteps(self.cell, self.params, *rows)
 
-    def vjp(self, cotangent: Array) -> tuple[Array, Array]:
+    def pull(self, cotangent: Array) -> tuple[Array, Array]:
         packed, pull = self._packed(self.cell.pack(self.before), self.inputs)
         return _of_each(lambda v: pull(v)[0], cotangent, packed.ndim), cotangent
 
@@ -439,7 +481,7 @@ class FunctionSteps(PassSteps):
     def _after(self, params: Any, before: Array, x: Array) -> Array:
         return self.cell.pack(self.cell.next_state(params, self.cell.unpack(before), x))
 
-    def jvp(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
+    def push(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
         before = self.cell.pack(self.before)
         xp, ndim = namespace(before), before.ndim
 
@@ -549,9 +591,9 @@ class ControlledSteps(PassSteps):
         """What is kept of each number of the state."""
         return self.rates if self.kept is None else self.kept
 
-    def vjp(self, cotangent: Array) -> tuple[Array, Array]:
+    def pull(self, cotangent: Array) -> tuple[Array, Array]:
         moving, onward = self._split(cotangent)
-        before, drive = self.inner.vjp(onward)
+        before, drive = self.inner.pull(onward)
         return self._joined(cotangent, moving, before), drive
 
     def _split(self, cotangent: Array) -> tuple[Array, Array]:
@@ -567,11 +609,11 @@ class ControlledSteps(PassSteps):
             before = namespace(before).where(self.hold, cotangent, before)
         return before if self.reset is None else _zero_where(self.reset, before)
 
-    def jvp(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
+    def push(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
         started = tangent
         if tangent is not None and self.reset is not None:
             started = _zero_where(self.reset, tangent)
-        made = self.inner.jvp(started, x_tangent)
+        made = self.inner.push(started, x_tangent)
         if self._share is not None:
             moved = (1 - self._share) * made
             made = moved if started is None else self._share * started + moved
@@ -684,17 +726,17 @@ class StackSteps(PassSteps):
                 )
         return found
 
-    def vjp(self, cotangent: Array) -> tuple[Array, Array]:
-        made = self._down(cotangent, lambda layer, v: layer.vjp(v))
+    def pull(self, cotangent: Array) -> tuple[Array, Array]:
+        made = self._down(cotangent, lambda layer, v: layer.pull(v))
         xp = namespace(cotangent)
         return xp.concat([before for before, _ in made], axis=-1), xp.concat([drive for _, drive in made], axis=-1)
 
-    def jvp(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
+    def push(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
         parts = [None] * len(self.layers) if tangent is None else columns(tangent, self._sizes)
         found: list[Array] = []
         for k, (layer, own) in enumerate(zip(self.layers, parts, strict=True)):
             below = x_tangent if k == 0 else self._upward(k - 1, self.layers[k - 1].shown(found[-1]))
-            found.append(layer.jvp(own, below))
+            found.append(layer.push(own, below))
         lead = np.broadcast_shapes(*(x.shape[:-1] for x in found))
         xp = namespace(*found)
         return xp.concat([xp.broadcast_to(x, (*lead, x.shape[-1])) for x in found], axis=-1)
@@ -759,17 +801,17 @@ class _Spread(LinearSteps):
     def at(self, rows: tuple[Any, ...]) -> _Spread:
         return _Spread(self.inner.at(rows))
 
-    def vjp(self, cotangent: Array) -> tuple[Array, Array]:
-        before = self._each(lambda v: self.inner.vjp(v)[0], cotangent)
+    def pull(self, cotangent: Array) -> tuple[Array, Array]:
+        before = self._each(lambda v: self.inner.pull(v)[0], cotangent)
         return before, cotangent
 
-    def jvp(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
+    def push(self, tangent: Array | None, x_tangent: Array | None = None) -> Array:
         if tangent is None:
-            return self._each(lambda u_x: self.inner.jvp(None, u_x), x_tangent)
+            return self._each(lambda u_x: self.inner.push(None, u_x), x_tangent)
         if x_tangent is None:
-            return self._each(self.inner.jvp, tangent)
+            return self._each(self.inner.push, tangent)
         both = namespace(tangent).concat([tangent, x_tangent], axis=-1)
-        return self._each(lambda u: self.inner.jvp(u[..., : self.size], u[..., self.size :]), both)
+        return self._each(lambda u: self.inner.push(u[..., : self.size], u[..., self.size :]), both)
 
     def shown(self, tangent: Array) -> Array:
         """As of the inner steps."""
@@ -821,7 +863,9 @@ def linearise(history: Any) -> Any:
         step forward, `steps.matrices()` gives the Jacobians; `steps[t]` is one step, `steps[a:b]` a stretch.
 
     Raises:
-        TypeError: this is not a history in memory, or has layers with two directions, without a joint recurrence.
+        TypeError: this is not a history in memory, or has layers with two directions, without a joint recurrence;
+            or Jacobians that are neither float32 nor float64.
+        ValueError: Jacobians of another shape.
 
     Example:
         >>> import lstmx, numpy
@@ -834,7 +878,9 @@ def linearise(history: Any) -> Any:
         >>> v.shape, steps.matrices().shape
         ((16,), (5, 16, 16))
     """
-    if not hasattr(history, "__array_namespace__"):
+    if hasattr(history, "__array_namespace__"):
+        jacobian_array(history)
+    else:
         require_history(history, joint=True)
     return _linearised(history)
 

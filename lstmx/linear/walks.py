@@ -185,4 +185,4 @@ def walk_forward(
 
 def push_through(steps: Any, frame: Array) -> Array:
     """Tangents in rows, [*batch, k, S], pushed through all steps of a stretch, which are `spread`."""
-    return scan(lambda frame, rows: (steps.at(rows).jvp(frame), None), frame, steps.rows)[0]
+    return scan(lambda frame, rows: (steps.at(rows).push(frame), None), frame, steps.rows)[0]

@@ -166,7 +166,7 @@ def pull_chunk(carry: tuple[Any, Any], part: History, direct: Array) -> tuple[tu
     cotangent, parameters = carry
 
     def step(cotangent: Array, at: Any, direct: Array) -> tuple[Array, Array]:
-        return at.vjp(cotangent + at.inject(direct))
+        return at.pull(cotangent + at.inject(direct))
 
     cotangent, drive, steps = back_through(part, step, cotangent, direct)
     here = _gradient_of_parts(steps, drive, len(next(leaves(parameters))))

@@ -13,7 +13,7 @@ import numpy as np
 from lstmx.app.storage import EXTRA, load, load_parameters, read_safetensors
 from lstmx.arrays import map_tree, require
 from lstmx.convert import from_keras, from_onnx, from_torch
-from lstmx.convert.live import recurrent_layers
+from lstmx.convert.keras import recurrent_layers
 from lstmx.convert.named import chosen
 from lstmx.convert.onnx import recurrent_nodes
 

@@ -7,12 +7,11 @@ weights: `lstmx.run` takes time first, whatever the framework did.
 from lstmx.contents import publish
 from lstmx.convert.cudnn import from_cudnn, to_cudnn
 from lstmx.convert.equinox import from_equinox, to_equinox
-from lstmx.convert.flax import from_flax, to_flax
+from lstmx.convert.flax import from_flax, record_flax, to_flax
 from lstmx.convert.haiku import from_haiku, to_haiku
-from lstmx.convert.keras import from_keras, to_keras
-from lstmx.convert.live import record_flax, record_keras, record_torch
+from lstmx.convert.keras import from_keras, record_keras, to_keras
 from lstmx.convert.onnx import from_onnx, to_onnx
-from lstmx.convert.torch import from_torch, to_torch
+from lstmx.convert.torch import from_torch, record_torch, to_torch
 
 __all__ = [
     "from_cudnn",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, namespace, require
+from lstmx.arrays import Array, is_traced, namespace, require
 from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
 from lstmx.checks import one_of
-from lstmx.convert.named import Named, gru, lstm, one_cell, plain, simple
+from lstmx.convert.named import Named, chosen, gru, lstm, once, one_cell, plain, simple
+from lstmx.history import History
+from lstmx.passes.run import record
 
 _GATES = {"LSTM": ("i", "f", "g", "o"), "GRU": ("r", "z", "n")}
 
@@ -189,3 +192,99 @@ def _nnx(cell: Any, params: Any) -> Any:
     biased = module.dense_h if isinstance(cell, LSTM) else module.dense_i
     biased.bias = nnx.Param(params.bias)
     return module
+
+
+def record_flax(module: Any, variables: Any, x: Any, layer: str | None = None) -> History | Any:
+    """Run a model of Flax, linen or nnx, and record one of its `RNN` layers on the inputs that it received.
+
+    Args:
+        module: the model: an `RNN`, or any module with such inside.
+        variables: what a model of linen is applied with, {"params": ...}; None for one of nnx, which has its own.
+        x: what it is called with; a tuple for several arguments.
+        layer: the path of the layer in the parameters or the module, such as "encoder/RNN_0", where there are
+            several.
+
+    Returns:
+        The history that `lstmx.record` makes of the layer's own weights, inputs, lengths and initial carry, time
+        first; of a layer that reads backwards in the order in which it reads.
+
+    Raises:
+        ValueError: no `RNN` runs, or several of which none is named, or one more than once, or inside a
+            transformation of JAX; a layer that reads backwards with lengths; a cell that starts from another carry
+            than zeros, or with other activations; or variables beside a module of nnx.
+        TypeError: this is no module of Flax, or its cell is none that `from_flax` converts.
+        ImportError: Flax is not installed.
+    """
+    nnx = require("flax.nnx", "record_flax", "flax")
+    reading = _running_nnx if isinstance(module, nnx.Module) else _running_linen
+    name, rnn, (cell, params), args, kwargs = reading(module, variables, x if type(x) is tuple else (x,), layer)
+    name = name or "the layer"
+
+    def option(key: str) -> Any:
+        given = kwargs.get(key)
+        return getattr(rnn, key, None) if given is None else given
+
+    xs = args[0] if args else kwargs["inputs"]
+    if is_traced(xs):
+        raise ValueError(f"{name} is called inside a transformation of JAX, such as jit; record it without")
+    lengths, carry, xp = kwargs.get("seq_lengths"), kwargs.get("initial_carry"), namespace(xs)
+    if not option("time_major"):
+        xs = xp.moveaxis(xs, -2, 0)
+    if option("reverse"):
+        if lengths is not None:
+            raise ValueError(f"{name} reads backwards, with seq_lengths; give it whole sequences")
+        xs = xp.flip(xs, axis=0)
+    if carry is None:
+        start, key = rnn.cell.carry_init, require("jax.random", "record_flax").key(0)
+        if start is not None and np.any(np.asarray(start(key, (4,)))):  # None is zeros, too
+            raise ValueError(f"{name} starts from carry_init, which is not zeros; call it with initial_carry")
+        return record(cell, params, xs, lengths=lengths)
+    state = cell.state_type(*(carry[::-1] if isinstance(carry, tuple) else (carry,)))
+    return record(cell, params, xs, state, lengths=lengths)
+
+
+def _running_linen(module: Any, variables: Any, given: tuple[Any, ...], layer: str | None) -> tuple[Any, ...]:
+    """The name of an `RNN` of linen, itself, its cell and parameters converted, and what it is called with."""
+    linen = require("flax.linen", "record_flax", "flax")
+    if not isinstance(module, linen.Module):
+        raise TypeError(f"module is a {type(module).__name__}; expected a module of Flax")
+    calls: dict[str, list[Any]] = {}
+
+    def listen(following: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        one = context.module
+        if isinstance(one, linen.RNN) and context.method_name == "__call__":
+            calls.setdefault("/".join(one.path), []).append((one.cell.path, one, args, kwargs))
+        return following(*args, **kwargs)
+
+    with linen.intercept_methods(listen):
+        module.apply(variables, *given)
+    name, found = chosen("the model", calls, layer)
+    path, rnn, args, kwargs = once(name, found)
+    own = variables["params"]
+    for part in path:
+        own = own[part]
+    return name, rnn, from_flax(own, activation_of(rnn.cell)), args, kwargs
+
+
+def _running_nnx(module: Any, variables: Any, given: tuple[Any, ...], layer: str | None) -> tuple[Any, ...]:
+    """As `_running_linen`, of an `RNN` of nnx."""
+    nnx = require("flax.nnx", "record_flax", "flax")
+    if variables is not None:
+        raise ValueError("variables are given with a module of nnx, which holds its own; expected None")
+    found = {"/".join(map(str, path)): one for path, one in nnx.iter_modules(module) if isinstance(one, nnx.RNN)}
+    name, rnn = chosen("the model", found, layer)
+    calls: list[Any] = []
+    own = nnx.RNN.__call__
+
+    def listen(one: Any, *args: Any, **kwargs: Any) -> Any:
+        if one is rnn:
+            calls.append((args, kwargs))
+        return own(one, *args, **kwargs)
+
+    nnx.RNN.__call__ = listen
+    try:
+        module(*given)
+    finally:
+        nnx.RNN.__call__ = own
+    args, kwargs = once(name, calls)
+    return name, rnn, from_flax(rnn.cell), args, kwargs

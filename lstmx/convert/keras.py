@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,18 @@ from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
 from lstmx.checks import parameters
 from lstmx.convert.named import (
     Named,
+    chosen,
     gru_of_two_biases,
     gru_reset_before,
     lstm,
+    once,
     plain,
+    recorded,
     reordered,
     second_bias,
     simple,
 )
+from lstmx.history import History
 from lstmx.layers import Bidirectional, Directions, Stack
 
 _KINDS = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
@@ -130,3 +136,70 @@ def _weights(cell: Cell, params: Any) -> list[np.ndarray]:
     if cell.reset == "after":
         made[2] = np.stack([made[2], second_bias(params)])
     return made
+
+
+def record_keras(model: Any, x: Any, layer: str | None = None, library: str | None = None) -> History | Any:
+    """Run a model of Keras 3, and record one of its recurrent layers on the inputs that it received.
+
+    Args:
+        model: the model or layer: an `LSTM`, `GRU`, `SimpleRNN` or `Bidirectional`, or any with such inside.
+        x: what it is called with.
+        layer: the name of the layer, where there are several.
+        library: "jax" or "numpy", of the history; None for JAX where it is installed.
+
+    Returns:
+        The history that `lstmx.record` makes of the layer's own weights, inputs and initial state, time first.
+
+    Raises:
+        ValueError: no recurrent layer, or several of which none is named; one that is not called, or more than
+            once, or with a mask; what `from_keras` refuses; or float64 for JAX without x64 enabled.
+        TypeError: what `from_keras` refuses.
+    """
+    if not callable(model):
+        raise TypeError(f"model is a {type(model).__name__}; expected a model or a layer of Keras")
+    name, inner = chosen("the model", recurrent_layers(model), layer)
+    calls: list[Any] = []
+    with _listening(inner, calls):
+        model(x)
+    args, kwargs = once(name, calls)
+    if kwargs.get("mask") is not None:
+        raise ValueError(f"{name} is called with a mask; record it on sequences of one length")
+    cell, params = from_keras(inner)
+    xs = np.moveaxis(np.asarray(args[0]), 1, 0)
+    given = args[1] if len(args) > 1 else kwargs.get("initial_state")
+    given = [] if given is None else given if isinstance(given, (list, tuple)) else [given]
+    fields = [np.asarray(field) for field in given]
+    states = None
+    if fields and isinstance(cell, Bidirectional):
+        half = len(fields) // 2
+        states = cell.tree([cell.cell.state_type(*part) for part in (fields[:half], fields[half:])])
+    elif fields:
+        states = cell.state_type(*fields)
+    return recorded(cell, params, xs, states, library)
+
+
+def recurrent_layers(model: Any) -> dict[str, Any]:
+    """The recurrent layers of a Keras model by name; a `Bidirectional` as one."""
+    kinds = ("LSTM", "GRU", "SimpleRNN", "Bidirectional")
+    if type(model).__name__ in kinds:
+        return {model.name: model}
+    found: dict[str, Any] = {}
+    for one in getattr(model, "layers", ()):
+        found |= recurrent_layers(one)
+    return found
+
+
+@contextlib.contextmanager
+def _listening(layer: Any, calls: list[Any]) -> Iterator[None]:
+    """Note what a Keras layer is called with."""
+    own = layer.call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        calls.append((args, kwargs))
+        return own(*args, **kwargs)
+
+    object.__setattr__(layer, "call", call)
+    try:
+        yield
+    finally:
+        object.__delattr__(layer, "call")

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, namespace
+from lstmx.arrays import Array, map_tree, namespace
 from lstmx.cells import GRU, LSTM, Cell, GRUParams, LSTMParams, ResetBeforeParams, SimpleRNN, SimpleRNNParams
 from lstmx.checks import parameters
+from lstmx.draws import in_library
 from lstmx.layers import Bidirectional, Directions, Layers, Stack
+from lstmx.passes.run import record
 
 _FLOATS = (np.dtype("float32"), np.dtype("float64"))
 
@@ -213,3 +215,19 @@ def _options(cell: Any) -> tuple[Any, ...]:
     free = ("input_size", "hidden_size", "forget_bias")
     options = (field.name for field in dataclasses.fields(cell) if field.name not in free)
     return type(cell), *(getattr(cell, name) for name in options)
+
+
+# ----------------------------------------------------------------------------------- layers in a model that runs
+
+
+def once(name: str, calls: list[Any]) -> Any:
+    """What a layer was called with, the only time."""
+    if len(calls) != 1:
+        raise ValueError(f"{name or 'the layer'} was called {len(calls)} times by the model; expected once")
+    return calls[0]
+
+
+def recorded(cell: Any, params: Any, xs: Any, state: Any, library: str | None, lengths: Any = None) -> Any:
+    """The history of a layer from NumPy arrays, in the library that is asked for."""
+    given = map_tree(lambda x: np.ascontiguousarray(x), (params, xs, state))
+    return record(cell, *in_library(given, library), lengths=lengths)

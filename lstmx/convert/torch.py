@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,21 @@ from lstmx.convert.named import (
     Named,
     assembled,
     checked,
+    chosen,
     gru_of_two_biases,
     lstm,
+    once,
     plain,
+    recorded,
     second_bias,
     simple,
     taken_apart,
 )
-from lstmx.layers import Stack
+from lstmx.history import History
+from lstmx.layers import Layers, Stack
 
 _BLOCKS = {"LSTM": 4, "GRU": 3, "RNN": 1}
+_LAYERS = ("LSTM", "GRU", "RNN")
 
 
 def from_torch(source: Any, prefix: str = "", nonlinearity: str = "tanh") -> tuple[Any, Any]:
@@ -162,3 +167,69 @@ def _rows(cell: Cell, params: Any) -> dict[str, Array]:
     if getattr(cell, "projection", None):
         made["weight_hr"] = params.projection.T
     return made
+
+
+def record_torch(module: Any, x: Any, layer: str | None = None, library: str | None = None) -> History | Any:
+    """Run a PyTorch model, and record one of its recurrent layers on the inputs that it received.
+
+    Args:
+        module: the model, in eval mode: an `nn.LSTM`, `nn.GRU` or `nn.RNN`, or any module with such inside.
+        x: what the model is called with; a tuple for several arguments.
+        layer: the name of the layer in `module.named_modules()`, where there are several.
+        library: "jax" or "numpy", of the history; None for JAX where it is installed.
+
+    Returns:
+        The history that `lstmx.record` makes of the layer's own weights, inputs, lengths (of a PackedSequence) and
+        initial state: time first, whatever batch_first says; a `StackHistory` or `BidirectionalHistory` where the
+        layer has several layers or directions.
+
+    Raises:
+        TypeError: this is no module of PyTorch.
+        ValueError: no recurrent layer, or several of which none is named; one that is not called, or more than
+            once; dropout between layers in training mode; or float64 for JAX without x64 enabled.
+        ImportError: PyTorch is not installed.
+    """
+    torch = require("torch", "record_torch")
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module is a {type(module).__name__}; expected a module of PyTorch")
+    found = {name: one for name, one in module.named_modules() if type(one).__name__ in _LAYERS}
+    name, inner = chosen("the model", found, layer)
+    if inner.training and inner.dropout and inner.num_layers > 1:
+        raise ValueError(f"{name} drops outputs between its layers at random: call module.eval() first")
+    calls: list[Any] = []
+
+    def listen(one: Any, args: Any, kwargs: Any) -> None:
+        calls.append((args, kwargs))
+
+    hook = inner.register_forward_pre_hook(listen, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            module(*x) if type(x) is tuple else module(x)  # a PackedSequence is a tuple, too
+    finally:
+        hook.remove()
+    args, kwargs = once(name, calls)
+    given: Any = dict(zip(("input", "hx"), args, strict=False)) | kwargs
+    xs, state, lengths = given["input"], given.get("hx"), None
+    if isinstance(xs, torch.nn.utils.rnn.PackedSequence):
+        xs, lengths = torch.nn.utils.rnn.pad_packed_sequence(xs)
+        lengths = lengths.numpy()
+    elif inner.batch_first and xs.ndim == 3:
+        xs = xs.transpose(0, 1)
+    cell, params = from_torch(inner)
+    states = None
+    if state is not None:
+        fields = [_numpy(field) for field in (state if isinstance(state, tuple) else (state,))]
+        states = _states(cell, iter(range(len(fields[0]))), fields)
+    return recorded(cell, params, _numpy(xs), states, library, lengths)
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+def _states(cell: Any, rows: Iterator[int], fields: list[np.ndarray]) -> Any:
+    """The states of layers from arrays [layers · directions, B, H], in the order of the layers."""
+    if isinstance(cell, Layers):
+        return cell.tree([_states(part, rows, fields) for part in cell.parts.values()])
+    row = next(rows)
+    return cell.state_type(*(field[row] for field in fields))

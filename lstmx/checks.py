@@ -229,6 +229,7 @@ def constant(cell: Any, params: Any, x: Any, state: Any, name: str = "state") ->
         first = next(leaves(state), None)
         batch = tuple(first.shape[: first.ndim - own]) if hasattr(first, "shape") else ()  # type: ignore  # it has
         _states(cell, params, state, batch, name)
+    some_sequence(name, batch)
     xp = namespace(*leaves((params, x, state)))
     x = xp.zeros(cell.input_size, dtype=dtype) if x is None else xp.asarray(x)
     params, x, state = in_one_library((params, x, state))
@@ -269,15 +270,25 @@ def one_direction(cell: Any) -> None:
         )
 
 
-def require_history(history: Any, *, layers: bool = False, joint: bool = False, disk: bool = False) -> None:
-    """Raise unless this is a history that an analysis can read.
+def require_history(
+    history: Any, *, layers: bool = False, joint: bool = False, disk: bool = False, empty: bool = False
+) -> None:
+    """Raise unless this is a history that an analysis can read, of at least one sequence.
 
     Args:
         history: what came.
         layers: the analysis takes those of layers, too.
         joint: the analysis takes those of a stack as one system, which layers with both directions are not.
         disk: the analysis takes those on disk, too.
+        empty: it takes those without a sequence, too.
     """
+    _analysable(history, layers, joint, disk)
+    if not empty:
+        populated(history)
+
+
+def _analysable(history: Any, layers: bool, joint: bool, disk: bool) -> None:
+    """Raise unless this is a history of the kinds that `require_history` says."""
     kind = type(history)
     fields = getattr(kind, "__dataclass_fields__", {})
     if "edits" in fields:
@@ -356,8 +367,13 @@ def finite_history(history: Any) -> None:
 
 def populated(history: Any) -> None:
     """Raise if a history has no sequence: a batch axis of length 0."""
-    if 0 in history.batch:
-        raise ValueError(f"the history's batch axes {history.batch} hold no sequence; expected at least one")
+    some_sequence("the history", history.batch)
+
+
+def some_sequence(owner: str, batch: tuple[int, ...]) -> None:
+    """Raise if batch axes hold no sequence, as one of length 0 does."""
+    if 0 in batch:
+        raise ValueError(f"the batch axes {batch} of {owner} hold no sequence; expected at least one")
 
 
 def dead(what: str, name: str) -> RuntimeError:

@@ -18,7 +18,7 @@ from lstmx.arrays import (
     sum_over_time,
 )
 from lstmx.cells.base import Cell, P, S
-from lstmx.checks import door, finite, finite_history, finite_parameters, require_history
+from lstmx.checks import door, finite, finite_history, finite_parameters, require_history, some_sequence
 from lstmx.draws import Key
 from lstmx.history import Controls, History, StoredHistory, controlled
 from lstmx.history.controls import Lengths
@@ -92,7 +92,7 @@ class GateStatistics:
     def __str__(self) -> str:
         """A table: a row for each gate, averaged over units, and the time scales' spread over units."""
         head = f"{'gate':<12}  {'mean':>6}  {'std':>6}  {'min':>6}  {'max':>6}  {'< 0.1':>6}  {'> 0.9':>6}"
-        lines = [f"{head}   (mean over units; min and max over all)"]
+        lines = [f"{head}   (of each unit over time, then the mean over units; min and max over all)"]
         for name, gate in self.gates.items():
             mean, std, left, right = (np.mean(x) for x in (gate.mean, gate.std, gate.left, gate.right))
             low, high = np.min(np.asarray(gate.min)), np.max(np.asarray(gate.max))
@@ -248,6 +248,7 @@ def summarise(
         options = {"lengths": lengths, "mask": mask, "resets": resets, "key": key}
         return gate_statistics(record(cell, params, xs, state, keep="states", **options))  # type: ignore  # of layers
     params, xs, state = door(cell, params, xs, state)
+    some_sequence("xs", tuple(xs.shape[1:-1]))
     xs, controls = controlled(cell, xs, lengths, mask, resets, key)
     _gated(cell)
     finite_parameters(params)

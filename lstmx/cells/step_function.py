@@ -118,7 +118,7 @@ class StepFunction(Cell[Any, Any]):
     def pack(self, state: Any) -> Array:
         arrays = jax.tree.leaves(state)
         flat = (
-            x.reshape((*x.shape[: x.ndim - own.ndim], -1))
+            x.reshape((*x.shape[: x.ndim - own.ndim], own.size))
             for x, own in zip(arrays, self.start.arrays, strict=True)
         )
         return jnp.concatenate(list(flat), axis=-1)

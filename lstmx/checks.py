@@ -22,6 +22,7 @@ from lstmx.arrays import (
 )
 
 _FLOATS = {np.dtype("float32"), np.dtype("float64")}
+_ROUNDING = 1e-5  # by which a gate that somebody computes, as by a softmax, may leave [0, 1]
 
 
 def positive(name: str, value: Any, least: int = 1) -> int:
@@ -339,6 +340,16 @@ def finite(name: str, values: Array, unit: str = "unit", start: int = 0) -> None
     sequence = f", sequence {tuple(batch)}" if batch else ""
     value = np.asarray(values)[tuple(where)]
     raise ValueError(f"{name} is {value} first at step {step}{sequence}, {unit} {index}; expected finite numbers")
+
+
+def within_unit(name: str, *values: Array) -> None:
+    """Raise where what a step function calls a gate leaves [0, 1] by more than rounding."""
+    for x in (np.asarray(x) for x in values if not is_traced(x)):
+        if (wrong := x[(x < -_ROUNDING) | (x > 1 + _ROUNDING)]).size:
+            raise ValueError(
+                f"gates names {name}, which is {wrong[0]:.6g} at some step; expected values in [0, 1]. Without "
+                "its name in the gates of from_step it is shown all the same"
+            )
 
 
 def finite_parameters(params: Any) -> None:

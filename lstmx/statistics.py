@@ -18,7 +18,15 @@ from lstmx.arrays import (
     sum_over_time,
 )
 from lstmx.cells.base import Cell, P, S
-from lstmx.checks import door, finite, finite_history, finite_parameters, require_history, some_sequence
+from lstmx.checks import (
+    door,
+    finite,
+    finite_history,
+    finite_parameters,
+    require_history,
+    some_sequence,
+    within_unit,
+)
 from lstmx.draws import Key
 from lstmx.history import Controls, History, StoredHistory, controlled
 from lstmx.history.controls import Lengths
@@ -150,8 +158,8 @@ def gate_statistics(history: Any) -> Any:
 
     Raises:
         TypeError: this is not a history.
-        ValueError: the cell has no gates, or the history holds NaN or infinity (the first step and unit are
-            named).
+        ValueError: the cell has no gates, a gate of a step function leaves [0, 1], or the history holds NaN or
+            infinity (the first step and unit are named).
 
     References:
         Mahto, Vo, Turek & Huth, "Multi-timescale representation learning in LSTM language models", ICLR 2021,
@@ -235,7 +243,8 @@ def summarise(
 
     Raises:
         TypeError: an argument is of the wrong kind or of another dtype than the parameters.
-        ValueError: an argument has the wrong shape or holds NaN or infinity, or the cell has no gates.
+        ValueError: an argument has the wrong shape or holds NaN or infinity, the cell has no gates, or a gate of a
+            step function leaves [0, 1].
 
     Example:
         >>> import lstmx, numpy
@@ -287,6 +296,9 @@ def _statistics(cell: Any, moments: _Moments, sizes: tuple[int, ...]) -> GateSta
     )
     parts = zip(cell.gate_names, zip(*(columns(field, sizes) for field in fields), strict=True), strict=True)
     gates = {name: UnitStatistics(*found) for name, found in parts}
+    if not cell.closed_form:
+        for name, gate in gates.items():
+            within_unit(name, gate.min, gate.max)
     steps = xp.where(moments.retained == 0, xp.nan, moments.retained)
     if cell.retention_gate is None:
         return GateStatistics(gates, None, None, None, None)

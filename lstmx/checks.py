@@ -22,6 +22,7 @@ from lstmx.arrays import (
 )
 
 _FLOATS = {np.dtype("float32"), np.dtype("float64")}
+_ROUNDING = 1e-5  # by which a gate that somebody computes, as by a softmax, may leave [0, 1]
 
 
 def positive(name: str, value: Any, least: int = 1) -> int:
@@ -229,6 +230,7 @@ def constant(cell: Any, params: Any, x: Any, state: Any, name: str = "state") ->
         first = next(leaves(state), None)
         batch = tuple(first.shape[: first.ndim - own]) if hasattr(first, "shape") else ()  # type: ignore  # it has
         _states(cell, params, state, batch, name)
+    some_sequence(name, batch)
     xp = namespace(*leaves((params, x, state)))
     x = xp.zeros(cell.input_size, dtype=dtype) if x is None else xp.asarray(x)
     params, x, state = in_one_library((params, x, state))
@@ -269,15 +271,25 @@ def one_direction(cell: Any) -> None:
         )
 
 
-def require_history(history: Any, *, layers: bool = False, joint: bool = False, disk: bool = False) -> None:
-    """Raise unless this is a history that an analysis can read.
+def require_history(
+    history: Any, *, layers: bool = False, joint: bool = False, disk: bool = False, empty: bool = False
+) -> None:
+    """Raise unless this is a history that an analysis can read, of at least one sequence.
 
     Args:
         history: what came.
         layers: the analysis takes those of layers, too.
         joint: the analysis takes those of a stack as one system, which layers with both directions are not.
         disk: the analysis takes those on disk, too.
+        empty: it takes those without a sequence, too.
     """
+    _analysable(history, layers, joint, disk)
+    if not empty:
+        populated(history)
+
+
+def _analysable(history: Any, layers: bool, joint: bool, disk: bool) -> None:
+    """Raise unless this is a history of the kinds that `require_history` says."""
     kind = type(history)
     fields = getattr(kind, "__dataclass_fields__", {})
     if "edits" in fields:
@@ -330,6 +342,16 @@ def finite(name: str, values: Array, unit: str = "unit", start: int = 0) -> None
     raise ValueError(f"{name} is {value} first at step {step}{sequence}, {unit} {index}; expected finite numbers")
 
 
+def within_unit(name: str, *values: Array) -> None:
+    """Raise where what a step function calls a gate leaves [0, 1] by more than rounding."""
+    for x in (np.asarray(x) for x in values if not is_traced(x)):
+        if (wrong := x[(x < -_ROUNDING) | (x > 1 + _ROUNDING)]).size:
+            raise ValueError(
+                f"gates names {name}, which is {wrong[0]:.6g} at some step; expected values in [0, 1]. Without "
+                "its name in the gates of from_step it is shown all the same"
+            )
+
+
 def finite_parameters(params: Any) -> None:
     """Raise if parameters hold NaN or infinity."""
     named = params._asdict() if hasattr(params, "_asdict") else {}
@@ -371,8 +393,13 @@ def jacobian_array(history: Any) -> None:
 
 def populated(history: Any) -> None:
     """Raise if a history has no sequence: a batch axis of length 0."""
-    if 0 in history.batch:
-        raise ValueError(f"the history's batch axes {history.batch} hold no sequence; expected at least one")
+    some_sequence("the history", history.batch)
+
+
+def some_sequence(owner: str, batch: tuple[int, ...]) -> None:
+    """Raise if batch axes hold no sequence, as one of length 0 does."""
+    if 0 in batch:
+        raise ValueError(f"the batch axes {batch} of {owner} hold no sequence; expected at least one")
 
 
 def dead(what: str, name: str) -> RuntimeError:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, jit, leaves, map_tree, namespace, result
-from lstmx.checks import populated, positive, require_history, unreset
+from lstmx.checks import positive, require_history, unreset
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, Influence, LayeredFlow, gradient_flow, influence
 from lstmx.gradients.flow import Loss, loss_cotangent
@@ -176,7 +176,6 @@ def memory_report(
     require_history(history, joint=True)
     if is_traced(history):
         raise TypeError("memory_report sums up in NumPy and cannot run inside a JAX transformation")
-    populated(history)
     unreset(history, "memory_report")
     history = history.with_gaps(first=True)
     flow = gradient_flow(history, loss, outputs="norms", progress=progress)

@@ -18,7 +18,15 @@ from lstmx.arrays import (
     sum_over_time,
 )
 from lstmx.cells.base import Cell, P, S
-from lstmx.checks import door, finite, finite_history, finite_parameters, require_history
+from lstmx.checks import (
+    door,
+    finite,
+    finite_history,
+    finite_parameters,
+    require_history,
+    some_sequence,
+    within_unit,
+)
 from lstmx.draws import Key
 from lstmx.history import Controls, History, StoredHistory, controlled
 from lstmx.history.controls import Lengths
@@ -92,7 +100,7 @@ class GateStatistics:
     def __str__(self) -> str:
         """A table: a row for each gate, averaged over units, and the time scales' spread over units."""
         head = f"{'gate':<12}  {'mean':>6}  {'std':>6}  {'min':>6}  {'max':>6}  {'< 0.1':>6}  {'> 0.9':>6}"
-        lines = [f"{head}   (mean over units; min and max over all)"]
+        lines = [f"{head}   (of each unit over time, then the mean over units; min and max over all)"]
         for name, gate in self.gates.items():
             mean, std, left, right = (np.mean(x) for x in (gate.mean, gate.std, gate.left, gate.right))
             low, high = np.min(np.asarray(gate.min)), np.max(np.asarray(gate.max))
@@ -150,8 +158,8 @@ def gate_statistics(history: Any) -> Any:
 
     Raises:
         TypeError: this is not a history.
-        ValueError: the cell has no gates, or the history holds NaN or infinity (the first step and unit are
-            named).
+        ValueError: the cell has no gates, a gate of a step function leaves [0, 1], or the history holds NaN or
+            infinity (the first step and unit are named).
 
     References:
         Mahto, Vo, Turek & Huth, "Multi-timescale representation learning in LSTM language models", ICLR 2021,
@@ -235,7 +243,8 @@ def summarise(
 
     Raises:
         TypeError: an argument is of the wrong kind or of another dtype than the parameters.
-        ValueError: an argument has the wrong shape or holds NaN or infinity, or the cell has no gates.
+        ValueError: an argument has the wrong shape or holds NaN or infinity, the cell has no gates, or a gate of a
+            step function leaves [0, 1].
 
     Example:
         >>> import lstmx, numpy
@@ -248,6 +257,7 @@ def summarise(
         options = {"lengths": lengths, "mask": mask, "resets": resets, "key": key}
         return gate_statistics(record(cell, params, xs, state, keep="states", **options))  # type: ignore  # of layers
     params, xs, state = door(cell, params, xs, state)
+    some_sequence("xs", tuple(xs.shape[1:-1]))
     xs, controls = controlled(cell, xs, lengths, mask, resets, key)
     _gated(cell)
     finite_parameters(params)
@@ -286,6 +296,9 @@ def _statistics(cell: Any, moments: _Moments, sizes: tuple[int, ...]) -> GateSta
     )
     parts = zip(cell.gate_names, zip(*(columns(field, sizes) for field in fields), strict=True), strict=True)
     gates = {name: UnitStatistics(*found) for name, found in parts}
+    if not cell.closed_form:
+        for name, gate in gates.items():
+            within_unit(name, gate.min, gate.max)
     steps = xp.where(moments.retained == 0, xp.nan, moments.retained)
     if cell.retention_gate is None:
         return GateStatistics(gates, None, None, None, None)

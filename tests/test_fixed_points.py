@@ -355,7 +355,7 @@ def states(*shapes, dtype="float64"):
     [
         (states(1, 1), ValueError, r"candidates has the axes \(\) in front; expected \[N, hidden_size\]"),
         (states((), ()), ValueError, r"candidates.* expected"),
-        (states((0, 1), (0, 1)), ValueError, "candidates has no states"),
+        (states((0, 1), (0, 1)), ValueError, r"axes \(0,\) of candidates hold no sequence"),
         (states((2, 1), (3, 1)), ValueError, r"candidates.cell has shape \(3, 1\)"),
         (states((2, 1), (2, 1), dtype="float32"), TypeError, "candidates.hidden is float32"),
         (np.zeros((2, 2)), TypeError, "candidates is a ndarray; .* expects LSTMState"),

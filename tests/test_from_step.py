@@ -900,6 +900,85 @@ def test_what_from_step_is_told_is_checked():
         lstmx.from_step(identity, VECTOR, input_size=2.0)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"gates": 3}, "gates is 3; expected a list of names"),
+        ({"gates": [3]}, r"gates is \[3\]; expected a list of names"),
+        ({"name": 3}, "name is 3; expected a string"),
+        ({"init": 3}, r"init is a int; expected a function \(key\) -> params"),
+        ({"init": lambda: VECTOR}, r"init is a function \(\); expected a function \(key\) -> params"),
+        ({"output": lambda state, x: x}, r"output is a function \(state, x\); expected a function \(state\)"),
+    ],
+    ids=["a number", "numbers", "name", "init", "init without a key", "output"],
+)
+def test_names_and_functions_that_from_step_takes_are_checked(options, words):
+    with pytest.raises(TypeError, match=words):
+        lstmx.from_step(identity, VECTOR, input_size=2, **options)
+
+
+@pytest.mark.parametrize("step", [lambda params, state: state, lambda: VECTOR, lambda p, s, x, y: s])
+def test_a_step_of_other_arguments_is_refused_before_it_runs(step):
+    with pytest.raises(TypeError, match=r"step is a function \(.*\); expected a function \(params, state, x\)"):
+        lstmx.from_step(step, VECTOR, input_size=2)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [functools.partial(lambda more, p, s, x: s, 1), lambda *of: of[1], lambda p, s, x, y=0: s, jax.jit(identity)],
+    ids=["partial", "starred", "default", "compiled"],
+)
+def test_a_step_that_can_be_called_with_three_arguments_runs(step):
+    assert given(step).states.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [(lambda p, s, x: p["missing"] * s, KeyError), (lambda p, s, x: p["W"] @ s, TypeError)],
+    ids=["missing key", "wrong shapes"],
+)
+@pytest.mark.parametrize("call", [lstmx.run, lstmx.record])
+def test_a_step_that_raises_says_whose_it_is_and_what_it_got(step, kind, call):
+    cell = lstmx.from_step(step, {"h": VECTOR}, input_size=3, name="own")
+    with pytest.raises(kind) as caught:
+        call(cell, {"W": jnp.ones((4, 5))}, jnp.ones((7, 2, 3)))
+    assert [note for note in caught.value.__notes__ if "own" in note] == [
+        "in the step of own, called for one sequence with params ['W'] float64 (4, 5); state ['h'] float64 (2,); "
+        "x float64 (3,)"
+    ]
+
+
+def test_an_int_is_a_key_of_jax_for_init():
+    cell = lstmx.from_step(identity, VECTOR, 2, name="own", init=lambda key: {"W": jax.random.normal(key, (3,))})
+    drawn = jax.random.normal(jax.random.key(5), (3,))
+    for key in (5, np.int64(5), jax.random.key(5)):
+        assert (cell.init(key)["W"] == drawn).all()
+    assert cell.parameter_count == 3
+    for key in (np.random.default_rng(5), "5", True, None):
+        with pytest.raises(
+            TypeError, match=rf"key is a {type(key).__name__}; own is a step function.* int or a JAX key"
+        ):
+            cell.init(key)
+    with pytest.raises(ValueError, match="key is -1"):
+        cell.init(-1)
+
+
+@pytest.mark.parametrize("look", [lstmx.gate_statistics, lstmx.plot.dynamics])
+@pytest.mark.parametrize("value", [-0.5, 3.0])
+def test_a_gate_that_leaves_the_unit_interval_is_named_with_its_value(look, value):
+    shown = {"a": jnp.full(2, 1.0000001), "b": jnp.full(2, value)}
+    history = given(lambda params, state, x: (state, shown), gates=["a", "b"])
+    with pytest.raises(ValueError, match=rf"gates names b, which is {value:g} at some step; expected .*\[0, 1\]"):
+        look(history)
+    look(given(lambda params, state, x: (state, shown), gates=["a"]))
+
+
+def test_what_is_summed_up_while_it_runs_names_such_a_gate_too():
+    cell = lstmx.from_step(lambda p, s, x: (s, {"b": 2 * x}), VECTOR, 2, gates=["b"])
+    with pytest.raises(ValueError, match="gates names b, which is 2 at some step"):
+        lstmx.summarise(cell, jnp.ones(1), jnp.ones((5, 2)))
+
+
 def test_numbers_that_are_not_finite_are_found_where_they_are():
     _, cell, params, xs, _ = made("mLSTM", (2,))
     with pytest.raises(ValueError, match=r"inputs.*step 3.*1"):

@@ -149,8 +149,8 @@ def test_a_summary_has_a_line_for_each_state_and_gate(kind, library):
     assert lines[0] == repr(history)
     hidden = np.asarray(history.final.hidden)
     assert lines[1] == f"final hidden state: from {hidden.min():+.4f} to {hidden.max():+.4f}"
-    assert len(lines) == 1 + len(history.final) + len(history.cell.gate_blocks)
-    for line, name in zip(lines[-len(history.cell.gate_blocks) :], history.cell.gate_blocks, strict=False):
+    assert len(lines) == 1 + len(history.final) + len(history.cell.gate_blocks) + bool(history.cell.gate_names)
+    for line, name in zip(lines[1 + len(history.final) :], history.cell.gate_blocks, strict=False):
         gate = np.asarray(getattr(history, name))
         words = name.replace("_", " ")
         assert line == f"{words}: mean {gate.mean():.4f}, standard deviation {gate.std():.4f}"

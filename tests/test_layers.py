@@ -341,3 +341,18 @@ class TestFigures:
             lstmx.plot.variants({"a": history, "b": history[:3]})
         with pytest.raises(ValueError, match="flows are of b; histories of a"):
             lstmx.plot.variants({"a": history}, {"b": flow})
+
+
+@pytest.mark.parametrize("kind", ["stack", "directions"])
+def test_a_history_of_layers_sums_up_each_cell_by_name(kind):
+    cell = (
+        lstmx.Stack([lstmx.LSTM(3, 4), lstmx.GRU(4, 4)])
+        if kind == "stack"
+        else lstmx.Bidirectional(lstmx.LSTM(3, 4))
+    )
+    history = lstmx.record(cell, cell.init(np.random.default_rng(0)), np.ones((5, 2, 3), "float32"))
+    assert repr(history) == f"{type(history).__name__}({cell}: 5 steps, batch (2,), float32, NumPy)"
+    summary = history.summary()
+    assert summary.startswith(repr(history))
+    for name, (part, _) in history.cells().items():
+        assert f"{name}: {part.summary()}" in summary

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import lstmx
+from lstmx.arrays import leaves
 
 NAMESPACES = ("convert", "edits", "plot", "schemes", "tasks")
 PUBLIC = {name: getattr(lstmx, name) for name in lstmx.__all__}
@@ -190,3 +191,52 @@ def test_an_array_that_holds_no_jacobians_is_refused(array, error, words):
     for function in (lstmx.linearise, lstmx.lyapunov_spectrum):
         with pytest.raises(error, match=words):
             function(array)
+
+
+# ------------------------------------------------------------------------------------------ no sequence
+
+
+def step_cell():
+    """A step function with parameters, in float32; JAX is there wherever it is called."""
+    import jax.numpy as jnp
+
+    cell = lstmx.from_step(lambda p, h, x: jnp.tanh(p["W"] @ x + p["U"] @ h), jnp.zeros(4), input_size=3)
+    return cell, {"W": jnp.ones((4, 3)) / 3, "U": jnp.eye(4) / 2}
+
+
+ANALYSES = ["gradient_flow", "path_spectrum", "gate_statistics", "influence", "jacobians", "input_jacobians"]
+ANALYSES += ["isometry", "long_jacobian", "lyapunov_spectrum", "memory_report", "highway", "linearise"]
+
+
+@pytest.mark.parametrize("analysis", [*ANALYSES, "plot.dynamics", "summary", "summarise"])
+@pytest.mark.parametrize("layers", [False, True])
+def test_a_batch_without_a_sequence_is_refused(analysis, layers):
+    cell = lstmx.Stack([lstmx.LSTM(3, 4), lstmx.LSTM(4, 4)]) if layers else lstmx.LSTM(3, 4)
+    params, xs = cell.init(np.random.default_rng(0)), np.zeros((5, 0, 3), "float32")
+    history = lstmx.record(cell, params, xs)
+    analyse = {"summary": type(history).summary, "summarise": lambda _: lstmx.summarise(cell, params, xs)}
+    with pytest.raises(ValueError, match=r"the batch axes \(0,\) of .* hold no sequence; expected at least one"):
+        (PUBLIC | analyse)[analysis](history)
+
+
+def test_a_spectrum_of_no_state_is_refused():
+    cell, params = things()["cell"], things()["params"]
+    with pytest.raises(ValueError, match=r"axes \(0,\) of state hold no sequence"):
+        lstmx.autonomous_spectrum(cell, params, None, cell.initial_state(params, (0,)), 10)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "step function", "stack"])
+def test_a_pass_and_its_gradient_may_have_no_sequence(kind):
+    if kind == "step function":
+        pytest.importorskip("jax")
+        cell, params = step_cell()
+        xs = params["W"].__array_namespace__().zeros((5, 0, 3), params["W"].dtype)
+    else:
+        cell = lstmx.LSTM(3, 4) if kind == "LSTM" else lstmx.Stack([lstmx.LSTM(3, 4), lstmx.GRU(4, 4)])
+        params, xs = cell.init(np.random.default_rng(0)), np.zeros((5, 0, 3), "float32")
+    assert lstmx.run(cell, params, xs)[0].shape == (5, 0, 4)
+    assert lstmx.truncated(cell, params, xs, steps=2)[0].shape == (5, 0, 4)
+    history = lstmx.record(cell, params, xs)
+    gradients = lstmx.backward(history, history.outputs)
+    assert gradients.inputs.shape == (5, 0, 3)
+    assert all(not np.asarray(x).any() for x in leaves(gradients.parameters))

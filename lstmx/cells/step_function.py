@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 from lstmx.arrays import Array, dtype_of, has_jax, is_jax, jax, jnp
 from lstmx.cells.base import Cell, Layout
 from lstmx.checks import positive
+from lstmx.draws import Draws
 
 _NO_BLOCKS = Layout((), {}, None, {}, {}, {})
 
@@ -118,7 +120,7 @@ class StepFunction(Cell[Any, Any]):
     def pack(self, state: Any) -> Array:
         arrays = jax.tree.leaves(state)
         flat = (
-            x.reshape((*x.shape[: x.ndim - own.ndim], -1))
+            x.reshape((*x.shape[: x.ndim - own.ndim], own.size))
             for x, own in zip(arrays, self.start.arrays, strict=True)
         )
         return jnp.concatenate(list(flat), axis=-1)
@@ -153,7 +155,12 @@ class StepFunction(Cell[Any, Any]):
 
     def _one(self, params: Any, before: Any, x: Array) -> tuple[Any, dict[str, Array]]:
         """One step of one sequence, checked."""
-        made = self.function(params, before, x)
+        try:
+            made = self.function(params, before, x)
+        except Exception as error:
+            given = (f"{word} {_shapes(tree)}" for word, tree in (("params", params), ("state", before), ("x", x)))
+            error.add_note(f"in the step of {self.name}, called for one sequence with {'; '.join(given)}")
+            raise
         shown: Any = {}
         if (
             isinstance(made, tuple)
@@ -270,6 +277,13 @@ class StepFunction(Cell[Any, Any]):
             )
         if scheme not in ((), []) or np.dtype(dtype) != np.dtype("float32"):
             raise ValueError(f"scheme and dtype are not for {self.name}, whose parameters are your own")
+        if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+            key = jax.random.key(Draws.seed(key))
+        if not isinstance(key, jax.Array):
+            raise TypeError(
+                f"key is a {type(key).__name__}; {self.name} is a step function, which runs in JAX: expected an "
+                "int or a JAX key"
+            )
         return self.make(key)
 
     @property
@@ -381,14 +395,16 @@ def from_step(
             array that is no vector is read row by row.
         gates: names of shown arrays that lie in [0, 1], of which statistics are taken.
         name: of the cell, in messages and figures; None for the function's.
-        init: makes parameters of a JAX key, for `cell.init` and `lstmx.compare`; None for your own.
+        init: makes parameters of a JAX key, for `cell.init` and `lstmx.compare`; None for your own. Of an int,
+            as in `cell.init(0)`, it gets `jax.random.key(0)`.
 
     Returns:
         The cell. The joint state is the arrays of `state` flattened and joined in the order that `jax.tree` has.
 
     Raises:
         ImportError: JAX is not installed.
-        TypeError: step is not a function, or state holds something else than real arrays.
+        TypeError: step, output or init is a function of other arguments, or none; state holds something else than
+            real arrays; or gates or name are no names.
         ValueError: input_size is below 1, or output names something that the state does not have.
 
     Example:
@@ -403,8 +419,9 @@ def from_step(
     """
     if not has_jax:
         raise ImportError("from_step differentiates by the package jax, which is not installed: pip install jax")
-    if not callable(step):
-        raise TypeError(f"step is a {type(step).__name__}; expected a function (params, state, x) -> state")
+    _function("step", step, "params, state, x", "state")
+    if init is not None:
+        _function("init", init, "key", "params")
     positive("input_size", input_size)
     arrays = jax.tree.leaves(state)
     if not arrays:
@@ -415,12 +432,35 @@ def from_step(
             raise TypeError(
                 f"state holds a {kind}; expected real arrays: keep a complex one as two, a count as floats"
             )
-    if isinstance(gates, str):
+    if not isinstance(gates, (list, tuple)) or not all(isinstance(gate, str) for gate in gates):
         raise TypeError(f"gates is {gates!r}; expected a list of names")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name is {name!r}; expected a string, or None for the name of the function")
     start = _Start(state)
     read, columns = _output(state, start, output)
     called = name or getattr(step, "__name__", type(step).__name__)
     return StepFunction(step, start, int(input_size), read, columns, tuple(gates), called, init)
+
+
+def _function(name: str, value: Any, arguments: str, result: str) -> None:
+    """Raise unless `value` is a function that can be called with so many arguments, as far as it says."""
+    expected = f"expected a function ({arguments}) -> {result}"
+    if not callable(value):
+        raise TypeError(f"{name} is a {type(value).__name__}; {expected}")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # as of what is written in C
+        return
+    try:
+        signature.bind(*arguments.split(", "))
+    except TypeError as error:
+        raise TypeError(f"{name} is a function {signature}; {expected}") from error
+
+
+def _shapes(tree: Any) -> str:
+    """Dtype and shape of each array of a tree, by its place there."""
+    found = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return ", ".join(f"{jax.tree_util.keystr(path)} {x.dtype} {tuple(x.shape)}".strip() for path, x in found)
 
 
 def _output(state: Any, start: _Start, output: Any) -> tuple[Any, tuple[int, int] | None]:
@@ -429,6 +469,7 @@ def _output(state: Any, start: _Start, output: Any) -> tuple[Any, tuple[int, int
     if output is None:
         return None, (0, sizes[0])
     if callable(output):
+        _function("output", output, "state", "output")
         shape = jax.eval_shape(output, state)
         if not hasattr(shape, "shape") or len(shape.shape) != 1:
             raise ValueError(f"output gives {shape} of the initial state; expected one vector [H]")

@@ -129,8 +129,6 @@ def _checked(cell: Any, params: Any, x: Any, candidates: Any) -> tuple[Any, Arra
         raise ValueError(
             f"candidates has the axes {batch} in front; expected [N, hidden_size], a row for each start"
         )
-    if batch == (0,):
-        raise ValueError("candidates has no states; expected fields [N, hidden_size] with N of at least 1")
     return params, x, np.array(cell.pack(candidates))
 
 

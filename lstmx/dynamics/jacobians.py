@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, jit, log, namespace, result
-from lstmx.checks import finite_history, one_of, populated, require_history
+from lstmx.checks import finite_history, one_of, require_history
 from lstmx.history import History, where_held
 from lstmx.layers import StackHistory
 from lstmx.linear import state_size, steps_of
@@ -168,7 +168,6 @@ def isometry(history: History | StackHistory) -> Isometry:
     """
     require_history(history, joint=True)
     finite_history(history)
-    populated(history)
     xp = namespace(history.inputs)
     parts = []
     for part in parts_for_matrices(history):

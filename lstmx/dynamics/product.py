@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, jit, namespace, result, scan, to_numpy
-from lstmx.checks import finite_history, populated, require_history
+from lstmx.checks import finite_history, require_history
 from lstmx.gradients.highway import stretch
 from lstmx.history import History
 from lstmx.layers import StackHistory
@@ -90,7 +90,6 @@ def long_jacobian(history: History | StackHistory, start: int = 0, stop: int | N
     first, last = stretch(history, start, stop)
     part = history[first:last]
     finite_history(part)
-    populated(part)
     rows, scales = to_numpy(_triangular(part))
     logs = np.empty(scales.shape)
     for index in np.ndindex(scales.shape[:-1]):

@@ -22,7 +22,7 @@ from lstmx.arrays import (
     to_numpy,
 )
 from lstmx.cells.base import Cell, P, S
-from lstmx.checks import dead
+from lstmx.checks import dead, populated
 from lstmx.history.controls import Controls, where_held
 from lstmx.history.dataset import dataset_of, parts_from
 from lstmx.history.store import save, saving
@@ -370,7 +370,12 @@ class History(Generic[P, S]):
         return histories[0].stretch(histories[0].initial, map_tree(lambda *arrays: xp.concat(arrays), *parts))
 
     def summary(self) -> str:
-        """Range of the final state, and mean and standard deviation of each gate, a line each."""
+        """Range of the final state, and mean and standard deviation of each gate over steps, sequences and units.
+
+        Raises:
+            ValueError: a batch without a sequence.
+        """
+        populated(self)
         lines = [repr(self)]
         for name, value in self.cell.named_fields(self.final).items():
             low, high = np.min(np.asarray(value)), np.max(np.asarray(value))
@@ -380,6 +385,8 @@ class History(Generic[P, S]):
         for name in self.cell.gate_names:
             gate = np.asarray(getattr(gates, name))[counted]
             lines.append(f"{name.replace('_', ' ')}: mean {gate.mean():.4f}, standard deviation {gate.std():.4f}")
+        if len(self.cell.gate_names):
+            lines.append("(of gates over all steps, sequences and units together)")
         return "\n".join(lines)
 
     def __repr__(self) -> str:

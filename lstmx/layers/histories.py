@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, namespace, require, result, to_numpy
+from lstmx.arrays import Array, is_jax, is_traced, namespace, require, result, to_numpy
 from lstmx.cells.base import Cell
 from lstmx.history import History
 from lstmx.history.recorded import span
@@ -132,11 +132,21 @@ class LayeredPass(ABC):
 
     def __repr__(self) -> str:
         batch = f", batch {self.batch}" if self.batch else ""
-        return f"{type(self).__name__}({self.cell}: {len(self)} steps{batch})"
+        library = "JAX" if is_jax(namespace(self.inputs)) else "NumPy"
+        return f"{type(self).__name__}({self.cell}: {len(self)} steps{batch}, {self.inputs.dtype}, {library})"
 
 
 class LayeredHistory(LayeredPass):
     """What the histories of a stack and of two directions share."""
+
+    def summary(self) -> str:
+        """Each cell's `History.summary`, under its name, bottom first.
+
+        Raises:
+            ValueError: a batch without a sequence.
+        """
+        cells = (f"{name}: {part.summary()}" for name, (part, _) in self.cells().items())
+        return "\n\n".join([repr(self), *cells])
 
     def save(self, path: str | Path) -> None:
         """Write this history into a new folder, for `load_history`: a folder inside for each part, as Zarr.

@@ -71,7 +71,7 @@ def backward(history: Any, outputs_cotangent: Array, final_cotangent: Any = None
     """
     if isinstance(history, LayeredHistory):
         return _layered(history, outputs_cotangent, final_cotangent)
-    require_history(history)
+    require_history(history, empty=True)
     cell = history.cell
     shape = (len(history), *history.batch, cell.output_size)
     shaped("outputs_cotangent", outputs_cotangent, shape, history.inputs.dtype, "[T, *batch, hidden_size]")

@@ -113,5 +113,6 @@ def _stretches(
         made, after = outputs_of(cell, params, constant_tree(carried), *part)
         return after, made
 
-    state, made = scan(stretch, state, map_tree(lambda x: x[head:].reshape(-1, steps, *x.shape[1:]), rows))
-    return namespace(outputs).concat([outputs, made.reshape(-1, *made.shape[2:])]), state
+    count = (xs.shape[0] - head) // steps
+    state, made = scan(stretch, state, map_tree(lambda x: x[head:].reshape(count, steps, *x.shape[1:]), rows))
+    return namespace(outputs).concat([outputs, made.reshape(count * steps, *made.shape[2:])]), state

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lstmx.checks import some_sequence
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
@@ -67,9 +69,10 @@ def sequence_index(sequence: Any, batch: tuple[int, ...], name: str) -> tuple[in
 
     Raises:
         TypeError: not integers.
-        ValueError: not one integer per batch axis; without batch axes, not 0.
+        ValueError: not one integer per batch axis; without batch axes, not 0; or no sequence in the batch.
         IndexError: outside the batch.
     """
+    some_sequence(f"the {name}", batch)
     index = sequence if isinstance(sequence, tuple) else (sequence,)
     if not batch and index == (0,):
         return ()

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.cells import StepFunction
+from lstmx.checks import within_unit
 from lstmx.editing import Edited
 from lstmx.history import History
 
@@ -73,7 +74,9 @@ def one_pass(history: History | Edited, index: tuple[int, ...], in_time: Any = n
 
     activations = {name: shown(x) for name, x in one.gates._asdict().items()}
     gates = {name: activations.pop(name) for name in cell.gate_names}
-    hold = None if one.controls is None else one.controls.hold
+    counts = None if one.counts is None else in_time(np.asarray(one.counts))
+    for name, gate in {} if cell.closed_form else gates.items():
+        within_unit(name, gate.values if counts is None else gate.values[counts])
     kind = cell.name if isinstance(cell, StepFunction) else type(cell.core).__name__
     return Pass(
         kind if cell.core is cell else f"{kind} with zoneout",
@@ -84,7 +87,7 @@ def one_pass(history: History | Edited, index: tuple[int, ...], in_time: Any = n
         {f"{name}_state": shown(x) for name, x in cell.named_fields(one.states).items()},
         gates,
         activations,
-        None if hold is None else in_time(~np.asarray(hold)),
+        counts,
     )
 
 

@@ -160,10 +160,22 @@ def result(cls: type[T] | None = None, *, static: Sequence[str] = ()) -> Any:
         return functools.partial(result, static=static)
     made: Any = dataclasses.dataclass(frozen=True, eq=False, repr=cls.__repr__ is object.__repr__)(cls)
     names = [field.name for field in dataclasses.fields(made)]
+    if made.__str__ is not object.__str__:
+        made.__str__ = _without_numbers(made.__str__)
     made._array_fields = tuple(name for name in names if name not in static)
     if has_jax:
         jax.tree_util.register_dataclass(made, list(made._array_fields), list(static))
     return made
+
+
+def _without_numbers(told: Callable[[Any], str]) -> Callable[[Any], str]:
+    """`__str__` that inside a JAX transformation, where numbers cannot be read, is `repr`."""
+
+    @functools.wraps(told)
+    def shown(self: Any) -> str:
+        return repr(self) if is_traced(self) else told(self)
+
+    return shown
 
 
 def all_finite(x: Array) -> bool:

@@ -40,12 +40,18 @@ def positive(name: str, value: Any, least: int = 1) -> int:
     return number
 
 
-def cells_of(name: str, value: Any) -> None:
-    """Raise a TypeError unless `value` is a cell, or layers of cells."""
-    if not hasattr(type(value), "initial_state"):
-        raise TypeError(
-            f"{name} is a {type(value).__name__}; expected a cell such as lstmx.LSTM(3, 8), or layers of cells"
-        )
+def cells_of(name: str, value: Any, *, layers: bool = True) -> None:
+    """Raise a TypeError unless `value` is a cell, or with `layers` layers of cells."""
+    kind = type(value)
+    if hasattr(kind, "initial_state") and (layers or not hasattr(kind, "parts")):
+        return
+    expected = "a cell such as lstmx.LSTM(3, 8)" + (", or layers of cells" if layers else "")
+    raise TypeError(f"{name} is {kind_of(value)}; expected {expected}")
+
+
+def kind_of(value: Any) -> str:
+    """What came in the place of a cell, in words."""
+    return f"the class {value.__name__}, not a cell" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 def path(name: str, value: Any) -> Path:
@@ -217,8 +223,7 @@ def constant(cell: Any, params: Any, x: Any, state: Any, name: str = "state") ->
     Returns:
         params, x [D], state and the state's batch axes, all finite.
     """
-    if not hasattr(cell, "initial_state"):
-        raise TypeError(f"cell is a {type(cell).__name__}; expected a cell such as lstmx.LSTM(3, 8), or a Stack")
+    cells_of("cell", cell)
     one_direction(cell)
     parameters(cell, params)
     dtype = dtype_of(params)
@@ -314,6 +319,11 @@ def _analysable(history: Any, layers: bool, joint: bool, disk: bool) -> None:
     if hasattr(kind, "read"):
         if disk and hasattr(kind, "stretches"):
             return
+        if disk:
+            raise TypeError(
+                "history is of layers on disk; this analysis takes them in memory, history.read(), or one at a "
+                f"time from disk: history.parts[...] has {', '.join(map(repr, history.parts))}"
+            )
         raise TypeError(
             "history is on disk; this analysis takes one in memory: history.read(), or a stretch, "
             "history[start:stop]"

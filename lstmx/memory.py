@@ -21,6 +21,7 @@ from lstmx.statistics import GateStatistics, gate_statistics
 
 _PROBES = 32  # of the influence, where there are more units
 _STEPS = 20_000  # last ones, from which the linear capacity is found
+_PER_UNIT = 4  # steps that the fit of the linear capacity takes at least
 _RIDGE = 1e-10  # relative to the states' variance
 _CONSTANT = 1e-12  # share of an input's mean square below which its variance is rounding
 _FAR = 3.0  # ratio of two notions from which a report remarks on them
@@ -116,8 +117,10 @@ class MemoryReport:
         width = max(len(notion.name) for notion in self.notions)
         lines = [f"how long the network remembers (lags up to {self.lags} steps looked at)"]
         for notion in self.notions:
-            shown = f"{notion.value:.4g}" if not math.isinf(notion.value) else "∞"
-            lines.append(f"  {notion.name:<{width}}  {shown:>8} {notion.unit:<6}  {notion.definition}")
+            known = not math.isnan(notion.value)
+            shown = "unknown" if not known else "∞" if math.isinf(notion.value) else f"{notion.value:.4g}"
+            unit = notion.unit if known else ""
+            lines.append(f"  {notion.name:<{width}}  {shown:>8} {unit:<6}  {notion.definition}")
         return "\n".join([*lines, *([self.remark] if self.remark else [])])
 
     def __repr__(self) -> str:
@@ -263,7 +266,8 @@ def _notions(
         "linear memory",
         float(capacity.sum()) / history.cell.input_size,
         "steps",
-        "past inputs that a linear readout of h recovers: Σ over lags of R² on held-out steps, per input feature",
+        "past inputs that a linear readout of h recovers: Σ over lags of R² on held-out steps, per input feature"
+        + (f"; {_too_short(history, len(capacity))}" if np.isnan(capacity).any() else ""),
     )
 
 
@@ -298,6 +302,15 @@ def _left_out(history: Any, direct: Array, gradient: Any) -> tuple[Array, Array]
     return back_through(history, step, (zero, gradient), outputs)[1], norm(gradient)
 
 
+def _too_short(history: History | StackHistory, lags: int) -> str:
+    """Why a pass has no linear capacity, in words."""
+    found = np.maximum(np.asarray(history.lengths) - lags + 1, 0).sum()
+    return (
+        f"unknown: the pass is too short, for the fit needs {2 * _PER_UNIT * history.cell.output_size} steps that "
+        f"follow {lags - 1} others in their sequence, of which there are {found}; fewer lags ask for fewer steps"
+    )
+
+
 def _linear_capacity(history: History | StackHistory, lags: int) -> np.ndarray:
     """R² of x_{t−k} from h_t by ridge regression, summed over features, for k = 0 …, [lags].
 
@@ -311,7 +324,7 @@ def _linear_capacity(history: History | StackHistory, lags: int) -> np.ndarray:
     first = length - np.asarray(part.lengths).reshape(-1) + lags - 1  # the gaps stand in front
     middle, steps = (first + length) // 2, np.arange(length)[:, None]
     train_at, test_at = (np.nonzero((steps >= a) & (steps < b)) for a, b in ((first, middle), (middle, length)))
-    if len(train_at[0]) < 4 * states.shape[-1] or not len(test_at[0]):
+    if len(train_at[0]) < _PER_UNIT * states.shape[-1] or not len(test_at[0]):
         return np.full(lags, np.nan)
     train, test = states[train_at], states[test_at]
     centre, spread = train.mean(axis=0), train.std(axis=0)

@@ -63,6 +63,9 @@ class UnitStatistics:
     left: Array
     right: Array
 
+    def __repr__(self) -> str:
+        return f"UnitStatistics({', '.join(self._array_fields)}: {self.mean.shape[-1]} units)"  # type: ignore
+
 
 @result(static=("retention_gate",))
 class GateStatistics:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lstmx.arrays import Array, dtype_of, is_jax, jax, jnp, leaves, namespace, require
 from lstmx.cells.base import Cell
-from lstmx.checks import array, one_of, parameters, positive
+from lstmx.checks import array, cells_of, flag, one_of, parameters, positive
 from lstmx.draws import Draws, Key, float_dtype
 from lstmx.layers import Layers
 from lstmx.passes.run import run
@@ -53,8 +53,7 @@ class Model:
     loss: str = "cross_entropy"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cell, (Cell, Layers)):
-            raise TypeError(f"cell is a {type(self.cell).__name__}; expected a cell such as lstmx.LSTM(3, 8)")
+        cells_of("cell", self.cell)
         positive("output_size", self.output_size)
         one_of("loss", self.loss, LOSSES)
 
@@ -126,6 +125,10 @@ class Training(NamedTuple):
     interrupted: bool = False
     """Whether Ctrl-C ended it early."""
 
+    def __repr__(self) -> str:
+        loss = f", last loss {self.losses[-1]:.4g}" if len(self.losses) else ""
+        return f"Training({self.step} steps{loss}{', interrupted' if self.interrupted else ''})"
+
 
 class TrainingDiverged(FloatingPointError):
     """The loss became NaN or infinite; `training` holds everything up to the step before."""
@@ -174,6 +177,7 @@ def train(
         TrainingDiverged: the loss of a step is not finite; names the step and carries the training before it.
     """
     require("jax", "training")
+    flag("progress", progress)
     tqdm = require("tqdm.auto" if progress else "tqdm", "the progress bar")
     steps = positive("steps", steps, 0)
     if not (isinstance(clip, (int, float)) and clip > 0):

@@ -847,7 +847,7 @@ def fixed_points(case):
     [
         (("step function",), ValueError, "has no closed form"),
         (("lengths", "mask", "resets", "Zoneout, key"), ValueError, NO_SUCH_GATE),
-        ((*STACK, *BOTH), TypeError, "critical_gain is of one cell"),
+        ((*STACK, *BOTH), TypeError, "expected a cell such as"),
     ],
     traced=None,
 )

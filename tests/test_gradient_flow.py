@@ -1107,7 +1107,7 @@ def test_the_flow_of_a_single_step_can_be_read_and_printed(kind, library):
         ([[1.0] * 4] * 7, TypeError, "loss is a list; expected a NumPy or JAX array"),
         (None, TypeError, "loss is a NoneType; expected"),
         (1.0, TypeError, "loss is a float; expected"),
-        ("first", ValueError, "loss is 'first'; expected one of 'last'"),
+        ("first", ValueError, "loss is 'first'; expected \"last\", an array"),
     ],
 )
 def test_a_loss_of_another_kind_shape_or_dtype_is_refused(kind, library, loss, error, match):

@@ -290,7 +290,7 @@ def test_wrong_arguments_are_named_before_anything_runs():
 
 @pytest.mark.usefixtures("_pyplot_is_left_alone")
 class TestFigures:
-    def test_depth_names_layers_from_the_bottom_and_leaves_padding_white(self):
+    def test_depth_names_layers_from_the_bottom_and_hatches_padding(self):
         params, xs, _ = drawn(STACK)
         flow = lstmx.gradient_flow(lstmx.record(STACK, params, xs, lengths=LENGTHS))
         figure = lstmx.plot.depth(flow, 1)
@@ -300,15 +300,21 @@ class TestFigures:
         image = np.ma.getdata(figure.axes[0].images[0].get_array())
         expected = (flow.log_norm[..., 1] - np.nanmax(flow.log_norm[..., 1])) / np.log(10)
         np.testing.assert_allclose(image, expected, atol=1e-12)
+        assert figure.axes[0].patch.get_hatch()
         assert "sequence 1" in figure.get_suptitle()
 
-    def test_exact_zeros_are_counted_in_the_legend(self):
+    def test_exact_zeros_have_the_lowest_colour_and_are_counted_in_the_legend(self):
         stack = lstmx.Stack([lstmx.SimpleRNN(2, 3), lstmx.SimpleRNN(3, 3)])
         params, xs, _ = drawn(stack, batch=())
         cut = tuple(p._replace(recurrent_kernel=0 * p.recurrent_kernel) for p in params)
         figure = lstmx.plot.depth(lstmx.gradient_flow(lstmx.record(stack, cut, xs)))
         render(figure)
         assert labels(figure.axes[1]) == ["layer 0 (5 exact zeros)", "layer 1 (5 exact zeros)"]
+        image = figure.axes[0].images[0]
+        assert (image.get_array()[:, :5] == image.get_clim()[0]).all()
+        assert not np.ma.is_masked(image.get_array())
+        assert figure.axes[2].get_ylabel() == "decades (zero: lowest)"
+        assert not figure.axes[0].patch.get_hatch()
 
     def test_variants_stand_in_columns_on_shared_axes(self):
         xs = np.random.default_rng(0).normal(size=(30, 3))

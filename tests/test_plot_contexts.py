@@ -136,7 +136,10 @@ ALSO_REFUSED = {
     ): r"timescale is None: no gate multiplies.*lstmx\.plot\.saturation draws",
     ("path_spectrum", "both directions"): BOTH_WAYS,
     **{("gates_ledger", one): r"flow\.gates is None; expected.*lstmx\.plot\.gradient_flow draws" for one in STEP},
-    **{("path_spectrum", one): "has no cell state.*path_spectrum needs an LSTM's history" for one in STEP},
+    **{
+        ("path_spectrum", one): "has no cell state.*path_spectrum takes the history of a cell with one"
+        for one in STEP
+    },
     **{("effect", one): "expected a cell of the library, whose gates edits change by name" for one in STEP},
     **{
         (

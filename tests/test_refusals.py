@@ -1,5 +1,6 @@
 """Every public function, given something else than it takes, says in a sentence which argument it is."""
 
+import copy
 import functools
 import inspect
 import re
@@ -240,3 +241,228 @@ def test_a_pass_and_its_gradient_may_have_no_sequence(kind):
     gradients = lstmx.backward(history, history.outputs)
     assert gradients.inputs.shape == (5, 0, 3)
     assert all(not np.asarray(x).any() for x in leaves(gradients.parameters))
+
+
+# ------------------------------------------------------------------------------------------ what a cell is
+
+
+@pytest.mark.parametrize("name", [name for name, argument in CASES if argument == "cell"])
+def test_a_class_in_the_place_of_a_cell_is_told_from_one(name):
+    function = PUBLIC[name]
+    given = {other: right(other, name) for other in required(function)} | MORE.get(name, {})
+    with pytest.raises(TypeError, match="cell is the class LSTM, not a cell; expected a cell such as"):
+        function(**given | {"cell": lstmx.LSTM})
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: lstmx.Stack(things()["cell"]), "cells is a LSTM; expected a list of cells from the bottom"),
+        (lambda: lstmx.Stack(lstmx.LSTM), "cells is the class LSTM, not a cell; expected a list of cells"),
+        (lambda: lstmx.Stack([lstmx.LSTM]), "layer 0 is the class LSTM, not a cell; expected a cell or a Bid"),
+        (lambda: lstmx.Bidirectional(lstmx.LSTM), "cell is the class LSTM, not a cell"),
+        (lambda: lstmx.Zoneout(lstmx.LSTM), "cell is the class LSTM, not a cell"),
+        (lambda: lstmx.Model(lstmx.LSTM, 1), "cell is the class LSTM, not a cell"),
+        (lambda: lstmx.compare([lstmx.LSTM], RIGHT["task"]()), "cell 0 is the class LSTM, not a cell"),
+        (lambda: lstmx.check_cell(lstmx.Zoneout(things()["cell"])), r"check the one inside, LSTM\("),
+        (lambda: lstmx.check_cell(things()["layers"].cell), r"check each cell in it, LSTM\(.*, GRU\("),
+    ],
+)
+def test_what_is_made_of_cells_says_what_came_and_what_to_give(make, words):
+    if "check_cell" in inspect.getsource(make):
+        pytest.importorskip("jax")
+    with pytest.raises(TypeError, match=words):
+        make()
+
+
+# ------------------------------------------------------------------------------------- losses, flags, files
+
+
+@pytest.mark.parametrize("analysis", [lstmx.gradient_flow, lstmx.memory_report])
+@pytest.mark.parametrize("loss", ["first", None, 3, [1.0]], ids=str)
+def test_a_loss_that_is_none_is_told_all_that_is_one(analysis, loss):
+    words = r'loss is (\'first\'|None|3|a list); expected "last", an array .* under JAX a function of the outputs'
+    with pytest.raises((TypeError, ValueError), match=words):
+        analysis(things()["history"], loss)
+
+
+@pytest.mark.parametrize(
+    ("loss", "came"),
+    [
+        (lambda outputs: None, "a NoneType"),
+        (lambda outputs: outputs.sum(axis=0), r"an array \(4,\) of float32"),
+        (lambda outputs: (outputs > 0).sum(), r"an array \(\) of int"),
+        (lambda outputs: {"loss": outputs.sum()}, "a dict"),
+    ],
+    ids=["nothing", "a vector", "an integer", "a dict"],
+)
+def test_what_a_loss_gives_is_named_where_it_is_no_scalar(loss, came):
+    jnp = pytest.importorskip("jax.numpy")
+    cell, params = step_cell()
+    params = {name: x.astype("float32") for name, x in params.items()}
+    history = lstmx.record(cell, params, jnp.ones((5, 3), "float32"))
+    with pytest.raises(ValueError, match=f"loss gives {came}.* of the outputs; expected a real scalar"):
+        lstmx.gradient_flow(history, loss)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda history: lstmx.path_spectrum(history, matrix="a"), "matrix is 'a'; expected True or False"),
+        (lambda history: lstmx.path_spectrum(history, progress=1), "progress is 1; expected True or False"),
+        (lambda history: lstmx.gradient_flow(history, progress="a"), "progress is 'a'; expected True or False"),
+        (lambda history: lstmx.lyapunov_spectrum(history, check="x"), "check is 'x'; expected True or False"),
+        (
+            lambda history: lstmx.fixed_points(history.cell, history.params, None, history.states, thorough="x"),
+            "thorough is 'x'; expected True or False",
+        ),
+        (lambda history: lstmx.influence(history, seed="a"), "seed is 'a'; expected an integer"),
+    ],
+)
+def test_a_flag_or_a_seed_that_is_none_is_refused(call, words):
+    with pytest.raises(TypeError, match=words):
+        call(things()["history"])
+
+
+def test_a_folder_and_a_file_are_told_apart(tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder; expected a .safetensors file.* lstmx.load_history"):
+        lstmx.load(things()["stored"].path)
+    lstmx.save(tmp_path / "cell", things()["cell"], things()["params"])
+    with pytest.raises(ValueError, match=r"is a file; expected a folder .* lstmx.load"):
+        lstmx.load_history(tmp_path / "cell")
+
+
+# --------------------------------------------------------------------------------------------------- layers
+
+
+@functools.cache
+def layered(kind):
+    """A history of layers, on disk where the name says so."""
+    if kind == "directions":
+        pair = lstmx.Bidirectional(things()["cell"])
+        return lstmx.record(pair, pair.init(np.random.default_rng(0)), things()["xs"])
+    if kind == "stack":
+        return things()["layers"]
+    things()["layers"].save(folder := Path(tempfile.mkdtemp()) / "layers")
+    return lstmx.load_history(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "words"),
+    [
+        ("stack", "forget_gate", r"a StackHistory has no forget_gate.*history.parts\['layer 0'\].forget_gate"),
+        ("directions", "forget_gate", r"a BidirectionalHistory has no.*history.parts\['forward'\].forget_gate"),
+        (
+            "on disk",
+            "outputs",
+            r"on disk has no outputs.*history.read\(\).outputs.*parts\['layer 0'\].read",
+        ),
+    ],
+)
+def test_what_layers_do_not_have_says_where_it_is(kind, name, words):
+    history = layered(kind)
+    with pytest.raises(AttributeError, match=words):
+        getattr(history, name)
+    assert not hasattr(history, "_private")
+    assert len(copy.copy(history)) == 40
+
+
+def test_a_history_on_disk_says_how_to_read_what_it_has_not():
+    with pytest.raises(AttributeError, match=r"on disk has no forget_gate.*history.read\(\).forget_gate"):
+        _ = things()["stored"].forget_gate
+    assert len(copy.copy(things()["stored"])) == 40
+
+
+def test_a_pass_in_both_directions_has_no_stretches_and_no_steps():
+    with pytest.raises(TypeError, match="a BidirectionalHistory has no stretches of time that are passes"):
+        layered("directions")[0:5]
+    with pytest.raises(TypeError, match="a history is not iterated step by step"):
+        iter(layered("directions"))
+
+
+@pytest.mark.parametrize("analysis", ["gradient_flow", "gate_statistics", "lyapunov_spectrum"])
+def test_layers_on_disk_are_analysed_in_memory_or_one_at_a_time(analysis):
+    history = layered("on disk")
+    with pytest.raises(TypeError, match=r"history is of layers on disk; .*history.read\(\).*'layer 0', 'layer 1'"):
+        PUBLIC[analysis](history)
+    PUBLIC[analysis](history.parts["layer 0"])
+    PUBLIC[analysis](history.read())
+
+
+def test_a_layer_without_a_cell_state_is_named():
+    with pytest.raises(ValueError, match=r"GRU\(.*\), layer 1 of the stack, has no cell state.*or of a stack"):
+        lstmx.path_spectrum(things()["layers"])
+
+
+# ----------------------------------------------------------------------------------------------- results shown
+
+
+def test_results_are_short_to_look_at():
+    history, task = things()["history"], RIGHT["task"]()
+    flow, statistics = things()["flow"], things()["statistics"]
+    spectrum = lstmx.lyapunov_spectrum(history, "all", audit=True)
+    paths = [lstmx.path_spectrum(one, 2, matrix=matrix) for one in (history,) for matrix in (False, True)]
+    shown = [flow, flow.gates["forget_gate"], statistics, statistics["forget_gate"], spectrum, spectrum.sum_rule]
+    shown += [spectrum.audit, *paths, lstmx.isometry(history), lstmx.influence(history), things()["effect"]]
+    shown += [things()["excerpt"], things()["points"], lstmx.backward(history, history.outputs)]
+    shown += [task, task.batch(0)]
+    shown += [lstmx.gradient_flow(things()["layers"]), lstmx.memory_report(history), lstmx.long_jacobian(history)]
+    for result in shown:
+        assert len(repr(result)) < 200
+        assert repr(result).startswith(type(result).__name__)
+    assert repr(flow) == f"GradientFlow(40 steps: {flow.verdict})"
+    assert repr(paths[0]) == "PathSpectrum(orders 0 to 2, 40 steps)"
+    assert repr(paths[1]) == "PathSpectrum(orders 0 to 2, matrices)"
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+def test_a_path_spectrum_is_told_in_three_lines(matrix):
+    mask = np.ones((40, 2), bool)
+    mask[:3, 0] = mask[35:, 1] = False  # neither sequence counts everywhere, one not at the first step
+    xs = np.random.default_rng(1).normal(size=(40, 2, 3)).astype("float32")
+    history = lstmx.record(things()["cell"], things()["params"], xs, mask=mask)
+    paths = lstmx.path_spectrum(history, 2, matrix=matrix)
+    first, orders, share = str(paths).splitlines()
+    assert "nan" not in str(paths)
+    if matrix:
+        logs, whole = paths.log_matrix_norms, paths.highway_share
+    else:
+        logs = np.stack([paths.log_norms[3, :, 0], paths.log_norms[0, :, 1]], axis=1)
+        whole = np.array([paths.highway_share[3, 0], paths.highway_share[0, 1]])
+    assert "(medians of 2 sequences)" in first
+    assert f"0: {np.median(logs[0]):.4g}, 1: {np.median(logs[1]):.4g}, 2: " in orders
+    assert f"{np.median(whole):.4g} of the whole" in share
+
+
+def test_results_inside_a_transformation_are_shown_without_numbers():
+    jax = pytest.importorskip("jax")
+    cell, told = things()["cell"], {}
+
+    def looked_at(params, xs):
+        history = lstmx.record(cell, params, xs)
+        for result in (
+            lstmx.gradient_flow(history),
+            lstmx.gate_statistics(history),
+            lstmx.path_spectrum(history),
+            lstmx.lyapunov_spectrum(history),
+            lstmx.isometry(history),
+        ):
+            told[type(result).__name__] = str(result)
+        return xs
+
+    jax.eval_shape(looked_at, cell.init(0, "float64"), things()["xs"].astype("float64"))
+    assert told["GradientFlow"] == "GradientFlow(40 steps)"
+    assert all(text.startswith(f"{name}(") for name, text in told.items())
+    assert len(told) == 5
+
+
+def test_a_pass_too_short_for_a_notion_says_what_it_takes():
+    report = lstmx.memory_report(things()["history"])
+    (line,) = (line for line in str(report).splitlines() if "linear memory" in line)
+    assert re.search(
+        r"linear memory +unknown +past.*too short, for the fit needs 32 steps that follow 39 others", line
+    )
+    assert "nan" not in str(report)
+    long = lstmx.memory_report(things()["history"], lags=9)
+    assert "unknown" not in str(long)
+    assert long["linear memory"].value > 0

@@ -110,10 +110,15 @@ def read_safetensors(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is cut short, or none.
+        ValueError: the file is cut short, or none; or it is a folder.
         ImportError: safetensors is not installed.
     """
     safetensors = require("safetensors", "reading a .safetensors file")
+    if Path(path).is_dir():
+        raise ValueError(
+            f"{path} is a folder; expected a .safetensors file. A folder that history.save or record_to wrote is "
+            "opened by lstmx.load_history"
+        )
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             names = filter(wanted, file.keys())

@@ -8,6 +8,7 @@ from typing import Any
 
 from lstmx.arrays import Array, namespace
 from lstmx.cells.base import Cell, Layout, P, S, passed_on
+from lstmx.checks import cells_of
 from lstmx.draws import Draws
 
 
@@ -46,8 +47,9 @@ class Zoneout(Cell[P, S]):
         return f"Zoneout({self.cell!r}, hidden={self.hidden}, state={self.state})"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cell, Cell) or isinstance(self.cell, Zoneout):
-            raise TypeError(f"cell is a {type(self.cell).__name__}; expected a cell such as lstmx.LSTM(3, 8)")
+        cells_of("cell", self.cell, layers=False)
+        if isinstance(self.cell, Zoneout):
+            raise TypeError("cell is a Zoneout; expected the cell inside, with the probabilities of both together")
         if not self.cell.closed_form:
             raise TypeError(
                 f"cell is {self.cell!r}; Zoneout is of the cells of the library, not of a step function"

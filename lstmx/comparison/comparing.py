@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.cells.base import Cell
-from lstmx.checks import positive
+from lstmx.checks import cells_of, flag, positive
 from lstmx.comparison.matching import matched
 from lstmx.comparison.results import Comparison
 from lstmx.layers import Layers
@@ -95,6 +95,7 @@ def compare(
     )
 
     runs: dict[str, list[_Run]] = {name: [] for name in models}
+    flag("progress", progress)
     settings = task, optimizer, marks, clip, progress
     interrupted = _fill(runs, models, seeds, schemes, settings)
     return _comparison(task, models, seeds, marks, runs, interrupted)
@@ -215,10 +216,7 @@ def _named(cells: Any, task: Task) -> dict[str, Any]:
     if not pairs:
         raise ValueError("cells is empty; expected at least one cell")
     for position, (name, cell) in enumerate(pairs):
-        if not isinstance(cell, (Cell, Layers)):
-            raise TypeError(
-                f"cell {position} is a {type(cell).__name__}; expected a cell such as lstmx.LSTM(3, 8)"
-            )
+        cells_of(f"cell {position}", cell)
         _initialised(cell)
         if cell.input_size != task.input_size:
             raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from lstmx.arrays import Array, is_jax, is_traced, jax, jit, namespace, require, scan
 from lstmx.cells.base import Cell, P, S
-from lstmx.checks import constant, positive
+from lstmx.checks import constant, flag, positive
 from lstmx.dynamics.points import FixedPoints, Points, index_sum
 from lstmx.linear import steps_of
 from lstmx.passes.run import record
@@ -83,6 +83,8 @@ def fixed_points(
         {0: 1}
     """
     positive("iterations", iterations)
+    if thorough is not None:
+        flag("thorough", thorough)
     numbers = {"learning_rate": learning_rate, "tolerance": tolerance, "slow": slow}
     numbers["outlier_distance"] = outlier_distance
     for name, value in numbers.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from lstmx.cells.base import Cell
-from lstmx.checks import finite_number
+from lstmx.checks import cells_of, finite_number
 
 
 def critical_gain(cell: Cell, forget_bias: float | None = None, **biases: float) -> float:
@@ -39,8 +39,7 @@ def critical_gain(cell: Cell, forget_bias: float | None = None, **biases: float)
         raise ValueError(
             f"forget_bias is {forget_bias} and forget_gate {biases['forget_gate']}; expected one of them"
         )
-    if not isinstance(cell, Cell):
-        raise TypeError(f"cell is {cell!r}; critical_gain is of one cell, such as lstmx.LSTM(3, 8)")
+    cells_of("cell", cell, layers=False)
     own, core = cell.gate_blocks, cast(Any, cell.core)
     if "forget_gate" in own and hasattr(core, "forget_bias"):
         biases = {"forget_gate": core.forget_bias if forget_bias is None else forget_bias, **biases}

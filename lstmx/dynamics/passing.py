@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, map_tree, namespace, ready, require, to_numpy
-from lstmx.checks import positive
+from lstmx.checks import flag, positive
 from lstmx.dynamics.spectrum import LyapunovSpectrum, SumRule
 from lstmx.dynamics.walk import Sizes, Walked, limit, walk
 from lstmx.scans.chunks import chunk_length
@@ -61,9 +61,11 @@ class Walk:
         self.length, self.size, self.batch, self.options, self.lengths = length, size, batch, options, lengths
         shortest = length if lengths is None else int(lengths.min())
         self.count = _count(options.count, size)
+        if options.check is not None:
+            flag("check", options.check)
         if options.check and self.count < size:
             raise ValueError(f"check needs all {size} exponents, not {self.count}: pass count='all'")
-        self.check = self.count == size if options.check is None else bool(options.check)
+        self.check = self.count == size if options.check is None else options.check
         given = options.transient
         self.transient = shortest // 10 if given is None else positive("transient", given, 0)
         counted = length - self.transient

@@ -46,6 +46,9 @@ class SumRule:
             f"{float(self.log_determinant):.10g}{closed}: {found}"
         )
 
+    def __repr__(self) -> str:
+        return f"SumRule(exponents, log_determinant{'' if self.closed_form is None else ', closed_form'})"
+
 
 @result
 class PublishedRecipes:
@@ -72,6 +75,10 @@ class PublishedRecipes:
             f"published recipes, for comparison only, give as λ₁ {float(self.hidden_only[0]):+.5g} from ∂h/∂h at "
             f"fixed c, {float(self.transposed_base2[0]):+.5g} with it transposed and in base 2{mean}"
         )
+
+    def __repr__(self) -> str:
+        kinds = "hidden_only, transposed_base2" + ("" if self.batch_mean is None else ", batch_mean")
+        return f"PublishedRecipes({kinds}: {len(self.hidden_only)} exponents)"
 
 
 @result(static=("size", "steps", "transient", "interval", "window"))

@@ -60,8 +60,6 @@ class Effect:
         return xp.any(xp.stack([none, *self.edited.changes.values()]), axis=0)
 
     def __str__(self) -> str:
-        if is_traced(self.norm):
-            return repr(self)
         edits = "; ".join(self.edited.edits) or "no edit"
         lines = [f"effect of {edits} on {self.edited.cell}", _of_steps(self)]
         if self.norm.size:

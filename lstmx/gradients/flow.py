@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, TypeAlias, overload
 
 from lstmx.arrays import Array, is_jax, jax, namespace
 from lstmx.cells.base import P, S
-from lstmx.checks import finite, finite_history, one_of, require_history, shaped
+from lstmx.checks import finite, finite_history, flag, one_of, require_history, shaped
 from lstmx.gradients.layered import LayeredFlow, layered_flow
 from lstmx.gradients.walk import GradientFlow, flow_of
 from lstmx.history import History, StoredHistory
@@ -69,6 +70,7 @@ def gradient_flow(history: Any, loss: Loss = "last", *, outputs: str = "all", pr
         ('vanishing', True)
     """
     one_of("outputs", outputs, ("all", "norms"))
+    flag("progress", progress)
     require_history(history, layers=True, disk=True)
     direct = loss_cotangent(history, loss)
     if direct is not None:
@@ -81,9 +83,14 @@ def gradient_flow(history: Any, loss: Loss = "last", *, outputs: str = "all", pr
 
 def loss_cotangent(history: Any, loss: Any) -> Array | None:
     """A loss, however given, as the direct part of ∂L/∂h_t; None for "last"."""
-    if isinstance(loss, str):
-        one_of("loss", loss, ("last",))
+    if isinstance(loss, str) and loss == "last":
         return None
+    if not callable(loss) and not hasattr(loss, "__array_namespace__"):
+        came = repr(loss) if isinstance(loss, (str, Real)) or loss is None else f"a {type(loss).__name__}"
+        raise (ValueError if isinstance(loss, str) else TypeError)(
+            f'loss is {came}; expected "last", an array of dL/dh_t [T, *batch, H], or under JAX a function of the '
+            "outputs [T, *batch, H] that gives a scalar"
+        )
     if isinstance(history, StoredHistory):
         return _stored_cotangent(history, loss)
     outputs = history.outputs
@@ -94,8 +101,10 @@ def loss_cotangent(history: Any, loss: Any) -> Array | None:
                 "as an array [T, *batch, H]"
             )
         value, pull = jax.vjp(loss, outputs)
-        if value.shape != ():
-            raise ValueError(f"loss(outputs) has shape {value.shape}; expected a scalar")
+        known = hasattr(value, "dtype")
+        if not known or value.shape != () or not jax.numpy.issubdtype(value.dtype, jax.numpy.floating):
+            came = f"an array {value.shape} of {value.dtype}" if known else f"a {type(value).__name__}"
+            raise ValueError(f"loss gives {came} of the outputs; expected a real scalar")
         return pull(jax.numpy.ones_like(value))[0]
     shape = tuple(outputs.shape)
     return shaped("loss", loss, shape, outputs.dtype, "dL/dh_t [T, *batch, hidden_size]")

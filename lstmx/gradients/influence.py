@@ -153,6 +153,7 @@ def influence(
         raise ValueError(
             f"exact influence takes at most {_EXACT_UNITS} units; pass probes=32 for {cell.output_size}"
         )
+    positive("seed", seed, 0)
     finite_history(history)
 
     vectors = np.eye(cell.output_size)
@@ -240,9 +241,8 @@ def gate_kernel(history: History, outputs: int | Iterable[int] | None = None) ->
     require_history(history)
     length, cell = len(history), history.cell
     if "input_gate" not in cell.gate_type._fields:
-        missing = {"input_gate", "forget_gate", "output_gate"} - set(cell.gate_type._fields)
         raise ValueError(
-            f"a {type(cell).__name__} has no {', '.join(sorted(missing))}; gate_kernel needs an LSTM's"
+            f"{cell} has no input gate of its own; gate_kernel takes a cell with one, such as an LSTM or a MinLSTM"
         )
     if is_traced(history):
         raise TypeError("gate_kernel sums in NumPy float64 and cannot run inside a JAX transformation")

@@ -53,7 +53,9 @@ class LayeredFlow(DecaySummary):
         return self.flows[self.names.index(name)]
 
     def __repr__(self) -> str:
-        return f"LayeredFlow({', '.join(self.names)}: {self.log_norm.shape[1]} steps)"
+        _, length, *batch = self.log_norm.shape
+        of = f", batch {tuple(batch)}" if batch else ""
+        return f"LayeredFlow({', '.join(self.names)}: {length} steps{of}{self._verdicts})"
 
     @property
     def _norms(self) -> tuple[np.ndarray, np.ndarray]:

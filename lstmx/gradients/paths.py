@@ -13,7 +13,7 @@ import numpy as np
 
 from lstmx.arrays import Array, columns, exp, jit, leaves, map_tree, namespace, result
 from lstmx.cells.base import S
-from lstmx.checks import finite_history, positive, require_history, states
+from lstmx.checks import finite_history, flag, positive, require_history, states
 from lstmx.gradients.highway import stretch
 from lstmx.gradients.walk import scaled_back
 from lstmx.history import History
@@ -59,6 +59,38 @@ class PathSpectrum(Generic[S]):
     log_cell_norms: Array | None
     matrices: Array | None
     by_layer: dict[str, Array] | None = None
+
+    def __str__(self) -> str:
+        """The orders from the first step of the stretch on: how strong each is there, and what all come to."""
+        logs, axis = self._orders()
+        if axis:
+            logs = namespace(logs).moveaxis(logs, 1, 0)
+        read = (*logs, self.log_remainder, self.log_total, self.highway_share, self.mean_order)
+        *logs, rest, whole, share, order = (np.asarray(x, np.float64) for x in read)
+        if axis:
+            first = (~np.isnan(whole)).argmax(axis=0)[None]  # the first step of each sequence that counts
+            *logs, rest, whole, share, order = (
+                np.take_along_axis(x, first, axis=0)[0] for x in (*logs, rest, whole, share, order)
+            )
+        middle = "" if whole.ndim == 0 else f" (medians of {whole.size} sequences)"
+        norms = [np.median(row) for row in [*logs, rest]]
+        names = [*map(str, range(len(logs))), f"above {len(logs) - 1}"]
+        of = "the cotangent of the state after the first step" if axis else "the whole Jacobian"
+        listed = ", ".join(f"{name}: {norm:.4g}" for name, norm in zip(names, norms, strict=True))
+        return "\n".join(
+            [
+                f"{of} by the number of crossings of h{middle}: ln norm {np.median(whole):.4g} in all",
+                f"  ln norm by order: {listed}",
+                f"  order 0, the way along the cell state alone, is {np.median(share):.4g} of the whole; mean "
+                f"order {np.median(order):.4g}",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        logs, axis = self._orders()
+        lead = tuple(self.log_total.shape)
+        of, batch = (f"{lead[0]} steps", lead[1:]) if axis else ("matrices", lead)
+        return f"PathSpectrum(orders 0 to {logs.shape[axis] - 1}, {of}{f', batch {batch}' if batch else ''})"
 
     @property
     def highway_share(self) -> Array:
@@ -177,11 +209,14 @@ def path_spectrum(
             `matrix`, a seed with `matrix`, or NaN or infinity in parameters, inputs or states.
     """
     require_history(history, joint=True)
-    for part in [history] if isinstance(history, History) else [one for one, _ in history.cells().values()]:
+    flag("matrix", matrix)
+    flag("progress", progress)
+    for name, part in {"": history}.items() if isinstance(history, History) else history.parts.items():
         if not part.cell.closed_form or "cell" not in part.cell.state_type._fields:
+            where = f", {name} of the stack," if name else ""
             raise ValueError(
-                f"{part.cell} has no cell state, so there is no highway to separate; path_spectrum needs an "
-                "LSTM's history"
+                f"{part.cell}{where} has no cell state, so there is no highway to separate; path_spectrum takes "
+                "the history of a cell with one, such as an LSTM, or of a stack whose layers all have one"
             )
     max_order = positive("max_order", max_order, 0)
     first, last = stretch(history, start, stop)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstmx.arrays import is_traced
+
 _LEAST_STEPS = 8  # for a standard error
 _LEAST_BLOCKS = 4  # for two rates
 _FALSE_ALARMS = 0.002  # of the test for two rates, with increments that forget within a block
@@ -119,6 +121,15 @@ class DecaySummary:
         word = np.where(vanishing, "vanishing", np.where(exploding, "exploding", "steady"))
         return np.where((count == 1) & (last > 0), word, "undefined")
 
+    @property
+    def _verdicts(self) -> str:
+        """The verdict, or of a batch how many there are of each, behind a colon; nothing where it is traced."""
+        if is_traced(self):
+            return ""
+        words, counts = np.unique(self.verdict, return_counts=True)
+        alone = self.verdict.ndim == 0
+        return ": " + ", ".join(str(w) if alone else f"{n} {w}" for w, n in zip(words, counts, strict=True))
+
     def _sentences(self) -> list[str]:
         """The readings in words, a line each; of a batch in medians over the sequences that have them."""
         log_norm, log_direct = self._norms
@@ -129,13 +140,8 @@ class DecaySummary:
             number = int(which.sum())
             return "" if number == total else f"in {number} of {total} sequences "
 
-        words, counts = np.unique(self.verdict, return_counts=True)
-        each = (
-            f"{number} {word}" if log_norm.ndim > 1 else str(word)
-            for word, number in zip(words, counts, strict=True)
-        )
         middle = f" (medians of {total} sequences)" if log_norm.ndim > 1 else ""
-        lines = [f"gradient over {len(log_norm)} steps{middle}: {', '.join(each)}"]
+        lines = [f"gradient over {len(log_norm)} steps{middle}{self._verdicts}"]
         if (enters := count > 0).any():
             steps = np.unique(_entries(np.asarray(self.log_direct))[1][enters])
             where = f" (step {steps[0]})" if len(steps) == 1 else ""

@@ -31,6 +31,9 @@ class GateShare:
     log_norm: Array
     share: Array
 
+    def __repr__(self) -> str:
+        return f"GateShare(log_norm and share {tuple(self.share.shape)})"
+
 
 @result
 class GradientFlow(FlowSummary, Generic[P, S]):
@@ -78,6 +81,11 @@ class GradientFlow(FlowSummary, Generic[P, S]):
     inputs: Array | None
     initial: S
     gates: dict[str, GateShare] | None
+
+    def __repr__(self) -> str:
+        length, *batch = self.log_norm.shape
+        of = f", batch {tuple(batch)}" if batch else ""
+        return f"GradientFlow({length} steps{of}{self._verdicts})"
 
     @property
     def parameter_profile(self) -> Array | None:

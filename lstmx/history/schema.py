@@ -11,6 +11,7 @@ import numpy as np
 from lstmx.arrays import Array, is_jax, jax, library, namespace
 from lstmx.cells.base import Cell
 from lstmx.cells.description import CELLS, cell_from, described
+from lstmx.checks import kind_of
 from lstmx.draws import float_dtype
 from lstmx.history.controls import Controls
 
@@ -168,7 +169,7 @@ def form_from(attributes: Mapping[str, Any], arrays: Mapping[str, Any], where: s
     """
     version_of(attributes, where)
     if cell is not None and not isinstance(cell, Cell):
-        raise TypeError(f"cell is a {type(cell).__name__}; expected the cell that ran, or None")
+        raise TypeError(f"cell is {kind_of(cell)}; expected the cell that ran, or None")
     cell = cell_told(attributes.get("cell"), where, cell)
     if cell.closed_form:
         keep, params = "all" if "preactivations" in arrays else "states", None

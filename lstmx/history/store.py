@@ -116,6 +116,11 @@ def opened_group(path: Path, mode: Literal["r", "r+"]) -> Any:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; expected a folder that history.save or record_to wrote")
+    if path.is_file():
+        raise ValueError(
+            f"{path} is a file; expected a folder that history.save or record_to wrote. A file that lstmx.save "
+            "wrote is read by lstmx.load"
+        )
     try:
         return _zarr().open_group(path, mode=mode, zarr_format=3)
     except (FileNotFoundError, ValueError, KeyError, TypeError, NotADirectoryError) as error:

@@ -38,6 +38,15 @@ class StoredHistory(Generic[P, S]):
     params: P
     initial: S
 
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for names that are no field and no property.
+        if name.startswith("_") or name in StoredHistory.__dataclass_fields__:
+            raise AttributeError(name)  # while it is copied or unpickled
+        raise AttributeError(
+            f"a history on disk has no {name}; one in memory may have: history.read().{name}, or of a stretch "
+            f"history[start:stop].{name}"
+        )
+
     @property
     def path(self) -> Path:
         """The folder."""

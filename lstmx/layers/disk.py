@@ -34,6 +34,15 @@ class StoredLayers:
     parts: dict[str, Any]
     masks: tuple[Any, ...]
 
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for names that are no field and no property.
+        if name.startswith("_") or name in StoredLayers.__dataclass_fields__:
+            raise AttributeError(name)  # while it is copied or unpickled
+        raise AttributeError(
+            f"a history on disk has no {name}; one in memory may have: history.read().{name}, or of one layer "
+            f"history.parts[{next(iter(self.parts))!r}].read().{name}"
+        )
+
     @property
     def params(self) -> Any:
         """The parameters of all layers."""

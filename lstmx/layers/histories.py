@@ -126,6 +126,29 @@ class LayeredPass(ABC):
         del name
         return rows
 
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for names that are no field and no property.
+        if name.startswith("_") or name in type(self).__dict__.get("__dataclass_fields__", ()):
+            raise AttributeError(name)  # while it is copied or unpickled
+        raise AttributeError(
+            f"a {type(self).__name__} has no {name}; the pass of each layer may have: "
+            f"history.parts[{next(iter(self.parts))!r}].{name}, of {', '.join(map(repr, self.parts))}"
+        )
+
+    def __getitem__(self, steps: slice) -> Any:
+        """A stretch of time; none of a pass in which a layer reads backwards, or that was edited.
+
+        Raises:
+            TypeError: it is such a pass.
+        """
+        raise TypeError(
+            f"a {type(self).__name__} has no stretches of time that are passes of their own; each of "
+            f"history.parts[...] may have, of {', '.join(map(repr, self.parts))}"
+        )
+
+    def __iter__(self) -> Any:
+        raise TypeError("a history is not iterated step by step; use its arrays, such as history.outputs")
+
     def to_numpy(self) -> Any:
         """This history with every array copied to NumPy, so that what follows runs in NumPy."""
         return to_numpy(self)

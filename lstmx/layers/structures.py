@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from lstmx.arrays import Array, columns, leaves, namespace
 from lstmx.cells.base import Cell
 from lstmx.cells.description import CELLS
 from lstmx.cells.zoneout import Zoneout
-from lstmx.checks import array, in_one_library, one_direction, one_of, parameters, sequences, state
+from lstmx.checks import (
+    array,
+    cells_of,
+    in_one_library,
+    kind_of,
+    one_direction,
+    one_of,
+    parameters,
+    sequences,
+    state,
+)
 from lstmx.draws import Draws, draws_for
 from lstmx.history.controls import Controls, controlled
 from lstmx.layers.base import Directions, Layer, Layers, Timing, flipped, pass_of
@@ -27,7 +38,7 @@ class Stack(Layers[tuple[Any, ...]]):
             are divided by 1 − dropout), where `run` or `record` gets a key; without one nothing is dropped.
 
     Raises:
-        TypeError: something in `cells` is no layer.
+        TypeError: `cells` is no list, or something in it no layer.
         ValueError: no layers, sizes that do not meet, or a dropout outside [0, 1).
     """
 
@@ -35,6 +46,11 @@ class Stack(Layers[tuple[Any, ...]]):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if not hasattr(type(self.cells), "__iter__"):
+            raise TypeError(
+                f"cells is {kind_of(self.cells)}; expected a list of cells from the bottom, as in "
+                "Stack([lstmx.LSTM(3, 8)])"
+            )
         object.__setattr__(self, "cells", tuple(self.cells))
         if not self.cells:
             raise ValueError("cells is empty; expected at least one layer")
@@ -45,7 +61,7 @@ class Stack(Layers[tuple[Any, ...]]):
                     f"layer {k} has input_size={cell.input_size}; the layer below it gives "
                     f"{self.cells[k - 1].output_size} numbers"
                 )
-        if not 0 <= self.dropout < 1:
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, Real) or not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout!r}; expected a probability from 0 to below 1")
 
     @property
@@ -130,8 +146,7 @@ class Bidirectional(Layers[Directions]):
     merge: str = "concatenate"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cell, Cell):
-            raise TypeError(f"cell is a {type(self.cell).__name__}; expected a cell such as lstmx.LSTM(3, 8)")
+        cells_of("cell", self.cell, layers=False)
         one_of("merge", self.merge, ("concatenate", "sum"))
 
     @property
@@ -181,7 +196,7 @@ KINDS: dict[str, Any] = CELLS | {"Stack": Stack, "Bidirectional": Bidirectional}
 
 def _layer(name: str, value: Any) -> None:
     if not isinstance(value, (Cell, Bidirectional)):
-        raise TypeError(f"{name} is a {type(value).__name__}; expected a cell or a Bidirectional")
+        raise TypeError(f"{name} is {kind_of(value)}; expected a cell or a Bidirectional")
 
 
 def layered_door(

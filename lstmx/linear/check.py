@@ -9,6 +9,7 @@ import numpy as np
 from lstmx.arrays import has_jax, jax, jnp, map_tree, sigmoid
 from lstmx.cells.base import Cell
 from lstmx.cells.recurrence import Affine
+from lstmx.checks import cells_of
 from lstmx.linear.steps import CellSteps, steps_at
 
 _SINGULAR = -30.0  # ln |det| below which LU decomposition tells nothing from a zero
@@ -48,9 +49,11 @@ def check_cell(cell: Cell, params: Any = None, *, seed: int = 0, tolerance: floa
     """
     if not has_jax:
         raise ImportError("check_cell needs the package jax, which is not installed: pip install jax")
+    cells_of("cell", cell)
     if not isinstance(cell, Cell) or not cell.closed_form or cell.core is not cell:
         raise TypeError(
-            f"cell is {cell!r}; expected a cell that has its derivatives in closed form, as an LSTM has"
+            f"cell is {cell!r}; expected one cell that has its derivatives in closed form, as an LSTM has: "
+            + _instead(cell)
         )
     with jax.enable_x64(True):
         found = _distances(cell, params, np.random.default_rng(seed))
@@ -59,6 +62,15 @@ def check_cell(cell: Cell, params: Any = None, *, seed: int = 0, tolerance: floa
     if wrong:
         raise ValueError(f"{len(wrong)} of {len(found)} derivatives of {cell} are wrong: {'; '.join(wrong)}")
     return found
+
+
+def _instead(cell: Any) -> str:
+    """What to check in the place of what has no derivatives of its own, in words."""
+    if not isinstance(cell, Cell):
+        return f"check each cell in it, {', '.join(dict.fromkeys(map(repr, cell.parts.values())))}"
+    if not cell.closed_form:
+        return "those of a step function are JAX's, with nothing to compare"
+    return f"check the one inside, {cell.core!r}"
 
 
 def _distances(cell: Cell, params: Any, draws: np.random.Generator) -> dict[str, float]:

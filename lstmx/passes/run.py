@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from lstmx.arrays import Array, dtype_of, is_jax, jit, namespace, spread_as
 from lstmx.cells.base import Cell, P, S
-from lstmx.checks import door, flag, one_of, positive
+from lstmx.checks import cells_of, door, flag, one_of, positive
 from lstmx.checks import path as checked_path
 from lstmx.draws import Key
 from lstmx.editing.edited import Edited, EditedLayers
@@ -353,6 +353,7 @@ def excerpt(
         >>> excerpt.steps, excerpt.forget_gate.shape
         (array([0, 2, 4]), (3, 8))
     """
+    cells_of("cell", cell)
     if not isinstance(cell, Cell) or not cell.closed_form:
         raise TypeError(f"cell is {cell!r}; an excerpt is of one cell with gates: record layers or a step whole")
     options = _excerpt_options(cell, every, fields, dtype)
@@ -383,7 +384,8 @@ def record_to(
     """Run a cell over sequences and write its history into a folder, chunk by chunk, while it runs.
 
     Neither the host nor the device holds the whole pass. A run that was stopped, at any moment, goes on where it
-    was with the same call.
+    was with the same call: the steps that are written have to be those of this call, and the inputs of the others
+    are taken as they are now.
 
     Args:
         path: the new folder, or that of a run of the same call that was stopped.
@@ -501,6 +503,7 @@ def intervene(
     """
     if isinstance(cell, Layers):
         return edited_layers(cell, params, xs, state, edits, (lengths, mask, resets), key)
+    cells_of("cell", cell)
     if not isinstance(cell, Cell) or not cell.closed_form:
         raise TypeError(f"cell is {cell!r}; expected a cell of the library, whose gates edits change by name")
     return edited_pass(cell, params, xs, state, edits, (lengths, mask, resets, key))

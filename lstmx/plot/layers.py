@@ -28,8 +28,9 @@ def depth(
     """Draw where the gradient of a loss goes through layers: over depth and time.
 
     Above, a map of the norm of the cotangent of each cell's joint state, the top layer at the top, in decades
-    below the greatest norm of all; below, the same numbers as lines. White and gaps are exact zeros, and steps
-    that do not count. Directions are drawn in the order of time.
+    below the greatest norm of all; below, the same numbers as lines. Exact zeros have the lowest colour, which the
+    colour bar says where there are any, and leave a gap in a line; steps that do not count are left blank, in the
+    map hatched. Directions are drawn in the order of time.
 
     Args:
         flow: from `lstmx.gradient_flow(history)` of a stack or of both directions.
@@ -70,10 +71,12 @@ def depth(
     canvas.title(above, "norm of the cotangent, decades below the greatest")
     finite = norms[np.isfinite(norms)]
     greatest = float(finite.max(initial=-np.inf))
-    decades = (parts.blank(norms) - greatest) / _PER_DECADE
-    deepest = min(_DEEPEST, max(1.0, float(-np.nanmin(decades)))) if len(finite) else 1.0
+    deepest = min(_DEEPEST, max(1.0, float(greatest - finite.min()) / _PER_DECADE)) if len(finite) else 1.0
+    zero = np.isneginf(norms)
+    decades = np.where(zero, -deepest, (parts.blank(norms) - greatest) / _PER_DECADE)
     counts = parts.counted_steps(norms[0])
-    _rows(above, decades, flow.names, (-deepest, 0.0), counts)
+    label = "decades (zero: lowest)" if zero.any() else "decades"
+    _rows(above, decades, flow.names, (-deepest, 0.0), counts, label)
 
     labels = [parts.counted(*pair) for pair in zip(flow.names, norms, strict=True)]
     canvas.lines(below, parts.blank(norms).T, labels, counts=counts)
@@ -92,12 +95,15 @@ def _rows(
     names: tuple[str, ...],
     limits: tuple[float, float],
     counts: np.ndarray | None,
+    label: str,
 ) -> None:
-    """A map of values [rows, T] with named rows."""
+    """A map of values [rows, T] with named rows, hatched where steps do not count."""
     shown = _image(ax, values.T, limits, canvas.SEQUENTIAL, counts)
+    if counts is not None:
+        canvas.hatch(ax)
     canvas.index_axis(ax.xaxis, "step", values.shape[1], canvas.block_size(values.shape[1]), "means")
     ax.set_yticks(range(len(names)), names)
-    ax.figure.colorbar(shown, ax=ax, label="decades", fraction=0.06, pad=0.02)
+    ax.figure.colorbar(shown, ax=ax, label=label, fraction=0.06, pad=0.02)
 
 
 def variants(

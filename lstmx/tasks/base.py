@@ -22,6 +22,9 @@ class Batch(NamedTuple):
     weights: Array
     """[T, B], float32: how much each step counts in the loss; 0 where nothing is asked."""
 
+    def __repr__(self) -> str:
+        return f"Batch(inputs {tuple(self.inputs.shape)}, targets {tuple(self.targets.shape)})"
+
 
 @dataclass(frozen=True, eq=False)
 class SeededBatches:
@@ -63,6 +66,9 @@ class Task:
     validation: Batch
     baseline: float
     baseline_name: str
+
+    def __repr__(self) -> str:
+        return f"Task({self.name!r}: {self.input_size} features, {self.output_size} outputs, {self.loss})"
 
     def batches(self, seed: int) -> Callable[[int], Batch]:
         """The training batches, by step number, of one of several trainings.

@@ -81,6 +81,8 @@ def test_other_equations_with_the_old_derivatives_are_refused(kind):
 
 
 def test_what_is_no_such_cell_is_refused():
-    for other in (lstmx.Zoneout(lstmx.GRU(3, 4)), lstmx.Stack([lstmx.GRU(3, 4)]), 3):
-        with pytest.raises(TypeError, match="expected a cell that has its derivatives in closed form"):
+    for other in (lstmx.Zoneout(lstmx.GRU(3, 4)), lstmx.Stack([lstmx.GRU(3, 4)])):
+        with pytest.raises(TypeError, match="expected one cell that has its derivatives in closed form"):
             lstmx.check_cell(other)
+    with pytest.raises(TypeError, match="cell is a int; expected a cell"):
+        lstmx.check_cell(3)

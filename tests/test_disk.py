@@ -200,7 +200,7 @@ def test_what_is_no_history_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not there"):
         lstmx.load_history(tmp_path / "nothing")
     (tmp_path / "file").write_text("text")
-    with pytest.raises(ValueError, match="is no Zarr group"):
+    with pytest.raises(ValueError, match="is a file; expected a folder"):
         lstmx.load_history(tmp_path / "file")
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="is no Zarr group"):
@@ -311,7 +311,7 @@ def test_a_stretch_of_layers_is_read_alone(tmp_path):
     layered("nested", "numpy").save(tmp_path / "nested")
     with pytest.raises(TypeError, match="a layer reads in both directions"):
         lstmx.load_history(tmp_path / "nested")[3:7]
-    with pytest.raises(TypeError, match=r"history is on disk; .*history.read\(\)"):
+    with pytest.raises(TypeError, match=r"history is of layers on disk; .*history.read\(\)"):
         lstmx.gradient_flow(found)
 
 

@@ -401,7 +401,7 @@ def test_results_are_short_to_look_at():
     history, task = things()["history"], RIGHT["task"]()
     flow, statistics = things()["flow"], things()["statistics"]
     spectrum = lstmx.lyapunov_spectrum(history, "all", audit=True)
-    paths = [lstmx.path_spectrum(one, 2, matrix=matrix) for one in (history,) for matrix in (False, True)]
+    paths = [lstmx.path_spectrum(history, 2, matrix=matrix) for matrix in (False, True)]
     shown = [flow, flow.gates["forget_gate"], statistics, statistics["forget_gate"], spectrum, spectrum.sum_rule]
     shown += [spectrum.audit, *paths, lstmx.isometry(history), lstmx.influence(history), things()["effect"]]
     shown += [things()["excerpt"], things()["points"], lstmx.backward(history, history.outputs)]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, jit, leaves, map_tree, namespace
+from lstmx.arrays import Array, after, jit, leaves, map_tree, namespace
 from lstmx.linear import push_through, steps_of, walk_forward
 from lstmx.scans.chunks import scan_chunks
 
@@ -70,7 +70,8 @@ def walk(system: Any, frame: Array, sizes: Sizes, determinants: bool) -> tuple[A
         frame, _, made = scan_chunks(interval, frame, spread.rows, min(sizes.interval, length))
         lu = closed = None
         if determinants:
-            lu, closed = xp.linalg.slogdet(steps.matrices())[1], steps.log_determinant()
+            lu, closed = xp.linalg.slogdet(after(frame, steps.matrices()))[1], steps.log_determinant()
+            frame = after(lu, frame)
         return frame, total((*made, lu, closed))
 
     def window(frame: Array, part: Any) -> tuple[Array, Walked]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from abc import ABC, abstractmethod
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -410,6 +411,20 @@ def some_sequence(owner: str, batch: tuple[int, ...]) -> None:
     """Raise if batch axes hold no sequence, as one of length 0 does."""
     if 0 in batch:
         raise ValueError(f"the batch axes {batch} of {owner} hold no sequence; expected at least one")
+
+
+class Lacking(ABC):
+    """A base of passes that say in words where what they lack may be found: `_lacks(name)` says it."""
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for names that are no field and no property.
+        if name.startswith("_") or name in getattr(type(self), "__dataclass_fields__", ()):
+            raise AttributeError(name)  # while it is copied or unpickled
+        raise AttributeError(self._lacks(name))
+
+    @abstractmethod
+    def _lacks(self, name: str) -> str:
+        """The sentence for a name that is no attribute."""
 
 
 def dead(what: str, name: str) -> RuntimeError:

@@ -16,7 +16,6 @@ from lstmx.checks import (
     finite,
     finite_history,
     jacobian_array,
-    populated,
     positive,
     require_history,
     unreset,
@@ -202,7 +201,6 @@ def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:
         require_history(history, joint=True, disk=True)
         unreset(history, "lyapunov_spectrum")
         finite_history(history)
-        populated(history)
         like = list(leaves(history.final))[-1]  # of the top, which is traced wherever anything is
         return state_size(history), history.batch, like
     jacobian_array(history)

@@ -11,6 +11,7 @@ import numpy as np
 
 from lstmx.arrays import Array, is_jax, to_numpy
 from lstmx.cells.base import Cell, P, S
+from lstmx.checks import Lacking
 from lstmx.history.controls import Controls
 from lstmx.history.recorded import History, span
 from lstmx.history.schema import library_of
@@ -20,7 +21,7 @@ _AT_ONCE = 8  # chunks that an analysis reads at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class StoredHistory(Generic[P, S]):
+class StoredHistory(Lacking, Generic[P, S]):
     """A history on disk: `stored[a:b]` and `stored.read()` are histories in memory.
 
     `gradient_flow`, `gate_statistics` and `lyapunov_spectrum` take it as it is and read it stretch by stretch. Of
@@ -38,11 +39,8 @@ class StoredHistory(Generic[P, S]):
     params: P
     initial: S
 
-    def __getattr__(self, name: str) -> Any:
-        # Reached only for names that are no field and no property.
-        if name.startswith("_") or name in StoredHistory.__dataclass_fields__:
-            raise AttributeError(name)  # while it is copied or unpickled
-        raise AttributeError(
+    def _lacks(self, name: str) -> str:
+        return (
             f"a history on disk has no {name}; one in memory may have: history.read().{name}, or of a stretch "
             f"history[start:stop].{name}"
         )

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from lstmx.arrays import leaves, namespace
 from lstmx.cells.base import Cell, P, S
+from lstmx.checks import Lacking
 from lstmx.checks import path as checked_path
 from lstmx.history.recorded import span
 from lstmx.history.schema import cell_told, version_of
@@ -19,7 +20,7 @@ from lstmx.layers.structures import KINDS, Stack
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class StoredLayers:
+class StoredLayers(Lacking):
     """A history of layers on disk: `stored.read()` is a `StackHistory` or `BidirectionalHistory` in memory.
 
     Attributes:
@@ -34,11 +35,8 @@ class StoredLayers:
     parts: dict[str, Any]
     masks: tuple[Any, ...]
 
-    def __getattr__(self, name: str) -> Any:
-        # Reached only for names that are no field and no property.
-        if name.startswith("_") or name in StoredLayers.__dataclass_fields__:
-            raise AttributeError(name)  # while it is copied or unpickled
-        raise AttributeError(
+    def _lacks(self, name: str) -> str:
+        return (
             f"a history on disk has no {name}; one in memory may have: history.read().{name}, or of one layer "
             f"history.parts[{next(iter(self.parts))!r}].read().{name}"
         )

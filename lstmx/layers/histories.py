@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 
 from lstmx.arrays import Array, is_jax, is_traced, namespace, require, result, to_numpy
 from lstmx.cells.base import Cell
+from lstmx.checks import Lacking
 from lstmx.history import History
 from lstmx.history.recorded import span
 from lstmx.history.schema import FORMAT, VERSION, batch_axes, told
@@ -45,7 +46,7 @@ def outputs_passing(run: Callable[..., tuple[Array, Any]]) -> Passing:
     return Passing(one, stacked, joined)
 
 
-class LayeredPass(ABC):
+class LayeredPass(Lacking):
     """What passes of a stack and of two directions share, recorded or edited."""
 
     cell: Any
@@ -126,11 +127,8 @@ class LayeredPass(ABC):
         del name
         return rows
 
-    def __getattr__(self, name: str) -> Any:
-        # Reached only for names that are no field and no property.
-        if name.startswith("_") or name in type(self).__dict__.get("__dataclass_fields__", ()):
-            raise AttributeError(name)  # while it is copied or unpickled
-        raise AttributeError(
+    def _lacks(self, name: str) -> str:
+        return (
             f"a {type(self).__name__} has no {name}; the pass of each layer may have: "
             f"history.parts[{next(iter(self.parts))!r}].{name}, of {', '.join(map(repr, self.parts))}"
         )

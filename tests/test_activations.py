@@ -417,22 +417,47 @@ def test_an_output_is_that_of_keras(kind, activation, gate):
     weights = [draws.normal(0, 0.15, x.shape).astype("float32") for x in layer.get_weights()]
     layer.set_weights(weights)
     xs = draws.normal(size=(2, 6, 40)).astype("float32")
-    if name == "LSTM":
-        cell = lstmx.LSTM(
-            40, 60, candidate_activation=activation, output_activation=activation, gate_activation=gate
-        )
-        params = lstmx.LSTMParams(*weights)
-    else:
-        reset = "before" if before else "after"
-        cell = lstmx.GRU(40, 60, reset, candidate_activation=activation, gate_activation=gate)
-        kernel, recurrent, bias = (
-            np.concatenate([w[..., 60:120], w[..., :60], w[..., 120:]], -1) for w in weights
-        )
-        if before:
-            params = lstmx.ResetBeforeParams(kernel, recurrent, bias)
-        else:
-            both = np.concatenate([bias.sum(axis=0)[:120], bias[0, 120:]])
-            params = lstmx.GRUParams(kernel, recurrent, both, bias[1, 120:])
+    cell, params = lstmx.convert.from_keras(layer)
+    assert (cell.candidate_activation, cell.gate_activation) == (activation, gate)
     outputs = lstmx.run(cell, params, np.moveaxis(xs, 1, 0))[0]
     expected = np.asarray(layer(xs))
     np.testing.assert_allclose(np.moveaxis(outputs, 0, 1), expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+
+
+# ---------------------------------------------------------------------------------------------------------- ONNX
+
+
+@pytest.mark.parametrize(
+    ("words", "scales", "options"),
+    [
+        (["HardSigmoid", "Relu", "Relu"], {}, {"gate_activation": "hard_sigmoid_0.2", **RELU}),
+        (["Sigmoid", "Tanh", "Relu"], {}, {"output_activation": "relu"}),
+        (
+            ["HardSigmoid", "Relu", "Tanh"],
+            {"activation_alpha": [1 / 6], "activation_beta": [0.5]},
+            {"gate_activation": "hard_sigmoid", "candidate_activation": "relu"},
+        ),
+        (["HardSigmoid", "Relu"], {}, {"gate_activation": "hard_sigmoid_0.2", "candidate_activation": "relu"}),
+        (["HardSigmoid", "Tanh"], {"activation_alpha": [1 / 6]}, {"gate_activation": "hard_sigmoid"}),
+    ],
+)
+def test_an_output_is_that_of_onnx(words, scales, options):
+    onnx = pytest.importorskip("onnx", reason="compares with ONNX")
+    runtime = pytest.importorskip("onnxruntime", reason="compares with ONNX")
+    plain = (lstmx.LSTM if len(words) == 3 else lstmx.GRU)(40, 60)
+    draws = np.random.default_rng(0)
+    params = type(plain.parameter_shapes())(
+        *(draws.normal(0, 0.15, shape).astype("float32") for shape in plain.parameter_shapes())
+    )
+    model = lstmx.convert.to_onnx(plain, params)
+    attributes = {"activations": words, **scales}
+    model.graph.node[0].attribute.extend(onnx.helper.make_attribute(*pair) for pair in attributes.items())
+    cell, read = lstmx.convert.from_onnx(model)
+    assert cell == type(plain)(40, 60, **options)
+    with pytest.raises(ValueError, match="ONNX cannot express"):
+        lstmx.convert.to_onnx(cell, read)
+    xs = draws.normal(size=(6, 2, 40)).astype("float32")
+    start = {name: np.zeros((1, 2, 60), "float32") for name in ("h", "c")[: len(words) - 1]}
+    made = runtime.InferenceSession(model.SerializeToString()).run(["Y"], {"X": xs, **start})[0][:, 0]
+    outputs = lstmx.run(cell, read, xs)[0]
+    np.testing.assert_allclose(outputs, made, rtol=1e-6, atol=1e-6 * np.abs(made).max())

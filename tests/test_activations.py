@@ -209,6 +209,13 @@ def test_nothing_flows_along_a_gate_that_is_closed(library, kind):
     assert_close((summary.timescale, summary.timescale_arithmetic), (np.zeros(1),) * 2, 0)
 
 
+def test_a_gate_kernel_without_an_output_gate_stops_at_a_closed_forget_gate(library):
+    cell = lstmx.LSTM(1, 1, output_gate=False, gate_activation="hard_sigmoid")
+    params = lstmx.LSTMParams(np.array([[0.0, 1.0, 0.0]]), np.zeros((1, 3)), np.array([0.0, 0.0, 1.0]))
+    history = lstmx.record(cell, *to(library, (params, np.array([[0.0], [-9.0], [0.0], [0.0]]))))
+    np.testing.assert_allclose(lstmx.gate_kernel(history, 3), [[0, 1 / 7, 2 / 7, 4 / 7]], rtol=1e-14)
+
+
 @each_hard
 def test_a_gate_that_is_open_keeps_the_state_for_ever(library, kind):
     cell, params = constant_lstm([-4, 3, 1, 0], library, gate_activation=kind)

@@ -14,6 +14,7 @@ from numbers import Real
 from typing import Any
 
 from lstmx.arrays import Array
+from lstmx.cells.activations import bias_of_gate
 from lstmx.checks import finite_number, one_of
 from lstmx.contents import publish
 from lstmx.draws import Draws
@@ -28,7 +29,8 @@ def chrono(longest: float) -> Scheme:
 
     b_f = ln u with u uniform in [1, longest − 1], and b_i = −b_f where the cell has an input gate. Then
     f = u / (1 + u), a time scale of about u + ½ steps. With `longest` 1000 the mean retention is 0.951 after 10
-    steps, 0.724 after 100 and 0.149 after 1000; with 100 it is 0.733, 0.150 and 4e-6.
+    steps, 0.724 after 100 and 0.149 after 1000; with 100 it is 0.733, 0.150 and 4e-6. Hard gates get the biases
+    with which they are the same f and i.
 
     Args:
         longest: T_max, the longest dependency expected, in steps; over 2.
@@ -50,7 +52,7 @@ def chrono(longest: float) -> Scheme:
         biases = draws.xp.log(draws.uniform((cell.hidden_size,), params.bias.dtype, 1.0, longest - 1.0))
         params = _with_retention(cell, params, biases)
         if "input_gate" in cell.gate_blocks and cell.layout.gates[gate][1] > 0:
-            params = _with_bias(cell, params, "input_gate", -biases)
+            params = _with_bias(cell, params, "input_gate", bias_of_gate(cell.gate_activation, -biases))
         return params
 
     return scheme
@@ -59,8 +61,9 @@ def chrono(longest: float) -> Scheme:
 def uniform_gates() -> Scheme:
     """Uniform gate initialisation: retention gates that start spread evenly between 0 and 1.
 
-    b_f = −ln(1/u − 1) with u uniform in [1/H, 1 − 1/H], so f = u. The mean retention after ℓ steps is close to
-    1 / (ℓ + 1), a power law: for 256 units 0.500 after 1 step, 0.0878 after 10 and 0.00672 after 100.
+    b_f = −ln(1/u − 1) with u uniform in [1/H, 1 − 1/H], so f = u; a hard gate gets the bias at which it is u. The
+    mean retention after ℓ steps is close to 1 / (ℓ + 1), a power law: for 256 units 0.500 after 1 step, 0.0878
+    after 10 and 0.00672 after 100.
 
     Returns:
         The scheme, for a cell with a retention gate and at least two units.
@@ -84,7 +87,8 @@ def uniform_gates() -> Scheme:
 def unit_forget_bias(value: float = 1.0) -> Scheme:
     """A bias of `value` for the retention gate of every unit, whose state then decays by σ(value) a step.
 
-    The time scale −1/ln σ(value) is 1.4 steps for 0, 3.2 for 1, 7.9 for 2, 20.6 for 3 and 149 for 5.
+    A hard gate gets the same bias, as in Keras, and is what its `gate_activation` makes of it. The time scale
+    −1/ln σ(value) is 1.4 steps for 0, 3.2 for 1, 7.9 for 2, 20.6 for 3 and 149 for 5.
 
     Args:
         value: the bias.
@@ -103,6 +107,8 @@ def unit_forget_bias(value: float = 1.0) -> Scheme:
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
         _retention(cell, "unit_forget_bias")
         filled = draws.xp.full((cell.hidden_size,), value, dtype=params.bias.dtype)
+        if cell.gate_activation != "sigmoid":
+            return _with_bias(cell, params, cell.retention_gate, filled)
         return _with_retention(cell, params, filled)
 
     return scheme

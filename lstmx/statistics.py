@@ -14,9 +14,9 @@ from lstmx.arrays import (
     map_tree,
     namespace,
     result,
-    sigmoid_and_slope,
     sum_over_time,
 )
+from lstmx.cells.activations import activated_and_slope
 from lstmx.cells.base import Cell, P, S
 from lstmx.checks import (
     door,
@@ -74,8 +74,9 @@ class GateStatistics:
     Time scales are those of the gate f that multiplies the old state (an LSTM's forget gate, a GRU's update
     gate), in steps, and say how long a unit would remember if nothing but that gate acted on its state. Steps from
     an SLSTM's empty state, which has nothing to keep, do not count in them, and neither do those that start a
-    sequence; NaN where there are no others. What a Zoneout keeps beside the gate is counted. None of a cell
-    without such a gate, as of a step function.
+    sequence; NaN where there are no others. What a Zoneout keeps beside the gate is counted. A hard gate that is
+    exactly 0 once has the geometric time scale 0: nothing outlives that step. None of a cell without such a gate,
+    as of a step function.
 
     Attributes:
         gates: name of each sigmoid gate to its statistics.
@@ -140,6 +141,9 @@ class _Moments(NamedTuple):
     retained: Array
     """Steps with something to keep, not from an empty state: only these count in the next two."""
     log_retention: Array
+    """Sum where it is finite, since a running sum that is corrected for rounding cannot hold infinities."""
+    closed: Array
+    """Steps at which a hard gate leaves nothing of what there is to keep."""
     complement: Array
 
 
@@ -306,7 +310,9 @@ def _statistics(cell: Any, moments: _Moments, sizes: tuple[int, ...]) -> GateSta
     if cell.retention_gate is None:
         return GateStatistics(gates, None, None, None, None)
     geometric = _reciprocal(-moments.log_retention / steps)
-    arithmetic = _reciprocal(-xp.log1p(-moments.complement / steps))
+    geometric = xp.where(moments.closed > 0, xp.zeros_like(geometric), geometric)
+    with np.errstate(divide="ignore"):  # of gates that are all 0
+        arithmetic = _reciprocal(-xp.log1p(-moments.complement / steps))
     return GateStatistics(gates, cell.retention_gate, geometric, arithmetic, math.log(2) * geometric)
 
 
@@ -356,7 +362,7 @@ def _moments(history: History) -> _Moments:
     if cell.closed_form:
         before, a = map_tree(in_one_row, (history.read_by_gates, history.preactivations))
         logits = [cell.gate_logit(name, before, a) for name in cell.gate_names]
-        gates = sigmoid_and_slope(xp, xp.concat(logits, axis=1))[0]
+        gates = activated_and_slope(cell.gate_activation, xp.concat(logits, axis=1))[0]
     else:
         axes = len(history.batch) + 1
         flat = (getattr(history, name) for name in cell.gate_names)
@@ -374,8 +380,12 @@ def _moments(history: History) -> _Moments:
     count = xp.asarray(len(gates), dtype=whole.dtype) if active is None else xp.sum(active.astype(whole.dtype))
     mean = whole / xp.maximum(count, xp.ones_like(count))
     accurate = gates.astype(mean.dtype)
-    empty = xp.isneginf(log_retention)
-    nothing = xp.zeros_like(log_retention)
+    without = xp.isneginf(log_retention)
+    empty, nothing = without, xp.zeros_like(log_retention)
+    if cell.gate_activation != "sigmoid":  # only a start leaves nothing to keep: elsewhere −inf is a gate's
+        empty = xp.zeros_like(without)
+        if history.controls is not None and history.controls.reset is not None:
+            empty = empty | xp.reshape(history.controls.reset, (-1, 1))
     return _Moments(
         count=count,
         mean=mean,
@@ -385,7 +395,8 @@ def _moments(history: History) -> _Moments:
         left=sum_over_time(counted((gates < 0.1).astype(gates.dtype))),
         right=sum_over_time(counted((gates > 0.9).astype(gates.dtype))),
         retained=sum_over_time(counted((~empty).astype(gates.dtype))),
-        log_retention=sum_over_time(counted(xp.where(empty, nothing, log_retention))),
+        log_retention=sum_over_time(counted(xp.where(without, nothing, log_retention))),
+        closed=sum_over_time(counted((without & ~empty).astype(gates.dtype))),
         complement=sum_over_time(counted(xp.where(empty, nothing, -xp.expm1(log_retention)))),
     )
 

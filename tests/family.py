@@ -36,8 +36,19 @@ def of_size(features, hidden):
         coupled=True,
         output_activation="identity",
     )
+    relu = {"candidate_activation": "relu", "output_activation": "relu"}
+    made["LSTM, ReLU"] = lstmx.LSTM(features, hidden, **relu)
+    made["LSTM, hard"] = lstmx.LSTM(features, hidden, gate_activation="hard_sigmoid")
+    made["LSTM, hard 0.2"] = lstmx.LSTM(
+        features, hidden, coupled=True, peepholes=True, gate_activation="hard_sigmoid_0.2"
+    )
+    made["FGR, ReLU, hard"] = lstmx.LSTM(
+        features, hidden, full_gate_recurrence=True, peepholes=True, gate_activation="hard_sigmoid_0.2", **relu
+    )
     made["GRU"] = lstmx.GRU(features, hidden)
     made["GRU before"] = lstmx.GRU(features, hidden, reset="before")
+    made["GRU, ReLU"] = lstmx.GRU(features, hidden, candidate_activation="relu", gate_activation="hard_sigmoid")
+    made["GRU before, hard"] = lstmx.GRU(features, hidden, "before", gate_activation="hard_sigmoid_0.2")
     made["MGU"] = lstmx.MGU(features, hidden)
     made["JANET"] = lstmx.JANET(features, hidden)
     made["JANET, beta 0"] = lstmx.JANET(features, hidden, beta=0.0)
@@ -82,6 +93,18 @@ def draw(cell, batch=(), dtype="float64", seed=0, length=None):
         draws.normal(size=(*steps, *batch, cell.input_size)).astype(dtype),
         draws,
     )
+
+
+def activation(kind, a):
+    """An activation by its word."""
+    return {
+        "identity": lambda: a,
+        "tanh": lambda: np.tanh(a),
+        "relu": lambda: np.maximum(a, 0),
+        "sigmoid": lambda: logistic(a),
+        "hard_sigmoid": lambda: np.clip(a / 6 + 0.5, 0, 1),
+        "hard_sigmoid_0.2": lambda: np.clip(0.2 * a + 0.5, 0, 1),
+    }[kind]()
 
 
 def unchanged(name, value):
@@ -130,15 +153,16 @@ def _lstm(cell, params, state, x, change):
         R, before = params.gate_kernel, np.concatenate([state.input_gate, state.forget_gate, state.output_gate])
         for k, name in enumerate("ifo"):
             a[name] = a[name] + before @ R[:, k * H : (k + 1) * H]
-    i = logistic(a["i"] + p["i"] * c) if there["i"] else np.ones(H)
-    f = logistic(a["f"] + p["f"] * c) if there["f"] else np.ones(H)
+    kind = cell.gate_activation
+    i = activation(kind, a["i"] + p["i"] * c) if there["i"] else np.ones(H)
+    f = activation(kind, a["f"] + p["f"] * c) if there["f"] else np.ones(H)
     f = change("forget_gate", 1 - i if cell.coupled else f)
     i = change("input_gate", i)
-    g = change("candidate", np.tanh(a["g"]) if cell.candidate_activation == "tanh" else a["g"])
+    g = change("candidate", activation(cell.candidate_activation, a["g"]))
     c = change("cell_state", f * c + i * g)
-    o = change("output_gate", logistic(a["o"] + p["o"] * c) if there["o"] else np.ones(H))
+    o = change("output_gate", activation(kind, a["o"] + p["o"] * c) if there["o"] else np.ones(H))
     seen = _normal(c) * params.cell_gain + params.cell_shift if cell.layer_norm else c
-    h = o * (np.tanh(seen) if cell.output_activation == "tanh" else seen)
+    h = o * activation(cell.output_activation, seen)
     h = change("hidden_state", h @ params.projection if cell.projection else h)
     found = {"input_gate": i, "forget_gate": f, "candidate": g, "output_gate": o}
     if cell.full_gate_recurrence:
@@ -150,14 +174,15 @@ def _lstm(cell, params, state, x, change):
 def _gru(cell, params, state, x, change):
     H, h = cell.hidden_size, state.hidden
     W, U, b = params.input_kernel, params.recurrent_kernel, params.bias
-    r = change("reset_gate", logistic(x @ W[:, :H] + h @ U[:, :H] + b[:H]))
-    z = change("update_gate", logistic(x @ W[:, H : 2 * H] + h @ U[:, H : 2 * H] + b[H : 2 * H]))
+    gate = cell.gate_activation
+    r = change("reset_gate", activation(gate, x @ W[:, :H] + h @ U[:, :H] + b[:H]))
+    z = change("update_gate", activation(gate, x @ W[:, H : 2 * H] + h @ U[:, H : 2 * H] + b[H : 2 * H]))
     own = x @ W[:, 2 * H :] + b[2 * H :]
     if cell.reset == "after":
-        n = np.tanh(own + r * (h @ U[:, 2 * H :] + params.candidate_bias))
+        own = own + r * (h @ U[:, 2 * H :] + params.candidate_bias)
     else:
-        n = np.tanh(own + (r * h) @ U[:, 2 * H :])
-    n = change("candidate", n)
+        own = own + (r * h) @ U[:, 2 * H :]
+    n = change("candidate", activation(cell.candidate_activation, own))
     h = change("hidden_state", (1 - z) * n + z * h)
     return cell.state_type(h), {"reset_gate": r, "update_gate": z, "candidate": n}
 

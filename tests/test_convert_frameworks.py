@@ -194,11 +194,13 @@ def test_keras(name):
 
 def test_what_keras_has_and_lstmx_has_not_is_refused():
     keras = pytest.importorskip("keras", reason=WHY)
-    layer = keras.layers.LSTM(5, recurrent_activation="hard_sigmoid")
+    layer = keras.layers.LSTM(5, activation="gelu", recurrent_activation="hard_sigmoid")
     with pytest.raises(ValueError, match="has no weights yet; call it once"):
         convert.from_keras(layer)
     layer.build((None, None, 3))
-    with pytest.raises(ValueError, match="recurrent_activation hard_sigmoid; lstmx has tanh and sigmoid"):
+    with pytest.raises(
+        ValueError, match=r"activation gelu .*; lstmx has tanh, relu, linear and sigmoid, hard_sigmoid"
+    ):
         convert.from_keras(layer)
     with pytest.raises(ValueError, match="go_backwards=True"):
         convert.from_keras(keras.layers.GRU(5, go_backwards=True))
@@ -427,7 +429,13 @@ def test_operators_are_found_by_name_and_refused_with_reasons():
     for attribute, words in (
         ({"clip": 3.0}, "has clip, which lstmx has no equal of"),
         ({"direction": "reverse"}, "reads backwards alone"),
-        ({"activations": ["HardSigmoid", "Tanh", "Tanh"]}, "has activations .*HardSigmoid"),
+        (
+            {"activations": ["Elu", "Tanh", "Tanh"]},
+            r"has activations .* \(elu\); lstmx has Sigmoid and HardSigmoid",
+        ),
+        ({"activations": ["Sigmoid", "HardSigmoid", "Tanh"]}, r"has activations .* \(hardsigmoid\)"),
+        ({"activations": ["Sigmoid", "Tanh"]}, "has activations .*; lstmx has 3"),
+        ({"activation_alpha": [0.2]}, "has activation_alpha that no activation"),
         ({"input_forget": 1}, "has input_forget=1"),
     ):
         changed = onnx.ModelProto()

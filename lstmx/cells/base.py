@@ -22,7 +22,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from lstmx.arrays import Array, columns, dtype_of, leaves, log_sigmoid, map_tree, namespace
+from lstmx.arrays import Array, columns, dtype_of, leaves, map_tree, namespace
+from lstmx.cells.activations import bias_of_gate, log_of_gate
 from lstmx.cells.recurrence import affine
 from lstmx.checks import parameters, positive
 from lstmx.draws import Draws, Key, float_dtype
@@ -45,10 +46,10 @@ class Layout(NamedTuple):
     """Where things are in a cell. Blocks count from 0; fields are those of `state_type`."""
 
     blocks: tuple[str, ...]
-    """What is made of each block of H pre-activations; the name of a sigmoid gate ends in "_gate"."""
+    """What is made of each block of H pre-activations; the name of a gate ends in "_gate"."""
     gates: dict[str, tuple[int, int] | None]
-    """Each sigmoid gate as (block, sign): σ of the block, or with −1 of its negative; None for a constant 1. Where
-    the cell's own `gate_logit` says otherwise, the block that its bias is in."""
+    """Each gate as (block, sign): the cell's `gate_activation` of the block, or with −1 of its negative; None for
+    a constant 1. Where the cell's own `gate_logit` says otherwise, the block that its bias is in."""
     retention_gate: str | None
     """The gate that multiplies the old state, whose time scale is the unit's memory; None without one."""
     from_blocks: dict[str, tuple[str, int]]
@@ -77,6 +78,8 @@ class Cell(ABC, Generic[P, S]):
 
     gate_type: ClassVar[type]
     """NamedTuple of what `gates` returns."""
+    gate_activation = "sigmoid"
+    """What gates are made with; an option of cells that have others."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a cell whose equations are new while its derivatives are those of another one.
@@ -95,6 +98,19 @@ class Cell(ABC, Generic[P, S]):
                 "lstmx.check_cell(cell) compare it with autodiff; or write the step as a function for "
                 "lstmx.from_step"
             )
+
+    def __new__(cls, *sizes: Any, **options: Any) -> Any:
+        """Refuse the activation of gates where it is no option, by the names of the cells that have it.
+
+        Raises:
+            TypeError: it is given to another cell.
+        """
+        if "gate_activation" in options and "gate_activation" not in getattr(cls, "__dataclass_fields__", ()):
+            raise TypeError(
+                f"gate_activation is {options['gate_activation']!r}; LSTM and GRU have this option, and a "
+                f"{cls.__name__} has not"
+            )
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         positive("input_size", self.input_size)
@@ -186,12 +202,12 @@ class Cell(ABC, Generic[P, S]):
 
     @property
     def gate_blocks(self) -> dict[str, int]:
-        """The sigmoid gates that have a block of pre-activations of their own, and so a bias; and which."""
+        """The gates that have a block of pre-activations of their own, and so a bias; and which."""
         return {name: place[0] for name, place in self.layout.gates.items() if place and place[1] > 0}
 
     @property
     def gate_names(self) -> tuple[str, ...]:
-        """The sigmoid gates."""
+        """The gates: what lies in [0, 1] and scales something else."""
         return tuple(self.layout.gates)
 
     @property
@@ -350,7 +366,7 @@ class Cell(ABC, Generic[P, S]):
         return self.gates(a)
 
     def gate_logit(self, name: str, before: Any, a: Array) -> Array:
-        """The number [*batch, H] of which a sigmoid gate is the σ; infinite for a gate that is 1.
+        """The number [*batch, H] of which a gate is the σ, or other `gate_activation`; infinite for one left out.
 
         Arguments are those of `readings`.
         """
@@ -365,11 +381,15 @@ class Cell(ABC, Generic[P, S]):
 
     def log_retention(self, before: Any, a: Array) -> Array:
         """Ln of the retention gate, [*batch, H], exact where the gate rounds to 0 or to 1; see `readings`."""
-        return log_sigmoid(self.gate_logit(self.layout.retention_gate or "", before, a))
+        return self.log_gate(self.layout.retention_gate or "", before, a)
+
+    def log_gate(self, name: str, before: Any, a: Array) -> Array:
+        """Ln of a gate, [*batch, H], exact where it rounds to 0 or 1, −inf where a hard gate is 0."""
+        return log_of_gate(self.gate_activation, self.gate_logit(name, before, a))
 
     def retention_biases(self, values: Array) -> dict[str, Array]:
         """Biases [H] by gate with which the retention gate is σ(values) where all else is zero."""
-        return {self.layout.retention_gate or "": values}
+        return {self.layout.retention_gate or "": bias_of_gate(self.gate_activation, values)}
 
     def drive(self, params: Any, x: Array) -> Array:
         """What of the pre-activations depends on the input x [*batch, D] alone, [*batch, blocks·H]."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from lstmx.arrays import Array, activations, namespace, sigmoid_and_slope, tanh_slope
+from lstmx.arrays import Array
+from lstmx.cells.activations import (
+    GATE_ACTIVATIONS,
+    activated,
+    activated_and_slope,
+    gain_at,
+    gate_at,
+    gates_of,
+)
 from lstmx.cells.base import Cell, Change, Layout
 from lstmx.cells.recurrence import blocks, reset_after, reset_before
 from lstmx.checks import one_of
@@ -45,7 +52,7 @@ class GRUState(NamedTuple):
 
 
 class GRUGates(NamedTuple):
-    """Gate activations; the candidate is no gate: it lies in [−1, 1]."""
+    """Gate activations; the candidate is no gate: with tanh it lies in [−1, 1]."""
 
     reset_gate: Array
     update_gate: Array
@@ -104,6 +111,8 @@ class GRU(Cell[GRUParams | ResetBeforeParams, GRUState]):
         input_size: number of features D of x_t.
         hidden_size: number of units H.
         reset: "after" for the unit of PyTorch and cuDNN, "before" for that of Cho et al.
+        candidate_activation: of n, "tanh", or "relu" for max(0, a).
+        gate_activation: of r and z: "sigmoid" for σ, "hard_sigmoid" or "hard_sigmoid_0.2", as for `LSTM`.
 
     References:
         Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
@@ -114,12 +123,16 @@ class GRU(Cell[GRUParams | ResetBeforeParams, GRUState]):
     input_size: int
     hidden_size: int
     reset: str = "after"
+    candidate_activation: str = "tanh"
+    gate_activation: str = "sigmoid"
 
     gate_type: ClassVar[type] = GRUGates
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("reset", self.reset, ("after", "before"))
+        one_of("candidate_activation", self.candidate_activation, ("tanh", "relu"))
+        one_of("gate_activation", self.gate_activation, GATE_ACTIVATIONS)
 
     @property
     def state_type(self) -> type[Any]:
@@ -131,7 +144,13 @@ class GRU(Cell[GRUParams | ResetBeforeParams, GRUState]):
 
     @property
     def recurrence(self) -> Any:
-        return (reset_after if self.reset == "after" else reset_before)(self.hidden_size)
+        if self.reset == "after":
+            return reset_after(self.hidden_size)
+        return reset_before(self.hidden_size, self.gate_activation)
+
+    @property
+    def bounded(self) -> bool:
+        return self.candidate_activation == "tanh"
 
     def parameter_shapes(self) -> Any:
         d, h = self.input_size, self.hidden_size
@@ -140,14 +159,14 @@ class GRU(Cell[GRUParams | ResetBeforeParams, GRUState]):
 
     def gates(self, a: Array) -> GRUGates:
         h = self.hidden_size
-        r, z = activations(a[..., : 2 * h], h)
+        r, z = gates_of(a[..., : 2 * h], h, self.gate_activation)
         return GRUGates(r, z, self._candidate(a, r))
 
     def _candidate(self, a: Array, r: Array) -> Array:
         """N from the pre-activations and the reset gate, which reset before the product has in them already."""
         h = self.hidden_size
         n = a[..., 2 * h : 3 * h]
-        return namespace(a, r).tanh(n + r * a[..., 3 * h :] if self.reset == "after" else n)
+        return activated(self.candidate_activation, n + r * a[..., 3 * h :] if self.reset == "after" else n)
 
     def settle(self, before: GRUState, gates: GRUGates, a: Array) -> GRUState:
         del a
@@ -169,17 +188,19 @@ class GRU(Cell[GRUParams | ResetBeforeParams, GRUState]):
 
     def linearise(self, params: Any, before: GRUState, a: Array, after: GRUState) -> GRUSlopes:
         del params, after
-        xp = namespace(a, before.hidden)
+        gate = self.gate_activation
         a_r, a_z, n, *q = blocks(a, self.hidden_size)
-        r, r_slope = sigmoid_and_slope(xp, a_r)
-        z, z_slope = sigmoid_and_slope(xp, a_z)
-        n = n + r * q[0] if q else n
-        candidate = sigmoid_and_slope(xp, -a_z)[0] * tanh_slope(xp, n)
-        update = (before.hidden - xp.tanh(n)) * z_slope
+        (r, r_slope), (z, z_slope) = (activated_and_slope(gate, x) for x in (a_r, a_z))
+        n, n_slope = activated_and_slope(self.candidate_activation, n + r * q[0] if q else n)
+        candidate = activated_and_slope(gate, -a_z)[0] * n_slope
+        update = (before.hidden - n) * z_slope
         if q:
             return GRUSlopes(update, candidate, z, candidate * q[0] * r_slope, recurrent=candidate * r)
         return GRUSlopes(update, candidate, z, before.hidden * r_slope, share=r)
 
     def critical_gain(self, biases: dict[str, float]) -> float:
-        # At zero ∂h has the eigenvalues z + (1 − z) r eig(U_n): 1 is crossed whatever z is.
-        return 1 + math.exp(-biases["reset_gate"])
+        # At zero ∂h has the eigenvalues z + (1 − z) r eig(U_n): 1 is crossed whatever z is, unless that is 1.
+        if self.candidate_activation == "relu":
+            raise ValueError(f"{self} has no derivative at zero, so no gain at which zero gets unstable")
+        lost = gate_at(self.gate_activation, -biases["update_gate"])
+        return gain_at(lost, lost * gate_at(self.gate_activation, biases["reset_gate"]))

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lstmx.arrays import Array, activations, columns, leaves, log, namespace, solve
+from lstmx.arrays import Array, columns, leaves, log, namespace, solve
+from lstmx.cells.activations import activated, gain_at, gate_at, gates_of
 from lstmx.cells.base import Cell, Change, Layout
 from lstmx.cells.lstm_parts import (
     GateRecurrentState,
@@ -63,8 +64,8 @@ class LSTM(Cell[LSTMParams | LSTMVariantParams, LSTMState | GateRecurrentState])
         input_gate: False for i = 1.
         forget_gate: False for f = 1, the LSTM of 1997.
         output_gate: False for o = 1.
-        candidate_activation: of g, "tanh" or "identity".
-        output_activation: of c_t in h_t, "tanh" or "identity".
+        candidate_activation: of g, "tanh", "relu" for max(0, a), or "identity".
+        output_activation: of c_t in h_t, "tanh", "relu" or "identity". What Keras calls activation="relu" is both.
         full_gate_recurrence: a_i, a_f and a_o get (i, f, o)_{t-1} R as well; the gates are part of the state, and
             are 0 in the zero state. It takes all three gates.
         projection: columns P of h_t = (o ∘ tanh(c_t)) P, at most H; None for no projection (Sak et al.). Outputs,
@@ -72,6 +73,9 @@ class LSTM(Cell[LSTMParams | LSTMVariantParams, LSTMState | GateRecurrentState])
         layer_norm: a = LN(h U) ∘ α_h + LN(x W) ∘ α_x + b and h_t = o ∘ tanh(LN(c_t) ∘ α_c + β_c), each LN over all
             units, that of a sum over its blocks together (Ba et al.; their three shifts of the pre-activations are
             one, b). 10⁻⁵ is added to each variance. A history then holds h U, x W and the normalised c_t as well.
+        gate_activation: of i, f and o: "sigmoid" for σ; "hard_sigmoid" for (a + 3) / 6 cut off at 0 and 1, that of
+            Keras 3, JAX and PyTorch; "hard_sigmoid_0.2" for 0.2 a + 0.5 cut off likewise, that of Keras 2 and the
+            default of ONNX. At a kink, of ReLU too, the slope is taken as 0.
 
     Raises:
         ValueError: options that exclude each other, or another word or number than those above.
@@ -100,6 +104,7 @@ class LSTM(Cell[LSTMParams | LSTMVariantParams, LSTMState | GateRecurrentState])
     full_gate_recurrence: bool = False
     projection: int | None = None
     layer_norm: bool = False
+    gate_activation: str = "sigmoid"
 
     gate_type: ClassVar[type] = LSTMGates
 
@@ -181,7 +186,9 @@ class LSTM(Cell[LSTMParams | LSTMVariantParams, LSTMState | GateRecurrentState])
 
     @property
     def bounded(self) -> bool:
-        return self.forget_gate and self.output_activation == "tanh" and not self.peepholes
+        if not self.forget_gate or self.output_activation != "tanh" or self.peepholes:
+            return False
+        return self.gate_activation == "sigmoid" or self.coupled  # a hard forget gate of 1 lets c_t grow for ever
 
     def parameter_shapes(self) -> Any:
         d, h, count = self.input_size, self.hidden_size, own_blocks(self)
@@ -286,7 +293,7 @@ class LSTM(Cell[LSTMParams | LSTMVariantParams, LSTMState | GateRecurrentState])
     def _shown(self, gates: LSTMGates, c: Array, last: list[Array]) -> Array:
         """The output gate times the output activation of n_t, the first of the last blocks, or of c_t."""
         seen = last[0] if self.layer_norm else c
-        return gates.output_gate * (namespace(seen).tanh(seen) if self.output_activation == "tanh" else seen)
+        return gates.output_gate * activated(self.output_activation, seen)
 
     @staticmethod
     def _cell_state(before: Any, gates: LSTMGates) -> Array:
@@ -300,11 +307,9 @@ class LSTM(Cell[LSTMParams | LSTMVariantParams, LSTMState | GateRecurrentState])
         return namespace(a, seen).concat([a[..., :-h], a[..., -h:] + seen], axis=-1)
 
     def gates(self, a: Array) -> LSTMGates:
-        names, identity = self.layout.blocks, self.candidate_activation == "identity"
-        at = names.index("candidate")
-        kinds = {"linear" if identity else "tanh": (at,)}
+        names, at = self.layout.blocks, self.layout.blocks.index("candidate")
         own = a[..., : own_blocks(self) * self.hidden_size] if self._reads_out else a
-        found = activations(own, self.hidden_size, **kinds)
+        found = gates_of(own, self.hidden_size, self.gate_activation, self.candidate_activation, at)
         if len(found) == len(LSTMGates._fields):
             return LSTMGates(*found)
         made: dict[Any, Any] = dict(zip(names, found, strict=False))  # names of the last blocks follow
@@ -345,8 +350,9 @@ class LSTM(Cell[LSTMParams | LSTMVariantParams, LSTMState | GateRecurrentState])
 
     def newton_step(self, params: Any, slopes: LSTMSlopes, residual: Any) -> Any:
         # ∂c/∂c is diagonal: with c eliminated, a system of H unknowns is left.
-        # Without a forget gate 1 − ∂c/∂c may be 0.
-        if self.full_gate_recurrence or self._reads_out or not self.forget_gate:
+        # Without a forget gate, or with a hard one, 1 − ∂c/∂c may be 0.
+        carried = not self.forget_gate or self.gate_activation != "sigmoid"
+        if self.full_gate_recurrence or self._reads_out or carried:
             return None
         xp, h = namespace(*params, *leaves(slopes)), self.hidden_size
         kernels = [xp.swapaxes(block, 0, 1) for block in blocks(params.recurrent_kernel, h)]
@@ -376,9 +382,10 @@ class LSTM(Cell[LSTMParams | LSTMVariantParams, LSTMState | GateRecurrentState])
             raise ValueError("an LSTM with full gate recurrence has no closed form: its zero state is not at rest")
         if self._reads_out:
             raise ValueError(f"{self} has no closed form: a projection or a normalised zero state")
-        into, out = (
-            1 + math.exp(-biases[name]) if name in biases else 1.0 for name in ("input_gate", "output_gate")
-        )
-        if self.coupled:
-            return out  # 1 − f = i
-        return into * out / (1 + math.exp(biases["forget_gate"])) if self.forget_gate else 0.0
+        if "relu" in (self.candidate_activation, self.output_activation):
+            raise ValueError(f"{self} has no derivative at zero, so no gain at which zero gets unstable")
+        signed = biases | ({"forget_gate": -biases["forget_gate"]} if "forget_gate" in biases else {})
+        gates = {name: gate_at(self.gate_activation, bias) for name, bias in signed.items()}
+        into = gates.get("input_gate", 1.0)
+        lost = into if self.coupled else gates.get("forget_gate", 0.0)  # 1 − f
+        return gain_at(lost, into * gates.get("output_gate", 1.0))

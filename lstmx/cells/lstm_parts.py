@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from lstmx.arrays import Array, namespace, sigmoid_and_slope, tanh_slope
+from lstmx.arrays import Array, namespace
+from lstmx.cells.activations import GATE_ACTIVATIONS, activated_and_slope
 from lstmx.cells.base import Layout
 from lstmx.cells.normalised import normal, normalised
 from lstmx.cells.peepholes import completed
@@ -165,7 +166,8 @@ def check_options(cell: Any) -> None:
     for name in ("peepholes", "coupled", *gates, "full_gate_recurrence", "layer_norm"):
         flag(name, getattr(cell, name))
     for name in ("candidate_activation", "output_activation"):
-        one_of(name, getattr(cell, name), ("tanh", "identity"))
+        one_of(name, getattr(cell, name), ("tanh", "relu", "identity"))
+    one_of("gate_activation", cell.gate_activation, GATE_ACTIVATIONS)
     missing = [name for name in gates if not getattr(cell, name)]
     if cell.coupled and set(missing) & {"input_gate", "forget_gate"}:
         raise ValueError(f"coupled=True ties the forget gate to the input gate; {missing[0]}=False takes one away")
@@ -202,21 +204,17 @@ def slopes_of(cell: Any, params: Any, before: Any, a: Array, after: Any) -> LSTM
     """The factors of the one-step Jacobian of an LSTM with its options."""
     xp = namespace(a, after.cell)
     part = dict(zip(cell.layout.blocks, blocks(a, cell.hidden_size), strict=True))
-    one = xp.ones_like(after.cell)
+    one, gate = xp.ones_like(after.cell), cell.gate_activation
     logits: dict[str, Any] = {name: part.get(name) for name in LSTMGates._fields}
     (i, i_slope), (f, f_slope), (o, o_slope) = (
-        (one, None) if logits[name] is None else sigmoid_and_slope(xp, logits[name])
+        (one, None) if logits[name] is None else activated_and_slope(gate, logits[name])
         for name in ("input_gate", "forget_gate", "output_gate")
     )
-    (g, g_slope), (out, out_slope) = (
-        (xp.tanh(x), tanh_slope(xp, x)) if kind == "tanh" else (x, one)
-        for x, kind in (
-            (part["candidate"], cell.candidate_activation),
-            (part["normal"] if cell.layer_norm else after.cell, cell.output_activation),
-        )
-    )
+    g, g_slope = activated_and_slope(cell.candidate_activation, part["candidate"])
+    seen = part["normal"] if cell.layer_norm else after.cell
+    out, out_slope = activated_and_slope(cell.output_activation, seen)
     if cell.coupled:
-        f = sigmoid_and_slope(xp, -part["input_gate"])[0]
+        f = activated_and_slope(gate, -part["input_gate"])[0]
     into = g - before.cell if cell.coupled else g
     output = None if o_slope is None else out * o_slope
     readout = o * out_slope

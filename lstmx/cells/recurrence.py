@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lstmx.arrays import Array, materialised, namespace, sigmoid
+from lstmx.arrays import Array, materialised, namespace
+from lstmx.cells.activations import activated
 
 Blocks = list[Any]
 
@@ -250,14 +251,20 @@ class ResetBefore(Affine):
     """Gates from x W + h U + b; the last block, the candidate's, from x W + (r ∘ h) U + b with r = σ(first block).
 
     Slopes hold `share`, r, and `reset`, h ∘ r': how r ∘ h moves with h and with the first block.
+
+    Attributes:
+        hidden_size: columns H of a block.
+        gate_activation: what r is made with, "sigmoid" for σ.
     """
+
+    gate_activation: str = "sigmoid"
 
     def driven(self, params: Any, before: Any, drive: Array) -> Array:
         xp = namespace(drive, before.hidden)
         gates_kernel, candidate_kernel = self._kernels(params)
         gates, candidate = self._split(drive)
         gates = gates + before.hidden @ gates_kernel
-        reset = sigmoid(xp, gates[..., : self.hidden_size])
+        reset = activated(self.gate_activation, gates[..., : self.hidden_size])
         return xp.concat([gates, candidate + (reset * before.hidden) @ candidate_kernel], axis=-1)
 
     def joined(self, params: Any) -> Callable[[Any, Array], Array]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from lstmx.arrays import Array, log, namespace, tanh_slope
+from lstmx.arrays import Array, log, namespace
+from lstmx.cells.activations import activated, activated_and_slope
 from lstmx.cells.base import Cell, Layout
 from lstmx.checks import one_of
 
@@ -93,8 +94,7 @@ class SimpleRNN(Cell[SimpleRNNParams, SimpleRNNState]):
         return SimpleRNNParams._make(((d, h), (h, h), (h,)))
 
     def gates(self, a: Array) -> SimpleRNNGates:
-        xp = namespace(a)
-        return SimpleRNNGates(xp.tanh(a) if self.activation == "tanh" else xp.where(a > 0, a, xp.zeros_like(a)))
+        return SimpleRNNGates(activated(self.activation, a))
 
     def settle(self, before: SimpleRNNState, gates: SimpleRNNGates, a: Array) -> SimpleRNNState:
         del before, a
@@ -104,10 +104,7 @@ class SimpleRNN(Cell[SimpleRNNParams, SimpleRNNState]):
         self, params: SimpleRNNParams, before: SimpleRNNState, a: Array, after: SimpleRNNState
     ) -> SimpleRNNSlopes:
         del params, before, after
-        xp = namespace(a)
-        if self.activation == "tanh":
-            return SimpleRNNSlopes(tanh_slope(xp, a))
-        return SimpleRNNSlopes(xp.where(a > 0, xp.ones_like(a), xp.zeros_like(a)))
+        return SimpleRNNSlopes(activated_and_slope(self.activation, a)[1])
 
     def log_determinant(self, params: SimpleRNNParams, slopes: SimpleRNNSlopes) -> Array:
         xp = namespace(slopes.candidate, params.recurrent_kernel)

@@ -92,6 +92,7 @@ class Zoneout(Cell[P, S]):
     parameter_shapes = passed_on("cell.parameter_shapes")
     draw = passed_on("cell.draw")
     readings = passed_on("cell.readings")
+    gate_activation = passed_on("cell.gate_activation")
     gate_logit = passed_on("cell.gate_logit")
     retention_biases = passed_on("cell.retention_biases")
     driven = passed_on("cell.driven")

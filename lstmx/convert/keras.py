@@ -23,11 +23,15 @@ from lstmx.convert.named import (
     reordered,
     second_bias,
     simple,
+    with_activations,
 )
 from lstmx.history import History
 from lstmx.layers import Bidirectional, Directions, Stack
 
 _KINDS = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
+_ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "linear": "identity"}  # of Keras, and what lstmx calls them
+_KNOWN = {"LSTM": ("tanh", "relu", "linear"), "GRU": ("tanh", "relu"), "SimpleRNN": ("tanh", "relu")}
+_GATES = ("sigmoid", "hard_sigmoid")
 _MERGES = {"concat": "concatenate", "sum": "sum"}
 
 
@@ -67,26 +71,28 @@ def _direction(layer: Any) -> tuple[Cell, Any]:
     activation, gates = (
         getattr(getattr(layer, f"{name}activation", None), "__name__", None) for name in ("", "recurrent_")
     )
-    known = ("tanh", "relu") if kind == "SimpleRNN" else ("tanh",)
-    if activation not in known or gates not in ((None,) if kind == "SimpleRNN" else ("sigmoid",)):
+    if activation not in _KNOWN[kind] or gates not in ((None,) if kind == "SimpleRNN" else _GATES):
         raise ValueError(
-            f"{layer.name} has activation {activation} and recurrent_activation {gates}; lstmx has tanh"
-            " and sigmoid, and ReLU in a SimpleRNN"
+            f"{layer.name} has activation {activation} and recurrent_activation {gates}; lstmx has "
+            f"{', '.join(_KNOWN[kind])}" + ("" if kind == "SimpleRNN" else f" and {', '.join(_GATES)}")
         )
     h, count = layer.units, _KINDS[kind]
     names = ("kernel", "recurrent_kernel", "bias")
     named = Named(layer.name, dict(zip(names, layer.get_weights(), strict=False)))
     kernel, recurrent = named.take("kernel", (None, count * h)), named.take("recurrent_kernel", (h, count * h))
     if kind == "LSTM":
-        return lstm(kernel, recurrent, named.take_or_zeros("bias", (4 * h,), kernel))
+        made = lstm(kernel, recurrent, named.take_or_zeros("bias", (4 * h,), kernel))
+        return with_activations(made, _ACTIVATIONS[str(activation)], str(gates))
     if kind == "SimpleRNN":
         return simple(kernel, recurrent, named.take_or_zeros("bias", (h,), kernel), str(activation))
     kernel, recurrent = (reordered(part, (1, 0, 2), 3) for part in (kernel, recurrent))
     if not layer.reset_after:
         bias = named.take_or_zeros("bias", (3 * h,), kernel)
-        return gru_reset_before(kernel, recurrent, reordered(bias, (1, 0, 2), 3))
-    first, second = reordered(named.take_or_zeros("bias", (2, 3 * h), kernel), (1, 0, 2), 3)
-    return gru_of_two_biases(kernel, recurrent, first, second)
+        made = gru_reset_before(kernel, recurrent, reordered(bias, (1, 0, 2), 3))
+    else:
+        first, second = reordered(named.take_or_zeros("bias", (2, 3 * h), kernel), (1, 0, 2), 3)
+        made = gru_of_two_biases(kernel, recurrent, first, second)
+    return with_activations(made, _ACTIVATIONS[str(activation)], str(gates))
 
 
 def to_keras(cell: Any, params: Any) -> Any:

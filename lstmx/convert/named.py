@@ -126,6 +126,22 @@ def simple(kernel: Array, recurrent: Array, bias: Array, activation: str = "tanh
     return checked(cell, SimpleRNNParams(kernel, recurrent, bias))
 
 
+def with_activations(
+    made: tuple[Any, Any], activation: str, gates: str, output: str | None = None
+) -> tuple[Any, Any]:
+    """An LSTM or a GRU with other activations, and its parameters.
+
+    Args:
+        made: the cell and its parameters.
+        activation: of the candidate.
+        gates: of the gates.
+        output: of an LSTM's cell state in its output; None for that of the candidate.
+    """
+    cell, params = made
+    own = {"output_activation": output or activation} if isinstance(cell, LSTM) else {}
+    return dataclasses.replace(cell, candidate_activation=activation, gate_activation=gates, **own), params
+
+
 def checked(cell: Cell, params: Any) -> tuple[Cell, Any]:
     """The pair, if the parameters are the cell's."""
     parameters(cell, params)

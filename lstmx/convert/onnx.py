@@ -22,12 +22,18 @@ from lstmx.convert.named import (
     second_bias,
     simple,
     taken_apart,
+    with_activations,
 )
 
 _ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}  # of i o f c, z r h: what our blocks are there
 _ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 _KINDS = {LSTM: "LSTM", GRU: "GRU", SimpleRNN: "RNN"}
-_ATTRIBUTES = ("hidden_size", "direction", "activations", "linear_before_reset", "input_forget", "layout")
+_ATTRIBUTES = (
+    *("hidden_size", "direction", "activations", "activation_alpha", "activation_beta", "linear_before_reset"),
+    *("input_forget", "layout"),
+)
+_HARD_SIGMOID = (("alpha", 0.2), ("beta", 0.5))
+_GATES = {(0.2, 0.5): "hard_sigmoid_0.2", (1 / 6, 0.5): "hard_sigmoid"}  # max(0, min(1, alpha a + beta))
 
 
 def from_onnx(source: Any, node: str | None = None) -> tuple[Any, Any]:
@@ -43,8 +49,9 @@ def from_onnx(source: Any, node: str | None = None) -> tuple[Any, Any]:
 
     Raises:
         ValueError: no such operator, or several of which none is named; weights that are computed and no
-            constants; an array of another shape; or an attribute that lstmx has not: clip, other activations,
-            input_forget, a direction that is backwards alone.
+            constants; an array of another shape; or an attribute that lstmx has not: clip, other activations than
+            Sigmoid or HardSigmoid (alpha 0.2 or 1/6) of gates and Tanh or Relu of the rest, input_forget, a
+            direction that is backwards alone.
         TypeError: an array of another dtype than float32 or float64.
         ImportError: the package onnx is not installed.
     """
@@ -72,7 +79,8 @@ def from_onnx(source: Any, node: str | None = None) -> tuple[Any, Any]:
     r = named.take("R", (directions, count * h, h))
     b = named.take_or_zeros("B", (directions, 2 * count * h), w)
     p = named.take("P", (directions, 3 * h)) if "P" in named else [None] * directions
-    layer = [_direction(found.op_type, options, *parts) for parts in zip(w, r, b, p, strict=True)]
+    functions = _functions(what, found.op_type, options, directions)
+    layer = [_direction(found.op_type, options, functions, *parts) for parts in zip(w, r, b, p, strict=True)]
     return assembled([layer])
 
 
@@ -99,10 +107,6 @@ def _checked_options(what: str, kind: str, options: dict[str, Any]) -> int:
             f"{what} reads backwards alone; give lstmx the reversed sequence, and direction='forward'"
         )
     directions = 2 if direction == "bidirectional" else 1
-    known = [list(_ACTIVATIONS[kind]) * directions]
-    known += [["Relu"] * directions] if kind == "RNN" else []
-    if options.get("activations", known[0]) not in known:
-        raise ValueError(f"{what} has activations {options['activations']}; lstmx has {known[0]}")
     if options.get("input_forget", 0):
         raise ValueError(
             f"{what} has input_forget=1, which couples gates that both have weights; lstmx has coupled=True"
@@ -110,23 +114,58 @@ def _checked_options(what: str, kind: str, options: dict[str, Any]) -> int:
     return directions
 
 
-def _direction(kind: str, options: dict[str, Any], w: Any, r: Any, b: Any, p: Any) -> tuple[Cell, Any]:
+def _functions(what: str, kind: str, options: dict[str, Any], directions: int) -> list[str]:
+    """The activations of one direction by the words of lstmx: of the gates, of the candidate, of the output.
+
+    Raises:
+        ValueError: lstmx has not these, or the directions differ.
+    """
+    count = len(_ACTIVATIONS[kind])
+    given = options.get("activations", list(_ACTIVATIONS[kind]) * directions)
+    scales = {name: list(options.get(f"activation_{name}", ())) for name in ("alpha", "beta")}
+    found = []
+    for k, word in enumerate(given):
+        gate = kind != "RNN" and k % count == 0
+        name = word.lower()
+        if gate and name == "hardsigmoid":  # takes the next alpha and beta, or those of the operator HardSigmoid
+            pair = tuple(scales[key].pop(0) if scales[key] else default for key, default in _HARD_SIGMOID)
+            near = (known for of, known in _GATES.items() if np.allclose(of, pair, rtol=1e-6, atol=0))
+            name = next(near, f"HardSigmoid with alpha and beta {pair}")
+        if name not in (("sigmoid", *_GATES.values()) if gate else ("tanh", "relu")):
+            raise ValueError(
+                f"{what} has activations {given} ({name}); lstmx has Sigmoid and HardSigmoid of alpha 0.2 or 1/6 "
+                "for gates, and Tanh and Relu for the rest"
+            )
+        found.append(name)
+    if len(found) != count * directions or found[:count] != found[-count:]:
+        raise ValueError(f"{what} has activations {given}; lstmx has {count}, the same in both directions")
+    left = [f"activation_{name}" for name, values in scales.items() if values]
+    if left:
+        raise ValueError(f"{what} has {' and '.join(left)} that no activation of {given} takes")
+    return found[:count]
+
+
+def _direction(
+    kind: str, options: dict[str, Any], functions: list[str], w: Any, r: Any, b: Any, p: Any
+) -> tuple[Cell, Any]:
     count, order = len(_ORDER[kind]), _ORDER[kind]
     kernel, recurrent = (np.ascontiguousarray(reordered(part.T, order, count)) for part in (w, r))
     first, second = (reordered(part, order, count) for part in np.split(b, 2))
     h = recurrent.shape[0]
     if kind == "RNN":
-        relu = "Relu" in options.get("activations", ())
-        return simple(kernel, recurrent, first + second, "relu" if relu else "tanh")
+        return simple(kernel, recurrent, first + second, functions[0])
+    gates, *others = functions
     if kind == "GRU" and options.get("linear_before_reset", 0):
-        return gru_of_two_biases(kernel, recurrent, first, second)
-    if kind == "GRU":
-        return gru_reset_before(kernel, recurrent, first + second)
-    if p is None or not np.any(p):
-        return lstm(kernel, recurrent, first + second)
-    peephole = reordered(p, (0, 2, 1), 3)  # of i o f
-    cell = LSTM(kernel.shape[0], h, peepholes=True)
-    return checked(cell, LSTMVariantParams(kernel, recurrent, first + second, peephole))
+        made = gru_of_two_biases(kernel, recurrent, first, second)
+    elif kind == "GRU":
+        made = gru_reset_before(kernel, recurrent, first + second)
+    elif p is None or not np.any(p):
+        made = lstm(kernel, recurrent, first + second)
+    else:
+        peephole = reordered(p, (0, 2, 1), 3)  # of i o f
+        cell = LSTM(kernel.shape[0], h, peepholes=True)
+        made = checked(cell, LSTMVariantParams(kernel, recurrent, first + second, peephole))
+    return with_activations(made, others[0], gates, others[-1])
 
 
 def to_onnx(cell: Any, params: Any) -> Any:

@@ -14,7 +14,9 @@ def critical_gain(cell: Cell, forget_bias: float | None = None, **biases: float)
     For zero input, zero state and recurrent weights with independent entries of variance g² / H, in the limit of
     many units: the g at which the greatest eigenvalue of the Jacobian is 1. For an LSTM its eigenvalues are
     σ(b_f) + σ(b_i) σ(b_o) eig(U_g), so g = (1 − σ(b_f)) / (σ(b_i) σ(b_o)); for a GRU z + (1 − z) r eig(U_n), so
-    g = 1 / σ(b_r); for a SimpleRNN with tanh g = 1.
+    g = 1 / σ(b_r); for a SimpleRNN with tanh g = 1. Hard gates stand in the place of σ by their values: no slope
+    of a gate matters at zero. Then g is 0 where a forget gate is exactly 1, and infinite where nothing is taken
+    in.
 
     Args:
         cell: the cell.
@@ -27,8 +29,9 @@ def critical_gain(cell: Cell, forget_bias: float | None = None, **biases: float)
 
     Raises:
         TypeError: this is no cell, but layers.
-        ValueError: a bias of a gate that the cell does not have, two of one gate, or one that is not finite; or a
-            cell with ReLU, which has no derivative at zero.
+        ValueError: a bias of a gate that the cell does not have, two of one gate, or one that is not finite; a
+            cell with ReLU, which has no derivative at zero; or gates of exactly 1 and 0 that keep the zero state
+            whatever the gain.
 
     Example:
         >>> import lstmx

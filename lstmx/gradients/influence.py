@@ -251,7 +251,7 @@ def gate_kernel(history: History, outputs: int | Iterable[int] | None = None) ->
     log_i, log_f, log_o = (
         exact.log_gate("input_gate"),
         exact.log_retention,
-        exact.log_gate("output_gate") if "output_gate" in cell.gate_names else 0 * exact.log_retention,
+        exact.log_gate("output_gate") if "output_gate" in cell.gate_names else np.zeros_like(exact.log_retention),
     )
     kept = cell.kept((exact.controls or Controls()).kept)
     if kept is not None:  # what is kept of the old state takes nothing in

@@ -15,7 +15,6 @@ from lstmx.arrays import (
     is_traced,
     leaves,
     log,
-    log_sigmoid,
     map_tree,
     namespace,
     result,
@@ -130,14 +129,14 @@ class History(Generic[P, S]):
         return self.cell.readings(self.read_by_gates, self.kept_rows)
 
     def log_gate(self, name: str) -> Array:
-        """Natural log of a sigmoid gate, [T, *batch, H], from its pre-activation.
+        """Natural log of a gate, [T, *batch, H], from its pre-activation; −inf where a hard gate is 0.
 
         Raises:
-            AttributeError: the cell has no sigmoid gate of this name.
+            AttributeError: the cell has no gate of this name.
         """
         if name not in self.cell.gate_names:
             raise AttributeError(self._no_attribute(name))
-        return log_sigmoid(self.cell.gate_logit(name, self.read_by_gates, self.preactivations))
+        return self.cell.core.log_gate(name, self.read_by_gates, self.preactivations)
 
     def __getattr__(self, name: str) -> Array:
         # Reached only for names that are no field and no property: what depends on this history's cell.

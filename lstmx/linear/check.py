@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import has_jax, jax, jnp, map_tree, sigmoid
+from lstmx.arrays import has_jax, jax, jnp, map_tree
+from lstmx.cells.activations import activated
 from lstmx.cells.base import Cell
 from lstmx.cells.recurrence import Affine
 from lstmx.checks import cells_of
@@ -98,7 +99,8 @@ def _distances(cell: Cell, params: Any, draws: np.random.Generator) -> dict[str,
 
     gates = cell.readings(before, a)
     for name in cell.gate_names:
-        compare(f"gate_logit of {name}", sigmoid(np, cell.gate_logit(name, before, a)), getattr(gates, name))
+        logit = cell.gate_logit(name, before, a)
+        compare(f"gate_logit of {name}", activated(cell.gate_activation, logit), getattr(gates, name))
     compare("joined, the loop's pre-activations", cell.joined(params)(before, x), a)
     unfolded = cell.unfolded(params)(before, x, lambda values, names: values)
     compare("unfolded, the step that can be edited", cell.pack(unfolded[0]), cell.pack(after))

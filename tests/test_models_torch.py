@@ -4,6 +4,9 @@ import argparse
 import importlib
 import itertools
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -359,6 +362,31 @@ def test_quantised_layers_in_a_model_are_said():
         lstmx.record_torch(model, torch.randn(T, B, D))
 
 
+def test_models_that_compute_other_than_their_weights_are_refused_when_recorded():
+    xs = torch.randn(T, B, D)
+    with pytest.raises(
+        ValueError, match=r"the layer is a Doubled whose outputs differ by up to .* of its weights: it"
+    ):
+        lstmx.record_torch(Doubled(D, H), xs)
+    with pytest.raises(ValueError, match=r"0 is a Adapted whose outputs .* beside which it holds lora_a, lora_b"):
+        lstmx.record_torch(nn.Sequential(Adapted(D, H)), xs)
+    with pytest.raises(ValueError, match="has no recurrent layer that lstmx knows"):
+        lstmx.record_torch(Namesake(), xs)
+    module = nn.LSTM(D, H)
+    module.forward = lambda x: nn.LSTM.forward(module, x + 1)
+    with pytest.raises(TypeError, match="source is a LSTM with a forward of its own"):
+        from_torch(module)
+    with pytest.raises(ValueError, match="whose outputs differ"):
+        lstmx.record_torch(module, xs)
+    assert vars(module)["forward"].__name__ == "<lambda>"
+    del module.forward
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="or runs in another precision"):
+        lstmx.record_torch(module, xs)
+    untouched = Adapted(D, H)
+    untouched.lora_b.data.zero_()  # as before any training
+    np.testing.assert_allclose(lstmx.record_torch(untouched, xs).outputs, untouched(xs)[0].detach(), atol=1e-6)
+
+
 def test_outputs_that_differ_later_only_are_warned_of():
     class Later(nn.LSTM):
         def forward(self, x, hx=None):
@@ -576,6 +604,18 @@ def test_classes_in_a_checkpoint_are_named_with_the_lines_that_save_it_without(t
     assert "\x1b" not in str(raised.value)
 
 
+def test_bfloat16_without_jax_is_said(tmp_path):
+    torch_files = pytest.importorskip("safetensors.torch", reason="NumPy has no bfloat16 to write")
+    torch_files.save_file({"weight_hh_l0": torch.ones(4, 4).bfloat16()}, tmp_path / "b.safetensors")
+    code = (
+        "import sys; sys.modules['jax'] = sys.modules['ml_dtypes'] = None\n"
+        "from lstmx.app.weights import read_weights\n"
+        f"read_weights({str(tmp_path / 'b.safetensors')!r})"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path.cwd())
+    assert "b.safetensors holds numbers that NumPy lacks" in ended.stderr
+
+
 # ----------------------------------------------------------------------------------------------- command line
 
 
@@ -638,6 +678,7 @@ def test_all_layers_that_the_inputs_fit_are_reported_on(tmp_path, capsys):
     torch.save(model.state_dict(), tmp_path / "model.pt")
     assert analyze(tmp_path, tmp_path / "model.pt", "--layer", "all") == 0
     said = (tmp_path / "out" / "summary.txt").read_text()
+    assert f"encoder: layer 1: in {tmp_path / 'out' / 'encoder-layer-1'}/" in said
     assert "Left out: decoder: it reads 8 features; the inputs have 3" in said
     assert "Left out: pruned: the state dict under 'pruned.': weight_hh_l0 is made of" in said
     made = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}

@@ -173,14 +173,19 @@ def _analyze_all(options: argparse.Namespace, choices: Choices, assumed: list[st
             "\n  ".join([f"{options.weights} has no recurrent layer that reads these inputs", *listed])
         )
     folder = claim_folder(options.output, options.force)
+    folders: dict[Path, str] = {}
     for name, (history, inputs, words) in passes.items():
         for part in history.cell.cell_names() if isinstance(history.cell, Layers) else [""]:
-            which = ", ".join(filter(None, (name, part))) or "layer"
-            own = claim_folder(folder / re.sub(r"[^\w.-]+", "-", which).lstrip("."), options.force)
+            which = ": ".join(filter(None, (name, part))) or "layer"
+            own = folder / re.sub(r"[^\w.-]+", "-", which).lstrip(".")
+            while own in folders:  # of a layer whose name differs in such a character
+                own = own.with_name(f"{own.name}_")
+            folders[own] = which
+            claim_folder(own, options.force)
             print(_report(options, own, history, name, part, inputs, words))
-            listed.insert(0, f"{which}: {own}/")
-    (folder / "summary.txt").write_text("\n".join(listed) + "\n", encoding="utf-8")
-    print("\n".join(listed))
+    summary = "\n".join([*(f"{which}: in {own}/" for own, which in folders.items()), *listed])
+    (folder / "summary.txt").write_text(f"{summary}\n", encoding="utf-8")
+    print(summary)
 
 
 class Inputs(NamedTuple):

@@ -51,9 +51,9 @@ def from_torch(
         source: an `nn.LSTM`, `nn.GRU`, `nn.RNN`, `nn.LSTMCell`, `nn.GRUCell` or `nn.RNNCell`, compiled or scripted
             too; or a state dict (or any dict of arrays) with the names of one: weight_ih_l0 [4H, D], weight_hh_l0
             [4H, H], bias_ih_l0, bias_hh_l0 [4H], weight_hr_l0 [P, H]. Which of them it is shows in the shapes.
-            Weight norm, pruning and spectral norm of a module are applied, as in eval mode; those of a dict where
-            it determines them: weight norm over rows (`…_g`, `…_v`), pruning (`…_orig`, `…_mask`), and weight
-            dropping (`…_raw`, the weights of which one draw stands beside).
+            Weight norm, pruning and spectral norm of a module are applied, as in eval mode. Of those of a dict,
+            weight norm over rows (`…_g`, `…_v`), pruning (`…_orig`, `…_mask`) and weight dropping (`…_raw`, the
+            weights of which one draw stands beside) are, and others refused.
         prefix: what the names of this module begin with in the dict of a larger one, such as "encoder.rnn."; other
             names are left out then. The "_orig_mod." of `torch.compile` and the "module." of `DataParallel` may
             be left out of it.
@@ -497,7 +497,8 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
             states = _states(cell, iter(range(len(fields[0]))), fields)
         else:
             states = cell.state_type(*fields)
-    xs, outputs = _numpy(xs), _numpy(outputs)
+    computed = next(iter(weights.values())).dtype  # another than that of the outputs under autocast
+    xs, outputs = _numpy(xs), _numpy(outputs.to(computed))
     steps = len(xs) if getattr(inner, "bidirectional", False) else min(len(xs), _PROBE)
     counted = None if lengths is None else np.minimum(lengths, steps)
     ours = np.asarray(run(cell, params, xs[:steps], states, lengths=counted)[0])
@@ -506,7 +507,7 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
         raise ValueError(
             f"{name or 'the layer'} is a {type(inner).__name__} whose outputs differ by up to {apart:.2g} of the "
             f"largest from those of its weights{_beside(inner)}: it has a forward of its own, which is not known "
-            "here"
+            "here, or runs in another precision"
         )
     made = recorded(cell, params, xs, states, library, lengths)
     apart = _apart(np.asarray(made.outputs), outputs)

@@ -360,6 +360,8 @@ def test_quantised_layers_in_a_model_are_said():
     model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.LSTM(D, H)), {nn.LSTM})
     with pytest.raises(TypeError, match="0 is quantised: record the model before it was quantised"):
         lstmx.record_torch(model, torch.randn(T, B, D))
+    with pytest.raises(TypeError, match=r"is of a quantised module \(_all_weight_values.0.param\)"):
+        from_torch(model.state_dict(), "0.")
 
 
 def test_models_that_compute_other_than_their_weights_are_refused_when_recorded():
@@ -535,6 +537,8 @@ def test_dtype_casts_when_it_is_asked_for(kind, tmp_path):
         from_torch(arrays, "net.", dtype="half")
     with pytest.raises(TypeError, match="is int8, as quantisation stores weights"):
         from_torch({name: x.to(torch.int8) for name, x in arrays.items()}, "net.", dtype="float32")
+    with pytest.raises(TypeError, match="is complex64; expected float32 or float64"):
+        from_torch({name: x.to(torch.complex64) for name, x in arrays.items()}, "net.", dtype="float32")
 
 
 def test_the_prefix_of_a_module_inside_is_said():
@@ -679,7 +683,7 @@ def test_all_layers_that_the_inputs_fit_are_reported_on(tmp_path, capsys):
     assert analyze(tmp_path, tmp_path / "model.pt", "--layer", "all") == 0
     said = (tmp_path / "out" / "summary.txt").read_text()
     assert f"encoder: layer 1: in {tmp_path / 'out' / 'encoder-layer-1'}/" in said
-    assert "Left out: decoder: it reads 8 features; the inputs have 3" in said
+    assert "Left out: decoder: xs has 3 features in its last axis; this LSTM expects input_size=8" in said
     assert "Left out: pruned: the state dict under 'pruned.': weight_hh_l0 is made of" in said
     made = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
     assert made == {"encoder-layer-0", "encoder-layer-1", "other"}
@@ -691,4 +695,4 @@ def test_all_layers_that_the_inputs_fit_are_reported_on(tmp_path, capsys):
     assert analyze(tmp_path, tmp_path / "model.pt", "--layer", "all", inputs=np.zeros((9, 7), "float32")) == 2
     error = capsys.readouterr().err
     assert "has no recurrent layer that reads these inputs" in error
-    assert "Left out: other: it reads 3 features; the inputs have 7" in error
+    assert "Left out: other: xs has 7 features in its last axis; this LSTM expects input_size=3" in error

@@ -14,6 +14,7 @@ from lstmx.app.report import claim_folder, write_report
 from lstmx.app.storage import load_array, save_with
 from lstmx.app.weights import Choices, features_of_text, read_weights, recurrent_modules, vocabulary_of
 from lstmx.cells import GRU, LSTM, SimpleRNN
+from lstmx.checks import sequences
 from lstmx.comparison import compare
 from lstmx.convert.named import in_a_list
 from lstmx.draws import in_library
@@ -155,29 +156,29 @@ def analyze(options: argparse.Namespace) -> None:
 def _analyze_all(options: argparse.Namespace, choices: Choices, assumed: list[str]) -> None:
     """Report on every recurrent layer of a file that the inputs fit, each in a folder of its own."""
     found = recurrent_modules(options.weights, choices)
-    passes: dict[str, tuple[Any, Inputs, list[str]]] = {}
+    fitting: dict[str, tuple[Any, Any, Inputs, list[str]]] = {}
     left: dict[str, str] = {}
     for name, read in found.items():
         assumed.clear()
         try:
             cell, params = read()
             inputs = _inputs(options, cell.input_size)
-            if inputs.xs.shape[1] != cell.input_size:
-                raise ValueError(f"it reads {cell.input_size} features; the inputs have {inputs.xs.shape[1]}")
-            passes[name] = _recorded(cell, params, inputs), inputs, list(assumed)
+            sequences(cell, params, inputs.xs)
+            fitting[name] = cell, params, inputs, list(assumed)
         except (ValueError, TypeError) as error:
             left[name] = str(error)
     listed = [f"Left out: {name or 'the layer'}: {why}" for name, why in left.items()]
-    if not passes:
+    if not fitting:
         raise ValueError(
             "\n  ".join([f"{options.weights} has no recurrent layer that reads these inputs", *listed])
         )
     folder = claim_folder(options.output, options.force)
     folders: dict[Path, str] = {}
-    for name, (history, inputs, words) in passes.items():
-        for part in history.cell.cell_names() if isinstance(history.cell, Layers) else [""]:
+    for name, (cell, params, inputs, words) in fitting.items():
+        history = _recorded(cell, params, inputs)
+        for part in cell.cell_names() if isinstance(cell, Layers) else [""]:
             which = ": ".join(filter(None, (name, part))) or "layer"
-            own = folder / re.sub(r"[^\w.-]+", "-", which).lstrip(".")
+            own = folder / re.sub(r"[^\w.-]+", "-", which).strip(".")
             while own in folders:  # of a layer whose name differs in such a character
                 own = own.with_name(f"{own.name}_")
             folders[own] = which

@@ -116,7 +116,12 @@ def _converted(
 def _cast(what: str, value: Any, dtype: str | None) -> Any:
     """An array in this dtype; as it is where None is asked for and it is float32 or float64."""
     kind = str(value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype).removeprefix("torch.")
-    if dtype is None and kind not in ("float32", "float64"):
+    if re.match(r"q|u?int8|float8", kind):
+        raise TypeError(
+            f"{what} is {kind}, as quantisation stores weights, whose scales are elsewhere; expected float32 or "
+            "float64: take the model before it was quantised"
+        )
+    if kind not in ("float32", "float64") and (dtype is None or "complex" in kind):
         raise TypeError(
             f"{what} is {kind}; expected float32 or float64: convert it, as by module.float() or "
             '{k: v.float() for k, v in state.items()}, or ask for dtype="float32" (on the command line '
@@ -124,11 +129,6 @@ def _cast(what: str, value: Any, dtype: str | None) -> Any:
         )
     if dtype is None or kind == dtype:
         return value
-    if "8" in kind or "complex" in kind or "q" in kind:
-        raise TypeError(
-            f"{what} is {kind}, as quantisation stores weights, whose scales are elsewhere; expected "
-            "floating-point numbers: convert the model before it was quantised"
-        )
     if hasattr(value, "detach"):
         value = value.detach().cpu().to(getattr(require("torch", "casting its arrays"), dtype)).numpy()
     return np.asarray(value).astype(dtype)
@@ -173,7 +173,7 @@ def _of_module(source: Any) -> tuple[str, dict[str, Any], str, float]:
             "Record it by record_torch, which compares the outputs; or give source.state_dict() if it computes "
             f"what nn.{known.__name__} does"
         )
-    weights, read = live_weights(source)
+    weights, read = _live_weights(source)
     leaves = [name for name, _ in (*source.named_parameters(), *source.named_buffers())]
     surplus = sorted(set(leaves) - read)
     if surplus:
@@ -196,7 +196,7 @@ def _forward_of_its_own(module: Any, known: type) -> bool:
     return "forward" in vars(module) or any(mine is not theirs for mine, theirs in found)
 
 
-def live_weights(module: Any) -> tuple[dict[str, Any], set[str]]:
+def _live_weights(module: Any) -> tuple[dict[str, Any], set[str]]:
     """The weights that a module computes with in eval mode, and the names of the arrays that they are made of.
 
     Raises:
@@ -285,6 +285,10 @@ def _under(source: Mapping[str, Any], prefix: str) -> tuple[dict[str, Any], str]
 
 def _made(what: str, arrays: dict[str, Any], dtype: str | None, tell: Callable[[str], Any]) -> dict[str, Any]:
     """The arrays under PyTorch's own names, computed where a dict holds what they are made of; and all others."""
+    if quantised := [name for name in arrays if "_all_weight_values" in name or "_packed_params" in name]:
+        raise TypeError(
+            f"{what} is of a quantised module ({quantised[0]}): take the model before it was quantised"
+        )
     parts: dict[str, dict[str, str]] = {}
     made = {}
     for name in arrays:

@@ -77,6 +77,20 @@ class Plain(nn.LSTM):
     """A subclass that computes what nn.LSTM does."""
 
 
+class Alone(nn.GRU):
+    """A subclass that returns its outputs without the states, as nn.Sequential needs it."""
+
+    def forward(self, x):
+        return super().forward(x)[0]
+
+
+class Last(nn.GRU):
+    """A subclass that returns the last output only."""
+
+    def forward(self, x):
+        return super().forward(x)[0][-1]
+
+
 class Doubled(nn.LSTM):
     """A subclass with a forward of its own."""
 
@@ -384,6 +398,10 @@ def test_models_that_compute_other_than_their_weights_are_refused_when_recorded(
     del module.forward
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="or runs in another precision"):
         lstmx.record_torch(module, xs)
+    alone = nn.Sequential(Alone(D, H), nn.Tanh())
+    np.testing.assert_allclose(lstmx.record_torch(alone, xs).outputs, alone[0](xs).detach(), atol=1e-6)
+    with pytest.raises(ValueError, match=r"a Last whose outputs are of another shape"):
+        lstmx.record_torch(Last(D, H), xs)
     untouched = Adapted(D, H)
     untouched.lora_b.data.zero_()  # as before any training
     np.testing.assert_allclose(lstmx.record_torch(untouched, xs).outputs, untouched(xs)[0].detach(), atol=1e-6)
@@ -397,6 +415,17 @@ def test_outputs_that_differ_later_only_are_warned_of():
 
     with pytest.warns(UserWarning, match="differ by up to .* not from the first steps on"):
         lstmx.record_torch(Later(D, H), torch.randn(30, B, D))
+
+
+def test_chaotic_networks_are_recorded_with_a_warning_that_they_drift():
+    for bidirectional in (False, True):
+        module = nn.RNN(D, 200, bidirectional=bidirectional)
+        for name, parameter in module.named_parameters():
+            if name.startswith("weight_hh"):
+                parameter.data.normal_(0, 5 / 200**0.5)
+        with pytest.warns(UserWarning, match="a chaotic network, or a forward of its own"):
+            history = lstmx.record_torch(module, torch.randn(300, B, D), library="numpy")
+        assert len(history) == 300
 
 
 def test_a_layer_that_is_not_called_is_said_and_forward_restored():
@@ -539,6 +568,10 @@ def test_dtype_casts_when_it_is_asked_for(kind, tmp_path):
         from_torch({name: x.to(torch.int8) for name, x in arrays.items()}, "net.", dtype="float32")
     with pytest.raises(TypeError, match="is complex64; expected float32 or float64"):
         from_torch({name: x.to(torch.complex64) for name, x in arrays.items()}, "net.", dtype="float32")
+
+
+def test_a_prefix_needs_no_dot():
+    assert from_torch(own_weights(nn.GRU(D, H), "encoder.rnn."), "encoder.rnn")[0] == lstmx.GRU(D, H)
 
 
 def test_the_prefix_of_a_module_inside_is_said():

@@ -115,7 +115,7 @@ def _torch(path: str | Path, choices: Choices) -> Readers:
 def _unread(torch: Any, path: str | Path, words: str) -> str:
     """Why PyTorch does not load a file safely, from its own words, and what to do."""
     if "TorchScript" in words:
-        save = f'torch.save(torch.jit.load("{path}").state_dict(), "weights.pt")'
+        save = f'torch.save(torch.jit.load({str(path)!r}).state_dict(), "weights.pt")'
         return f"holds a scripted model; save its weights alone, by\n  {save}"
     try:
         classes = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -131,7 +131,7 @@ def _unread(torch: Any, path: str | Path, words: str) -> str:
     return (
         f"holds objects of {', '.join(sorted(classes))}, whose code is not run here: {advice}. Where you trust "
         f"the file, these two lines do it{'' if whole else ', with the key that has the weights in it'}:\n"
-        f'  checkpoint = torch.load("{path}", weights_only=False)\n'
+        f"  checkpoint = torch.load({str(path)!r}, weights_only=False)\n"
         f'  torch.save(checkpoint{where}, "weights.pt")'
     )
 

@@ -39,7 +39,7 @@ _MADE = re.compile(
     rf"(?P<own>{_OWN})(?P<end>|_raw|_g|_v|_u|_orig|_mask)|parametrizations\.(?P<inner>{_OWN})\.(?P<part>.+)"
 )
 _WRAPPER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module)\.")  # of torch.compile, and of DataParallel
-_PROBE = 8  # steps on which outputs are compared with the module's; over many, rounding grows in chaotic networks
+_PROBE = 4  # steps on which outputs are compared with the module's; over many, rounding grows in chaotic networks
 
 
 def from_torch(
@@ -263,6 +263,8 @@ def unwrapped(found: Mapping[str, Any], name: str | None) -> str | None:
 
 def _under(source: Mapping[str, Any], prefix: str) -> tuple[dict[str, Any], str]:
     """The arrays under a prefix by the rest of their names, and the prefix with what wrappers add."""
+    if prefix and all(name.startswith(f"{prefix}.") for name in source if name.startswith(prefix)):
+        prefix = f"{prefix.removesuffix('.')}."
     if not any(name.startswith(prefix) for name in source):
         bare, found = _WRAPPER.sub("", prefix), set()
         for name in source:
@@ -493,7 +495,8 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
     calls, weights = _listened(torch, module, x, name, inner)
     nonlinearity = getattr(inner, "nonlinearity", "tanh")
     cell, params = _converted(f"the {type(inner).__name__}", weights, nonlinearity, None)
-    xs, lengths, state, outputs, _ = _joined(torch, name, inner, calls)
+    called = _joined(torch, name, inner, calls)
+    xs, lengths, state, outputs, _ = called
     states = None
     if state is not None:
         fields = [_numpy(field) for field in state]
@@ -503,10 +506,26 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
             states = cell.state_type(*fields)
     computed = next(iter(weights.values())).dtype  # another than that of the outputs under autocast
     xs, outputs = _numpy(xs), _numpy(outputs.to(computed))
-    steps = len(xs) if getattr(inner, "bidirectional", False) else min(len(xs), _PROBE)
+    if len(outputs) != len(xs) or outputs.ndim != xs.ndim:
+        raise ValueError(
+            f"{name or 'the layer'} is a {type(inner).__name__} whose outputs are of another shape, "
+            f"{outputs.shape}, than those of its weights on inputs {xs.shape}: it has a forward of its own, which "
+            "is not known here"
+        )
+    steps = min(len(xs), _PROBE)
     counted = None if lengths is None else np.minimum(lengths, steps)
+    theirs = outputs[:steps]
+    if getattr(inner, "bidirectional", False):  # its outputs depend on later steps: ask it for those of the first
+        piece = called.inputs[:steps]
+        if counted is not None:
+            counts = torch.as_tensor(counted)
+            piece = torch.nn.utils.rnn.pack_padded_sequence(piece, counts, enforce_sorted=False)
+        elif inner.batch_first and piece.ndim == 3:
+            piece = piece.transpose(0, 1)
+        given = (piece,) if state is None else (piece, state if isinstance(inner, torch.nn.LSTM) else state[0])
+        theirs = _numpy(_listened(torch, inner, given, name, inner)[0][0].outputs.to(computed))
     ours = np.asarray(run(cell, params, xs[:steps], states, lengths=counted)[0])
-    apart = _apart(ours, outputs[:steps])
+    apart = _apart(ours, theirs)
     if not apart <= 1e-4:
         raise ValueError(
             f"{name or 'the layer'} is a {type(inner).__name__} whose outputs differ by up to {apart:.2g} of the "
@@ -563,9 +582,9 @@ def _listened(torch: Any, module: Any, x: Any, name: str, inner: Any) -> tuple[l
         (inputs, lengths), state = sequences(given["input"]), None if state is None else kept(state)
         made = forward(*args, **kwargs)
         if hasattr(inner, "num_layers"):
-            if not isinstance(made, tuple) or len(made) != 2 or made[1] is None:
-                raise ValueError(f"{what} does not return outputs and states, by a forward of its own")
-            calls.append(_Call(inputs, lengths, state, sequences(made[0])[0], kept(made[1])))
+            alone = isinstance(made, (torch.Tensor, torch.nn.utils.rnn.PackedSequence))  # of a subclass
+            result, final = (made, ()) if alone else made
+            calls.append(_Call(inputs, lengths, state, sequences(result)[0], kept(final)))
             used = dict(zip(inner._flat_weights_names, inner._flat_weights, strict=True))
         else:
             final = kept(made)
@@ -586,7 +605,12 @@ def _listened(torch: Any, module: Any, x: Any, name: str, inner: Any) -> tuple[l
     )
     inner.forward = listen  # and no hook, which `inner.forward(x)` would not call
     try:
-        with torch.no_grad(), torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            if compiled:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if any(parameter.is_cuda for parameter in inner.parameters()):  # cuDNN rounds factors to ten bits
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             module(*x) if type(x) is tuple else module(x)  # a PackedSequence is a tuple, too
     finally:
         del inner.forward
@@ -610,7 +634,7 @@ def _joined(torch: Any, name: str, inner: Any, calls: list[_Call]) -> _Call:
         raise ValueError(f"{what}, in two directions or on packed sequences; expected once")
     for k, (last, call) in enumerate(itertools.pairwise(calls)):
         state = tuple(map(torch.zeros_like, last.final)) if call.state is None else call.state
-        if not all(map(torch.equal, last.final, state)):
+        if len(state) != len(last.final) or not all(map(torch.equal, last.final, state)):
             raise ValueError(
                 f"{what} with states that are not its own: call {k + 2} does not start from what call {k + 1} left"
             )
@@ -619,8 +643,8 @@ def _joined(torch: Any, name: str, inner: Any, calls: list[_Call]) -> _Call:
 
 
 def _apart(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The greatest difference of outputs, as a share of the greatest of them or of 1; inf for another shape."""
-    if ours.shape != theirs.shape:
+    """The greatest difference of outputs, as a share of the greatest or of 1; inf where NaN are elsewhere."""
+    if ours.shape != theirs.shape or not np.array_equal(np.isnan(ours), np.isnan(theirs)):
         return float("inf")
     if np.array_equal(ours, theirs, equal_nan=True):
         return 0.0

@@ -68,7 +68,9 @@ def test_layers_are_listed_and_chosen(tmp_path, capsys):
     weights = tmp_path / "torch.safetensors"
     save_file(state_dict(prefix="encoder.rnn.", layers=2) | state_dict(prefix="decoder."), weights)
     assert analyze(tmp_path, weights) == 2
-    assert "several recurrent layers: choose one with --layer; those are" in (error := capsys.readouterr().err)
+    assert "several recurrent layers: choose one with --layer NAME, or --layer all; those are" in (
+        error := capsys.readouterr().err
+    )
     assert "those are: 'decoder', 'encoder.rnn'" in error
     assert analyze(tmp_path, weights, "--layer", "encoder.rnn") == 2
     assert "those are 'encoder.rnn: layer 0', 'encoder.rnn: layer 1'" in capsys.readouterr().err
@@ -83,9 +85,9 @@ def test_layers_are_listed_and_chosen(tmp_path, capsys):
 
 
 def test_files_that_are_none_are_named(tmp_path, capsys):
-    (tmp_path / "model.bin").write_bytes(b"")
-    assert analyze(tmp_path, tmp_path / "model.bin") == 2
-    assert "model.bin ends in .bin; expected one of .safetensors, .pt" in capsys.readouterr().err
+    (tmp_path / "model.pkl").write_bytes(b"")
+    assert analyze(tmp_path, tmp_path / "model.pkl") == 2
+    assert "model.pkl ends in .pkl; expected one of .safetensors, .pt" in capsys.readouterr().err
     assert analyze(tmp_path, tmp_path / "absent.pt") == 2
     assert "there is no file" in capsys.readouterr().err
     save_file({"linear.weight": np.zeros(3, "float32")}, tmp_path / "other.safetensors")

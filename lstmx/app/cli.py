@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lstmx.app.report import claim_folder, write_report
 from lstmx.app.storage import load_array, save_with
-from lstmx.app.weights import features_of_text, read_weights, vocabulary_of
+from lstmx.app.weights import Choices, features_of_text, read_weights, recurrent_modules, vocabulary_of
 from lstmx.cells import GRU, LSTM, SimpleRNN
+from lstmx.checks import sequences
 from lstmx.comparison import compare
+from lstmx.convert.named import in_a_list
 from lstmx.draws import in_library
 from lstmx.layers import Layers
 from lstmx.passes.run import record
@@ -69,9 +72,21 @@ def _parser() -> argparse.ArgumentParser:
     analyze_.add_argument(
         "--inputs", type=Path, required=True, help=".npy of inputs, [T, D]; or a text that a character model reads"
     )
-    kinds = "what lstmx.save or PyTorch wrote (.safetensors, .pt), a model of Keras (.keras, .h5), .onnx, or .npz"
+    kinds = (
+        "what lstmx.save or PyTorch wrote (.safetensors, .pt, .pth, .pth.tar, .ckpt, .bin), a model of Keras "
+        "(.keras, .h5), .onnx, or .npz"
+    )
     analyze_.add_argument("--weights", "--parameters", type=Path, required=True, metavar="WEIGHTS", help=kinds)
-    analyze_.add_argument("--layer", help="which recurrent layer of the model, where it has several")
+    analyze_.add_argument(
+        "--layer", help='which recurrent layer of the model, where it has several; or "all" that the inputs fit'
+    )
+    analyze_.add_argument(
+        "--nonlinearity",
+        choices=("tanh", "relu"),
+        default="tanh",
+        help="of an RNN in weights of PyTorch, which do not say it",
+    )
+    analyze_.add_argument("--dtype", choices=("float32", "float64"), help="cast weights and inputs to it")
     for command in (dive, analyze_):
         command.add_argument("--output", type=Path, default=Path("lstmx-report"), help="folder of the report")
         command.add_argument("--force", action="store_true", help="write into a folder that no report wrote")
@@ -117,37 +132,108 @@ def deep_dive(options: argparse.Namespace) -> None:
 
 def analyze(options: argparse.Namespace) -> None:
     """Record a user's own cell on a user's own inputs, and report."""
-    cell, params, name = read_weights(options.weights, options.layer)
-    xs, text, read = _inputs(options.inputs, cell.input_size, vocabulary_of(options.weights))
+    assumed: list[str] = []
+    choices = Choices(options.nonlinearity, options.dtype, assumed.append)
+    if options.layer == "all":
+        _analyze_all(options, choices, assumed)
+        return
+    cell, params, name = read_weights(options.weights, options.layer, choices)
+    inputs = _inputs(options, cell.input_size)
     inside = cell.cell_names() if isinstance(cell, Layers) else []
     part = (options.layer or "").partition(": ")[2]
     if inside and part not in inside:
-        listed = ", ".join(repr(f"{name}: {one}") for one in inside)
-        raise ValueError(f"{options.weights} has several layers: choose one with --layer; those are {listed}")
-    if len(xs) >= _COMPILED:
-        params = in_library(params, None)
-    history: Any = record(cell, params, xs)
-    if inside:
-        history = history.cells()[part][0]
-        text = text[::-1] if text is not None and part.endswith("backward") else text  # in the order of reading
+        listed = in_a_list(f"{name}: {one}" for one in inside)
+        raise ValueError(
+            f"{options.weights} has several layers: choose one with --layer NAME, or --layer all; those are "
+            f"{listed}"
+        )
+    history = _recorded(cell, params, inputs)
     folder = claim_folder(options.output, options.force)
-    which = f"{name}: {part}" if inside else name
-    source = f"{options.weights}, {which}," if which else str(options.weights)
-    head = [f"{history.cell} from {source} on {len(xs):,} steps from {options.inputs}{read}."]
-    print(write_report(folder, history, head, text, progress=True))
+    print(_report(options, folder, history, name, part, inputs, assumed))
     print(f"Figures, summary and history are in {folder}/")
 
 
-def _inputs(path: Path, size: int, vocabulary: str | None) -> tuple[np.ndarray, str | None, str]:
+def _analyze_all(options: argparse.Namespace, choices: Choices, assumed: list[str]) -> None:
+    """Report on every recurrent layer of a file that the inputs fit, each in a folder of its own."""
+    found = recurrent_modules(options.weights, choices)
+    fitting: dict[str, tuple[Any, Any, Inputs, list[str]]] = {}
+    left: dict[str, str] = {}
+    for name, read in found.items():
+        assumed.clear()
+        try:
+            cell, params = read()
+            inputs = _inputs(options, cell.input_size)
+            sequences(cell, params, inputs.xs)
+            fitting[name] = cell, params, inputs, list(assumed)
+        except (ValueError, TypeError) as error:
+            left[name] = str(error)
+    listed = [f"Left out: {name or 'the layer'}: {why}" for name, why in left.items()]
+    if not fitting:
+        raise ValueError(
+            "\n  ".join([f"{options.weights} has no recurrent layer that reads these inputs", *listed])
+        )
+    folder = claim_folder(options.output, options.force)
+    folders: dict[Path, str] = {}
+    for name, (cell, params, inputs, words) in fitting.items():
+        history = _recorded(cell, params, inputs)
+        for part in cell.cell_names() if isinstance(cell, Layers) else [""]:
+            which = ": ".join(filter(None, (name, part))) or "layer"
+            own = folder / re.sub(r"[^\w.-]+", "-", which).strip(".")
+            while own in folders:  # of a layer whose name differs in such a character
+                own = own.with_name(f"{own.name}_")
+            folders[own] = which
+            claim_folder(own, options.force)
+            print(_report(options, own, history, name, part, inputs, words))
+    summary = "\n".join([*(f"{which}: in {own}/" for own, which in folders.items()), *listed])
+    (folder / "summary.txt").write_text(f"{summary}\n", encoding="utf-8")
+    print(summary)
+
+
+class Inputs(NamedTuple):
     """Inputs [T, D], the text that they are where they are one, and in words how it was read."""
+
+    xs: np.ndarray
+    text: str | None
+    words: str
+
+
+def _recorded(cell: Any, params: Any, inputs: Inputs) -> Any:
+    return record(cell, in_library(params, None) if len(inputs.xs) >= _COMPILED else params, inputs.xs)
+
+
+def _report(
+    options: argparse.Namespace,
+    folder: Path,
+    history: Any,
+    name: str,
+    part: str,
+    inputs: Inputs,
+    assumed: list[str],
+) -> str:
+    """Write the report on a cell, or on the part of layers that has this name; returns its summary."""
+    text = inputs.text
+    if part:
+        history = history.cells()[part][0]
+        text = text[::-1] if text is not None and part.endswith("backward") else text  # in the order of reading
+    source = ", ".join(filter(None, (str(options.weights), ": ".join(filter(None, (name, part))))))
+    source += "," if name or part else ""
+    head = [f"{history.cell} from {source} on {len(inputs.xs):,} steps from {options.inputs}{inputs.words}."]
+    head += [f"Assumed: {words}." for words in assumed]
+    return write_report(folder, history, head, text, progress=True)
+
+
+def _inputs(options: argparse.Namespace, size: int) -> Inputs:
+    """The inputs of a layer of this many features, in the dtype that is asked for."""
+    path: Path = options.inputs
     if path.suffix.lower() == ".npy":
         xs = load_array(path)
         if xs.ndim != 2:
             raise ValueError(f"{path} has shape {xs.shape}; expected one sequence [T, {size}]")
-        return xs, None, ""
+        return Inputs(xs if options.dtype is None else xs.astype(options.dtype), None, "")
     text, _ = _text(path)
-    xs, read = features_of_text(text, size, vocabulary)
-    return xs, text if len(xs) == len(text) else None, f", {read}"
+    xs, read = features_of_text(text, size, vocabulary_of(options.weights))
+    xs = xs if options.dtype is None else xs.astype(options.dtype)
+    return Inputs(xs, text if len(xs) == len(text) else None, f", {read}")
 
 
 def help_topics() -> str:

@@ -111,6 +111,7 @@ def read_safetensors(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is cut short, or none; or it is a folder.
+        TypeError: it holds bfloat16, and JAX is not installed.
         ImportError: safetensors is not installed.
     """
     safetensors = require("safetensors", "reading a .safetensors file")
@@ -125,6 +126,11 @@ def read_safetensors(
             return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is cut short, or no safetensors file: {error}") from error
+    except TypeError as error:  # NumPy knows bfloat16 where JAX is installed
+        raise TypeError(
+            f"{path} holds numbers that NumPy lacks ({error}): save {{k: v.float() for k, v in state.items()}}, "
+            "or install JAX"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -6,30 +6,51 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lstmx.app.storage import EXTRA, load, load_parameters, read_safetensors
 from lstmx.arrays import map_tree, require
-from lstmx.convert import from_keras, from_onnx, from_torch
+from lstmx.convert import from_keras, from_onnx
 from lstmx.convert.keras import recurrent_layers
 from lstmx.convert.named import chosen
 from lstmx.convert.onnx import recurrent_nodes
+from lstmx.convert.torch import read_state_dict, unwrapped
 
-_RECURRENT = re.compile(r"^(?P<prefix>.*?)weight_hh(_l0)?$")
+_RECURRENT = re.compile(
+    r"^(?P<prefix>.*?)(parametrizations\.)?weight_hh(_l0)?(?P<end>|_raw|_orig|_g|_v|\.original\d?)$"
+)
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 Readers = dict[str, Callable[[], tuple[Any, Any]]]
 """The recurrent modules of a file by name, each with what reads it."""
 
 
-def read_weights(path: str | Path, layer: str | None = None) -> tuple[Any, Any, str]:
+class Choices(NamedTuple):
+    """What a file does not say, and the user may.
+
+    Attributes:
+        nonlinearity: of an RNN of PyTorch, "tanh" or "relu".
+        dtype: "float32" or "float64", to cast weights to; None to take them as they are.
+        tell: called with each thing that is assumed, in words.
+    """
+
+    nonlinearity: str = "tanh"
+    dtype: str | None = None
+    tell: Callable[[str], Any] = lambda words: None
+
+
+def read_weights(
+    path: str | Path, layer: str | None = None, choices: Choices | None = None
+) -> tuple[Any, Any, str]:
     """A recurrent module from a file of weights, with parameters in NumPy.
 
     Args:
-        path: what `lstmx.save` wrote, or any .safetensors or .pt with PyTorch's names; .keras or .h5, a whole
-            model of Keras; .onnx; or an .npz of a cell's arrays under their names.
+        path: what `lstmx.save` wrote, or any .safetensors, .pt, .pth, .pth.tar, .ckpt or .bin with PyTorch's
+            names; .keras or .h5, a whole model of Keras; .onnx; or an .npz of a cell's arrays under their names.
         layer: name of the module, or of one of its layers as "name: layer 0", where there are several.
+        choices: what the file does not say.
 
     Returns:
         The cell, or the layers, with the parameters, and its name in the file.
@@ -41,15 +62,31 @@ def read_weights(path: str | Path, layer: str | None = None) -> tuple[Any, Any, 
         TypeError: arrays of another dtype than float32 or float64.
         ImportError: the package that reads such files is not installed.
     """
+    found = recurrent_modules(path, choices)
+    name = None if layer is None else unwrapped(found, layer.partition(": ")[0])
+    name, read = chosen(str(path), found, name, "--layer NAME, or --layer all")
+    cell, params = read()
+    return cell, params, name
+
+
+def recurrent_modules(path: str | Path, choices: Choices | None = None) -> Readers:
+    """All recurrent modules of a file by name; see `read_weights`, without `layer`."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    suffix = Path(path).suffix.lower()
-    if suffix not in _KINDS:
+    choices = choices or Choices()
+    kind = next((kind for kind in _KINDS if Path(path).name.lower().endswith(kind)), None)
+    if kind is None:
+        suffix = Path(path).suffix.lower()
         raise ValueError(f"{path} ends in {suffix or 'nothing'}; expected one of {', '.join(_KINDS)}")
-    found = _KINDS[suffix](path)
-    name, read = chosen(str(path), found, None if layer is None else layer.partition(": ")[0], "--layer")
-    cell, params = read()
-    return cell, map_tree(np.asarray, params), name
+
+    def reader(read: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
+        def cast() -> tuple[Any, Any]:
+            cell, params = read()
+            return cell, map_tree(lambda x: np.asarray(x, choices.dtype), params)
+
+        return cast
+
+    return {name: reader(read) for name, read in _KINDS[kind](path, choices).items()}
 
 
 def vocabulary_of(path: str | Path) -> str | None:
@@ -60,46 +97,70 @@ def vocabulary_of(path: str | Path) -> str | None:
     return "".join(map(chr, *found.values())) if found else None
 
 
-def _safetensors(path: str | Path) -> Readers:
+def _safetensors(path: str | Path, choices: Choices) -> Readers:
     if "lstmx" in read_safetensors(path, lambda name: False)[0]:
         return {"": lambda: load(path, "numpy")}
-    return _state_dict(read_safetensors(path)[1])
+    return _state_dict(read_safetensors(path)[1], choices)
 
 
-def _torch(path: str | Path) -> Readers:
-    torch = require("torch", "reading a .pt file")
+def _torch(path: str | Path, choices: Choices) -> Readers:
+    torch = require("torch", f"reading a {Path(path).suffix} file")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, of zipfile, of PyTorch
-        raise ValueError(
-            f"{path} holds no plain weights, or is cut short; save model.state_dict() and not the model: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    return _state_dict(_flat(loaded))
+        raise ValueError(f"{path} {_unread(torch, path, _ESCAPE.sub('', str(error)))}") from error
+    return _state_dict(_flat(loaded), choices)
+
+
+def _unread(torch: Any, path: str | Path, words: str) -> str:
+    """Why PyTorch does not load a file safely, from its own words, and what to do."""
+    if "TorchScript" in words:
+        save = f'torch.save(torch.jit.load({str(path)!r}).state_dict(), "weights.pt")'
+        return f"holds a scripted model; save its weights alone, by\n  {save}"
+    try:
+        classes = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # no archive of PyTorch 1.6 or later
+        classes = re.findall(r"GLOBAL (\S+)", words)
+    if "torch.ScriptObject" in classes:
+        return "holds a quantised model, whose weights are integers with scales; save it before it is quantised"
+    if not classes:
+        return f"holds no plain weights, or is cut short: {(words.splitlines() or ['it is empty'])[0]}"
+    whole = any(name.startswith("torch.nn.modules") for name in classes)
+    where = ".state_dict()" if whole else '["state_dict"]'
+    advice = "save model.state_dict() and not the model" if whole else "save it without them"
+    return (
+        f"holds objects of {', '.join(sorted(classes))}, whose code is not run here: {advice}. Where you trust "
+        f"the file, these two lines do it{'' if whole else ', with the key that has the weights in it'}:\n"
+        f"  checkpoint = torch.load({str(path)!r}, weights_only=False)\n"
+        f'  torch.save(checkpoint{where}, "weights.pt")'
+    )
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """The tensors in dicts in dicts, their names joined by dots."""
+    """The tensors in dicts and lists in one another, their names joined by dots."""
     found: dict[str, Any] = {}
+    if isinstance(tree, (list, tuple)):
+        tree = dict(enumerate(tree))
     for name, value in tree.items() if isinstance(tree, dict) else ():
-        if isinstance(value, dict):
+        if isinstance(value, (dict, list, tuple)):
             found |= _flat(value, f"{prefix}{name}.")
         elif hasattr(value, "shape"):
             found[f"{prefix}{name}"] = value
     return found
 
 
-def _state_dict(arrays: dict[str, Any]) -> Readers:
-    prefixes = {match["prefix"]: None for name in arrays if (match := _RECURRENT.match(name))}
+def _state_dict(arrays: dict[str, Any], choices: Choices) -> Readers:
+    prefixes = {match["prefix"]: match["end"] for name in arrays if (match := _RECURRENT.match(name))}
+    drawn = [f"{prefix}module." for prefix, end in prefixes.items() if end == "_raw"]  # the weights are beside it
 
     def reader(prefix: str) -> Callable[[], tuple[Any, Any]]:
-        own = re.compile(re.escape(prefix) + r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?$")
-        return lambda: from_torch({name: x for name, x in arrays.items() if own.match(name)}, prefix)
+        return lambda: read_state_dict(arrays, prefix, choices.nonlinearity, choices.dtype, choices.tell)
 
-    return {prefix.removesuffix("."): reader(prefix) for prefix in prefixes}
+    return {prefix.removesuffix("."): reader(prefix) for prefix in prefixes if prefix not in drawn}
 
 
-def _keras(path: str | Path) -> Readers:
+def _keras(path: str | Path, choices: Choices) -> Readers:
+    del choices
     os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras' own default is a package that lstmx does not need
     models = require("keras", f"reading a {Path(path).suffix} file").models
     try:
@@ -109,7 +170,8 @@ def _keras(path: str | Path) -> Readers:
     return {name: lambda one=one: from_keras(one) for name, one in recurrent_layers(model).items()}
 
 
-def _onnx(path: str | Path) -> Readers:
+def _onnx(path: str | Path, choices: Choices) -> Readers:
+    del choices
     onnx = require("onnx", "reading an .onnx file")
     try:
         model = onnx.load(str(path))
@@ -118,14 +180,18 @@ def _onnx(path: str | Path) -> Readers:
     return {name: lambda name=name: from_onnx(model, name) for name in recurrent_nodes(model)}
 
 
-def _npz(path: str | Path) -> Readers:
+def _npz(path: str | Path, choices: Choices) -> Readers:
+    del choices
     return {"": lambda: load_parameters(path)}
 
 
-_KINDS: dict[str, Callable[[str | Path], Readers]] = {
+_KINDS: dict[str, Callable[[str | Path, Choices], Readers]] = {
     ".safetensors": _safetensors,
     ".pt": _torch,
     ".pth": _torch,
+    ".pth.tar": _torch,
+    ".ckpt": _torch,
+    ".bin": _torch,
     ".keras": _keras,
     ".h5": _keras,
     ".onnx": _onnx,

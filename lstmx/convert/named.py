@@ -211,9 +211,15 @@ def chosen(what: str, found: dict[str, Any], name: str | None, how: str = "layer
         asked = "no recurrent layer that lstmx knows" if name is None else f"no recurrent layer {name!r}"
         if name is None and found:
             asked = f"several recurrent layers: choose one with {how}"
-        listed = f"; those are: {', '.join(map(repr, found))}" if found else ""
+        listed = f"; those are: {in_a_list(found)}" if found else ""
         raise ValueError(f"{what} has {asked}{listed}")
     return name, found[name]
+
+
+def in_a_list(names: Iterable[str]) -> str:
+    """Names for an error's words, one a line where they are many."""
+    shown = [repr(name) for name in names]
+    return ", ".join(shown) if len(shown) <= 6 else "".join(f"\n  {name}" for name in shown)
 
 
 def plain(what: str, cell: Any, *kinds: Cell) -> None:

@@ -534,6 +534,17 @@ def test_the_hard_sigmoid_of_keras_2_is_another_function(tmp_path):
         read_weights(path, "gru")
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_gru_from_before_there_was_a_choice_resets_before_the_product(tmp_path, bias):
+    def change(layer):
+        layer["config"].pop("reset_after", None)
+
+    model = whole(reset_after=False, use_bias=bias)
+    model.save(tmp_path / "model.h5")
+    as_keras_2(tmp_path / "model.h5", change, "2.0.8")
+    same(read_weights(tmp_path / "model.h5", "gru"), model.get_layer("gru"))
+
+
 @pytest.mark.parametrize("kind", [".keras", ".h5"])
 def test_a_class_of_its_own_is_named(tmp_path, kind):
     class Doubling(L.Layer):

@@ -101,7 +101,7 @@ def _layers(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def _as_keras_3(path: str | Path, layer: dict[str, Any]) -> None:
-    """Take out of a layer's description, in place, what Keras 2 wrote and Keras 3 has not."""
+    """Say in a layer's description, in place, what an older Keras meant by it, in the words of Keras 3."""
     kind, config = layer["class_name"], layer["config"]
     if kind in ("CuDNNLSTM", "CuDNNGRU"):
         raise ValueError(
@@ -109,6 +109,8 @@ def _as_keras_3(path: str | Path, layer: dict[str, Any]) -> None:
             f"the same model with {kind.removeprefix('CuDNN')} in its place "
             f"({'reset_after=True, ' if kind == 'CuDNNGRU' else ''}recurrent_activation='sigmoid'), and save that"
         )
+    if kind == "GRU":
+        config.setdefault("reset_after", False)  # before there was a choice
     if config.pop("time_major", False):
         raise ValueError(
             f"{path}: {config.get('name')} has time_major=True, which Keras 3 has not; save the model without it"

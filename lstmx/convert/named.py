@@ -192,7 +192,7 @@ def chosen(what: str, found: dict[str, Any], name: str | None, how: str = "layer
     if name is None and len(found) == 1:
         return next(iter(found.items()))
     ends = [one for one in found if one.endswith(f"/{name}")]
-    if name not in found and len(ends) == 1:
+    if name is not None and name not in found and len(ends) == 1:
         name = ends[0]
     if name is None or name not in found:
         asked = "no recurrent layer that lstmx knows" if name is None else f"no recurrent layer {name!r}"

@@ -19,7 +19,7 @@ hypothesis.settings.load_profile("lstmx")
 
 collect_ignore = ["numpy_alone.py"]  # runs where JAX is absent; see its docstring
 
-AS_A_USER_FINDS_JAX = {"test_readme"}
+AS_A_USER_FINDS_JAX = {"test_readme", "test_models_keras"}
 PROMOTED_BY_OPTAX = {
     "test_training",
     "test_comparison",

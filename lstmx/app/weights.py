@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstmx.app.keras_files import keras_readers
 from lstmx.app.storage import EXTRA, load, load_parameters, read_safetensors
 from lstmx.arrays import map_tree, require
-from lstmx.convert import from_keras, from_onnx
-from lstmx.convert.keras import recurrent_layers
+from lstmx.convert import from_onnx
 from lstmx.convert.named import chosen
 from lstmx.convert.onnx import recurrent_nodes
 from lstmx.convert.torch import read_state_dict, unwrapped
@@ -48,7 +48,8 @@ def read_weights(
 
     Args:
         path: what `lstmx.save` wrote, or any .safetensors, .pt, .pth, .pth.tar, .ckpt or .bin with PyTorch's
-            names; .keras or .h5, a whole model of Keras; .onnx; or an .npz of a cell's arrays under their names.
+            names; .keras or .h5, a whole model of Keras or its weights alone; .onnx; or an .npz of a cell's arrays
+            under their names.
         layer: name of the module, or of one of its layers as "name: layer 0", where there are several.
         choices: what the file does not say.
 
@@ -160,14 +161,7 @@ def _state_dict(arrays: dict[str, Any], choices: Choices) -> Readers:
 
 
 def _keras(path: str | Path, choices: Choices) -> Readers:
-    del choices
-    os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras' own default is a package that lstmx does not need
-    models = require("keras", f"reading a {Path(path).suffix} file").models
-    try:
-        model = models.load_model(path, compile=False)
-    except Exception as error:  # of h5py, of zipfile, of Keras
-        raise ValueError(f"{path} holds no whole model of Keras: {str(error).splitlines()[0]}") from error
-    return {name: lambda one=one: from_keras(one) for name, one in recurrent_layers(model).items()}
+    return keras_readers(path, choices.tell)
 
 
 def _onnx(path: str | Path, choices: Choices) -> Readers:

@@ -1,18 +1,22 @@
-"""Keras 3: `LSTM`, `GRU`, `SimpleRNN` layers, and `Bidirectional` around one."""
+"""Keras 3: `LSTM`, `GRU`, `SimpleRNN`, an `RNN` of their cells, and `Bidirectional` around one."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
+import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import require, to_numpy
+from lstmx.arrays import is_traced, require, to_numpy
 from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
+from lstmx.cells.activations import GATE_ACTIVATIONS
 from lstmx.checks import parameters
 from lstmx.convert.named import (
     Named,
+    assembled,
     chosen,
     gru_of_two_biases,
     gru_reset_before,
@@ -28,71 +32,172 @@ from lstmx.convert.named import (
 from lstmx.history import History
 from lstmx.layers import Bidirectional, Directions, Stack
 
-_KINDS = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
-_ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "linear": "identity"}  # of Keras, and what lstmx calls them
-_KNOWN = {"LSTM": ("tanh", "relu", "linear"), "GRU": ("tanh", "relu"), "SimpleRNN": ("tanh", "relu")}
-_GATES = ("sigmoid", "hard_sigmoid")
+_LAYERS = ("LSTM", "GRU", "SimpleRNN", "RNN")
 _MERGES = {"concat": "concatenate", "sum": "sum"}
+_EXPECTED = "expected an LSTM, GRU, SimpleRNN, an RNN of their cells, or a Bidirectional, of Keras"
+
+
+class _Kind(NamedTuple):
+    """What a cell of Keras has: blocks in its kernels, and the functions that lstmx has for it."""
+
+    blocks: int
+    activations: tuple[str, ...]
+    gates: tuple[str, ...]
+
+
+_CELLS = {
+    "LSTMCell": _Kind(4, ("tanh", "relu", "identity"), GATE_ACTIVATIONS),
+    "GRUCell": _Kind(3, ("tanh", "relu"), GATE_ACTIVATIONS),
+    "SimpleRNNCell": _Kind(1, ("tanh", "relu"), ()),
+}
+_FUNCTIONS = {
+    "tanh": np.tanh,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-np.clip(x, -80, 80))),
+    "relu": lambda x: np.maximum(x, 0),
+    "identity": lambda x: x,
+    "hard_sigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),  # of Keras 3
+    "hard_sigmoid_0.2": lambda x: np.clip(0.2 * x + 0.5, 0, 1),  # of Keras 2
+}
+"""What functions of a model are known by: their values. Which of them a cell may have, `_CELLS` says."""
 
 
 def from_keras(layer: Any) -> tuple[Any, Any]:
     """A recurrent layer of Keras 3.
 
+    What a layer does beside its equations is not part of it: its state where it is stateful, dropout, and the
+    form of what it returns.
+
     Args:
-        layer: an `LSTM`, `GRU` or `SimpleRNN`, or a `Bidirectional` around one (merge_mode "concat" or "sum"),
-            that has been built.
+        layer: an `LSTM`, `GRU` or `SimpleRNN`, an `RNN` of one or several of their cells, such a cell, or a
+            `Bidirectional` around one (merge_mode "concat" or "sum"), that has been built.
 
     Returns:
-        The cell, or a `Bidirectional`, and its parameters as NumPy arrays. Of a GRU with reset_after=True the two
-        biases are added up, but for those of the candidate; one with reset_after=False resets before the product.
+        The cell, a `Stack` or a `Bidirectional`, and its parameters as NumPy arrays. Of a GRU with
+        reset_after=True the two biases are added up, but for those of the candidate; one with reset_after=False
+        resets before the product.
 
     Raises:
-        TypeError: this is no such layer; or an array of another dtype than float32 or float64.
-        ValueError: the layer is not built, reads backwards on its own, or has activations that lstmx has not.
+        TypeError: this is no such layer, or of a class of its own; or an array of another dtype than float32 or
+            float64.
+        ValueError: the layer is not built, reads backwards on its own, or has activations that lstmx has not:
+            these are known by their values and not by their names.
     """
-    if type(layer).__name__ == "Bidirectional":
-        if layer.merge_mode not in _MERGES:
-            raise ValueError(f"layer has merge_mode={layer.merge_mode!r}; expected 'concat' or 'sum'")
-        (cell, forward), (other, back) = (_direction(one) for one in (layer.forward_layer, layer.backward_layer))
-        if cell != other:
-            raise ValueError(f"the directions of {layer.name} differ: {cell} and {other}")
-        return Bidirectional(cell, _MERGES[layer.merge_mode]), Directions(forward, back)
-    if getattr(layer, "go_backwards", False):
-        raise ValueError(f"{layer.name} has go_backwards=True; give it the reversed sequence without it")
-    return _direction(layer)
-
-
-def _direction(layer: Any) -> tuple[Cell, Any]:
-    kind = type(layer).__name__
-    if kind not in _KINDS or not hasattr(layer, "units"):
-        raise TypeError(f"layer is a {kind}; expected an LSTM, GRU, SimpleRNN or Bidirectional of Keras")
-    if not layer.built:
-        raise ValueError(f"{layer.name} has no weights yet; call it once, or layer.build(shape)")
-    activation, gates = (
-        getattr(getattr(layer, f"{name}activation", None), "__name__", None) for name in ("", "recurrent_")
-    )
-    if activation not in _KNOWN[kind] or gates not in ((None,) if kind == "SimpleRNN" else _GATES):
+    if _kind(layer) in _CELLS:
+        return _cell(layer, layer.name)
+    if _kind(layer) != "Bidirectional":
+        if getattr(layer, "go_backwards", False):
+            raise ValueError(
+                f"{layer.name} has go_backwards=True; give it the reversed sequence without it, or record it by "
+                "lstmx.record_keras"
+            )
+        return _direction(layer)
+    if layer.merge_mode not in _MERGES:
+        raise ValueError(f"layer has merge_mode={layer.merge_mode!r}; expected 'concat' or 'sum'")
+    if layer.forward_layer.go_backwards:
         raise ValueError(
-            f"{layer.name} has activation {activation} and recurrent_activation {gates}; lstmx has "
-            f"{', '.join(_KNOWN[kind])}" + ("" if kind == "SimpleRNN" else f" and {', '.join(_GATES)}")
+            f"{layer.name} has a forward layer with go_backwards=True, and returns its outputs from the last step "
+            "to the first; put the layer that reads forwards first, and the other as backward_layer"
         )
-    h, count = layer.units, _KINDS[kind]
-    names = ("kernel", "recurrent_kernel", "bias")
-    named = Named(layer.name, dict(zip(names, layer.get_weights(), strict=False)))
+    (cell, forward), (other, back) = (_direction(one) for one in (layer.forward_layer, layer.backward_layer))
+    if cell != other:
+        raise ValueError(f"the directions of {layer.name} differ: {cell} and {other}")
+    if not isinstance(cell, Cell):
+        raise ValueError(f"the directions of {layer.name} are stacks of cells; lstmx has a cell in each direction")
+    return Bidirectional(cell, _MERGES[layer.merge_mode]), Directions(forward, back)
+
+
+def _kind(layer: Any) -> str | None:
+    """The name of a class of Keras' own; None of a class of somebody else's."""
+    kind = type(layer)
+    return kind.__name__ if kind.__module__.partition(".")[0] == "keras" else None
+
+
+def _direction(layer: Any) -> tuple[Any, Any]:
+    """A cell, or a stack of cells, from a layer that is read in the order of its own steps."""
+    kind = type(layer)
+    if _kind(layer) is None and hasattr(layer, "cell"):
+        raise TypeError(
+            f"layer is a {kind.__name__}, a class of {kind.__module__}, which may compute anything; {_EXPECTED}. "
+            "If it runs its cell as they do, convert layer.cell"
+        )
+    if _kind(layer) not in _LAYERS:
+        raise TypeError(f"layer is a {kind.__name__}; {_EXPECTED}")
+    if _kind(layer.cell) == "StackedRNNCells":
+        return assembled([[_cell(one, f"{layer.name}, {one.name}")] for one in layer.cell.cells])
+    return _cell(layer.cell, layer.name)
+
+
+def _cell(cell: Any, name: str) -> tuple[Cell, Any]:
+    kind = _kind(cell)
+    if kind not in _CELLS:
+        raise TypeError(
+            f"the cell of {name} is a {type(cell).__name__} of {type(cell).__module__}; expected one of "
+            f"{', '.join(_CELLS)}. lstmx.from_step makes a cell of a step that is written in JAX"
+        )
+    if not cell.built:
+        raise ValueError(f"{name} has no weights yet; call it once, or layer.build(shape)")
+    _, activations, gates = _CELLS[kind]
+    activation = _function(cell.activation, cell.units)
+    gate = _function(cell.recurrent_activation, cell.units) if gates else "sigmoid"
+    if activation not in activations or (gates and gate not in gates):
+        found = f"activation {activation}" + (f" and recurrent_activation {gate}" if gates else "")
+        known = " and ".join(" or ".join(functions) for functions in (activations, gates) if functions)
+        raise ValueError(f"{name} has {found}; lstmx has {known}")
+    if cell.compute_dtype != cell.variable_dtype:
+        warnings.warn(
+            f"{name} computes in {cell.compute_dtype}; lstmx computes in the {cell.variable_dtype} of its weights",
+            stacklevel=2,
+        )
+    arrays = dict(zip((weight.name for weight in cell.weights), cell.get_weights(), strict=True))
+    return from_arrays(
+        Named(name, arrays), kind.removesuffix("Cell"), activation, gate, getattr(cell, "reset_after", True)
+    )
+
+
+def from_arrays(
+    named: Named, kind: str, activation: str = "tanh", gate: str = "sigmoid", reset_after: bool = True
+) -> tuple[Cell, Any]:
+    """A cell from its arrays as Keras has them.
+
+    Args:
+        named: "kernel" [D, kH], "recurrent_kernel" [H, kH] and, if there is one, "bias".
+        kind: "LSTM", "GRU" or "SimpleRNN".
+        activation: "tanh" or "relu"; of an LSTM's candidate and output, "identity" as well.
+        gate: of an LSTM or a GRU, "sigmoid", "hard_sigmoid" or "hard_sigmoid_0.2".
+        reset_after: of a GRU.
+
+    Raises:
+        ValueError: an array is missing, of another shape, or not used.
+        TypeError: an array of another dtype than float32 or float64.
+    """
+    count = _CELLS[f"{kind}Cell"].blocks
+    h = named.take("recurrent_kernel", (None, None)).shape[0]
     kernel, recurrent = named.take("kernel", (None, count * h)), named.take("recurrent_kernel", (h, count * h))
+    doubled = kind == "GRU" and reset_after
+    bias = named.take_or_zeros("bias", (2, 3 * h) if doubled else (count * h,), kernel)
+    named.nothing_left()
     if kind == "LSTM":
-        made = lstm(kernel, recurrent, named.take_or_zeros("bias", (4 * h,), kernel))
-        return with_activations(made, _ACTIVATIONS[str(activation)], str(gates))
+        return with_activations(lstm(kernel, recurrent, bias), activation, gate)
     if kind == "SimpleRNN":
-        return simple(kernel, recurrent, named.take_or_zeros("bias", (h,), kernel), str(activation))
-    kernel, recurrent = (reordered(part, (1, 0, 2), 3) for part in (kernel, recurrent))
-    if not layer.reset_after:
-        bias = named.take_or_zeros("bias", (3 * h,), kernel)
-        made = gru_reset_before(kernel, recurrent, reordered(bias, (1, 0, 2), 3))
-    else:
-        first, second = reordered(named.take_or_zeros("bias", (2, 3 * h), kernel), (1, 0, 2), 3)
-        made = gru_of_two_biases(kernel, recurrent, first, second)
-    return with_activations(made, _ACTIVATIONS[str(activation)], str(gates))
+        return simple(kernel, recurrent, bias, activation)
+    kernel, recurrent, bias = (reordered(part, (1, 0, 2), 3) for part in (kernel, recurrent, bias))
+    made = gru_of_two_biases(kernel, recurrent, *bias) if doubled else gru_reset_before(kernel, recurrent, bias)
+    return with_activations(made, activation, gate)
+
+
+def _function(function: Any, units: int) -> str:
+    """What a function of Keras is by its values; else its own name, marked where that name is another's."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if getattr(function, "weights", ()) or not getattr(function, "built", True):
+        return f"{name}, which has weights of its own"
+    ops = require("keras", "from_keras").ops
+    sizes = np.concatenate([np.linspace(0.1, 12, 60), np.geomspace(12, 1e4, 12)])
+    points = np.tile(np.concatenate([-sizes, [0], sizes])[:, None], (1, units)).astype("float32")
+    values = np.asarray(ops.convert_to_numpy(function(ops.convert_to_tensor(points))))
+    for known, expected in _FUNCTIONS.items():
+        if values.shape == points.shape and np.allclose(values, expected(points), rtol=1e-5, atol=1e-6):
+            return known
+    return f"{name} (by its values another function)" if name in _FUNCTIONS else name
 
 
 def to_keras(cell: Any, params: Any) -> Any:
@@ -147,61 +252,179 @@ def _weights(cell: Cell, params: Any) -> list[np.ndarray]:
 def record_keras(model: Any, x: Any, layer: str | None = None, library: str | None = None) -> History | Any:
     """Run a model of Keras 3, and record one of its recurrent layers on the inputs that it received.
 
+    The initial state is the one that the layer is given or, where it is stateful, has; a mask is the one that
+    it is given, too. A layer with go_backwards=True is recorded in the order in which it reads, from the last step
+    of its inputs to the first, in which Keras returns its outputs. The states of stateful layers are put back.
+
     Args:
-        model: the model or layer: an `LSTM`, `GRU`, `SimpleRNN` or `Bidirectional`, or any with such inside.
+        model: the model or layer: an `LSTM`, `GRU`, `SimpleRNN`, `RNN` or `Bidirectional`, or any with such in it.
         x: what it is called with.
-        layer: the name of the layer, where there are several.
+        layer: the name of the layer, where there are several; with the names of what it is in before it, as
+            "encoder/lstm", where two have one name.
         library: "jax" or "numpy", of the history; None for JAX where it is installed.
 
     Returns:
-        The history that `lstmx.record` makes of the layer's own weights, inputs and initial state, time first.
+        The history that `lstmx.record` makes of the layer's own weights, inputs, initial state and mask, time
+        first.
 
     Raises:
         ValueError: no recurrent layer, or several of which none is named; one that is not called, or more than
-            once, or with a mask; what `from_keras` refuses; or float64 for JAX without x64 enabled.
+            once, inside a transformation of JAX, in another dtype than that of its weights, or with dropout that
+            is on; what `from_keras` refuses; or float64 for JAX without x64 enabled.
         TypeError: what `from_keras` refuses.
     """
     if not callable(model):
         raise TypeError(f"model is a {type(model).__name__}; expected a model or a layer of Keras")
+    if not getattr(model, "built", True):
+        with _standing(model):
+            model(x)  # Keras builds it by calls of its layers that are no passes
     name, inner = chosen("the model", recurrent_layers(model), layer)
-    calls: list[Any] = []
-    with _listening(inner, calls):
+    calls: list[_Call] = []
+    with _standing(model), _listening(name, inner, calls):
         model(x)
-    args, kwargs = once(name, calls)
-    if kwargs.get("mask") is not None:
-        raise ValueError(f"{name} is called with a mask; record it on sequences of one length")
-    cell, params = from_keras(inner)
-    xs = np.moveaxis(np.asarray(args[0]), 1, 0)
-    given = args[1] if len(args) > 1 else kwargs.get("initial_state")
-    given = [] if given is None else given if isinstance(given, (list, tuple)) else [given]
-    fields = [np.asarray(field) for field in given]
-    states = None
-    if fields and isinstance(cell, Bidirectional):
-        half = len(fields) // 2
-        states = cell.tree([cell.cell.state_type(*part) for part in (fields[:half], fields[half:])])
-    elif fields:
-        states = cell.state_type(*fields)
-    return recorded(cell, params, xs, states, library)
+    arguments, stateful = once(name, calls)
+    backwards = getattr(inner, "go_backwards", False)
+    cell, params = _direction(inner) if backwards else from_keras(inner)
+    for one in cells_of(inner):
+        if one.compute_dtype != one.variable_dtype:
+            raise ValueError(
+                f"{name} computes in {one.compute_dtype}, and lstmx in the {one.variable_dtype} of its weights: "
+                "their states differ. Load the model with the dtype policy of its weights"
+            )
+        dropped = [kind for kind in ("dropout", "recurrent_dropout") if getattr(one, kind)]
+        if arguments["training"] and dropped:
+            raise ValueError(
+                f"{name} is called with training=True and has {' and '.join(dropped)}, which draws another pass "
+                "at each call; call it with training=False"
+            )
+    dtype = inner.variable_dtype
+    xs = np.moveaxis(_numpy(arguments["sequences"]).astype(dtype), 1, 0)
+    mask = arguments["mask"]
+    if mask is not None:
+        mask = _numpy(mask[0] if isinstance(mask, (list, tuple)) else mask).astype(bool)
+        if mask.shape != xs.shape[1::-1]:
+            raise ValueError(f"{name} has a mask of shape {mask.shape}; expected [batch, time], {xs.shape[1::-1]}")
+        mask = mask.T
+    if backwards:
+        xs, mask = xs[::-1], None if mask is None else mask[::-1]
+    given = arguments["initial_state"]
+    given = stateful if given is None else given
+    state = None if given is None else _state(cell, given, dtype)
+    return recorded(cell, params, xs, state, library, mask=mask)
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    return np.asarray(require("keras", "record_keras").ops.convert_to_numpy(tensor))
+
+
+def _state(cell: Any, given: Any, dtype: str) -> Any:
+    """A state from those of Keras: a list for each cell of a stack; two halves of a list for two directions."""
+    given = given if isinstance(given, (list, tuple)) else [given]
+    if isinstance(cell, Bidirectional):
+        half = len(given) // 2
+        return cell.tree([_state(cell.cell, part, dtype) for part in (given[:half], given[half:])])
+    if isinstance(cell, Stack):
+        return cell.tree([_state(one, part, dtype) for one, part in zip(cell.cells, given, strict=True)])
+    return cell.state_type(*(_numpy(field).astype(dtype) for field in given))
 
 
 def recurrent_layers(model: Any) -> dict[str, Any]:
-    """The recurrent layers of a Keras model by name; a `Bidirectional` as one."""
-    kinds = ("LSTM", "GRU", "SimpleRNN", "Bidirectional")
-    if type(model).__name__ in kinds:
-        return {model.name: model}
+    """The recurrent layers of a Keras model by name, those inside other layers as "outer/inner/name".
+
+    A `Bidirectional` is one layer. Those that lstmx cannot convert are among them: `from_keras` says why. A number
+    tells two of one name in one layer apart.
+    """
     found: dict[str, Any] = {}
-    for one in getattr(model, "layers", ()):
-        found |= recurrent_layers(one)
+    _walk(model, (), found, set())
     return found
 
 
+def _walk(layer: Any, path: tuple[str, ...], found: dict[str, Any], seen: set[int]) -> None:
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    if hasattr(layer, "return_sequences") and (hasattr(layer, "cell") or hasattr(layer, "forward_layer")):
+        name = "/".join(path) or layer.name
+        same = sum(one == name or one.startswith(f"{name} (") for one in found)
+        found[f"{name} ({same + 1})" if same else name] = layer
+        return
+    for one in getattr(layer, "_layers", None) or getattr(layer, "layers", ()):
+        _walk(one, (*path, one.name), found, seen)
+
+
+def cells_of(layer: Any) -> list[Any]:
+    """The cells of a recurrent layer: of both directions, and all of a stack."""
+    return [cell for one in _runs(layer) for cell in getattr(one.cell, "cells", [one.cell])]
+
+
+def _runs(layer: Any) -> list[Any]:
+    """The layers of one direction in a recurrent layer."""
+    return [layer.forward_layer, layer.backward_layer] if hasattr(layer, "forward_layer") else [layer]
+
+
 @contextlib.contextmanager
-def _listening(layer: Any, calls: list[Any]) -> Iterator[None]:
+def _standing(model: Any) -> Iterator[None]:
+    """Put the states of a model's stateful layers back."""
+    ops = require("keras", "record_keras").ops
+    before = {id(one): _leaves(_states(one)) for one in _all_runs(model)}
+    try:
+        yield
+    finally:
+        for one in _all_runs(model):
+            variables = _leaves(getattr(one, "states", None))
+            values = before.get(id(one)) or [
+                ops.zeros_like(state.value) for state in variables
+            ]  # made by this call
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+
+def _all_runs(model: Any) -> list[Any]:
+    return [one for layer in recurrent_layers(model).values() for one in _runs(layer)]
+
+
+def _states(layer: Any) -> Any:
+    """Copies of the values of a stateful layer's states; None of another layer, or before it has any."""
+    states = getattr(layer, "states", None)
+    return None if states is None else _copied(states)
+
+
+def _copied(states: Any) -> Any:
+    if isinstance(states, (list, tuple)):
+        return [_copied(one) for one in states]
+    return np.array(_numpy(states))
+
+
+def _leaves(states: Any) -> list[Any]:
+    """What lists in lists hold, in order; nothing of None."""
+    if states is None:
+        return []
+    return [leaf for one in states for leaf in _leaves(one)] if isinstance(states, (list, tuple)) else [states]
+
+
+class _Call(NamedTuple):
+    """One call of a layer."""
+
+    arguments: dict[str, Any]
+    """By name, as `RNN.call` has them."""
+    states: list[Any] | None
+    """Those of a stateful layer before it, of two directions one after the other."""
+
+
+@contextlib.contextmanager
+def _listening(name: str, layer: Any, calls: list[_Call]) -> Iterator[None]:
     """Note what a Keras layer is called with."""
     own = layer.call
+    signature = inspect.signature(type(layer).call)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        calls.append((args, kwargs))
+        if is_traced((args, kwargs)):
+            raise ValueError(f"{name} is called inside a transformation of JAX, such as jit; record it outside")
+        bound = signature.bind(layer, *args, **kwargs)
+        bound.apply_defaults()
+        states = [_states(one) for one in _runs(layer)]
+        joined = None if None in states else [field for one in states for field in one]
+        calls.append(_Call(bound.arguments, joined))
         return own(*args, **kwargs)
 
     object.__setattr__(layer, "call", call)

@@ -199,7 +199,7 @@ def chosen(what: str, found: dict[str, Any], name: str | None, how: str = "layer
     Args:
         what: where it was looked for, for the error's words.
         found: recurrent layers by name.
-        name: the name.
+        name: the name, or how one alone of the names ends, after a "/".
         how: how one is named, for the error's words.
 
     Raises:
@@ -207,6 +207,9 @@ def chosen(what: str, found: dict[str, Any], name: str | None, how: str = "layer
     """
     if name is None and len(found) == 1:
         return next(iter(found.items()))
+    ends = [one for one in found if one.endswith(f"/{name}")]
+    if name is not None and name not in found and len(ends) == 1:
+        name = ends[0]
     if name is None or name not in found:
         asked = "no recurrent layer that lstmx knows" if name is None else f"no recurrent layer {name!r}"
         if name is None and found:
@@ -249,7 +252,9 @@ def once(name: str, calls: list[Any]) -> Any:
     return calls[0]
 
 
-def recorded(cell: Any, params: Any, xs: Any, state: Any, library: str | None, lengths: Any = None) -> Any:
+def recorded(
+    cell: Any, params: Any, xs: Any, state: Any, library: str | None, lengths: Any = None, mask: Any = None
+) -> Any:
     """The history of a layer from NumPy arrays, in the library that is asked for."""
     given = map_tree(lambda x: np.ascontiguousarray(x), (params, xs, state))
-    return record(cell, *in_library(given, library), lengths=lengths)
+    return record(cell, *in_library(given, library), lengths=lengths, mask=mask)

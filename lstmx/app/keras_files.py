@@ -1,0 +1,213 @@
+"""Files of Keras: whole models as Keras 3 and Keras 2 wrote them, and weights alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import require
+from lstmx.convert.keras import cells_of, from_arrays, from_keras, recurrent_layers
+from lstmx.convert.named import Named
+from lstmx.layers import Bidirectional, Directions
+
+_NAMES = ("kernel", "recurrent_kernel", "bias")
+_CONTAINERS = ("layers", "_layer_checkpoint_dependencies", "cell", "cells")
+_OWN_CLASS = re.compile(r"Could not locate class '(\w+)'|Unknown layer: '(\w+)'")
+
+
+Read = Callable[[], tuple[Any, Any]]
+Arrays = dict[str, np.ndarray]
+
+
+def keras_readers(path: str | Path, tell: Callable[[str], Any]) -> dict[str, Read]:
+    """The recurrent layers of a file of Keras by name, each with what reads it.
+
+    Args:
+        path: a .keras or .h5 file.
+        tell: called, in words, with what is assumed of weights alone.
+
+    Raises:
+        ValueError: the file cannot be read, or has a layer that Keras 3 cannot build.
+        ImportError: Keras is not installed, or h5py, which it needs for this.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras' own default is a package that lstmx does not need
+    keras = require("keras", f"reading a {Path(path).suffix} file")
+    if Path(path).suffix.lower() == ".keras":
+        return _readers(_loaded(keras, path, path))
+    h5py = require("h5py", "reading an .h5 file")
+    try:
+        with h5py.File(path) as file:
+            config, version = file.attrs.get("model_config"), _text(file.attrs.get("keras_version", "2"))
+            found = None if config is not None else _weights_alone(file)
+    except OSError as error:
+        raise ValueError(f"{path} is no readable .h5 file: {str(error).splitlines()[0]}") from error
+    if found is not None:
+        return _readers_of_arrays(path, found, tell)
+    tree = json.loads(_text(config))
+    for layer in _layers(tree):
+        _as_keras_3(path, layer)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copy(path, Path(folder) / "model.h5")
+        with h5py.File(copy, "r+") as file:
+            file.attrs["model_config"] = json.dumps(tree)
+        model = _loaded(keras, copy, path)
+    if version.startswith(("1", "2")):
+        _with_old_functions(keras, model)
+    return _readers(model)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+# ------------------------------------------------------------------------------------------------ whole models
+
+
+def _loaded(keras: Any, file: str | Path, path: str | Path) -> Any:
+    """The model in a file, which errors call `path`."""
+    try:
+        return keras.models.load_model(file, compile=False)
+    except Exception as error:  # of h5py, of zipfile, of Keras
+        words = str(error)
+        if own := _OWN_CLASS.search(words):
+            raise ValueError(
+                f"{path} has a layer of the class {own[1] or own[2]}, whose code is not in it: in Python, load it "
+                "by keras.models.load_model(path, custom_objects={...}), and convert its recurrent layer "
+                "by lstmx.convert.from_keras or record it by lstmx.record_keras"
+            ) from error
+        raise ValueError(f"{path} holds no whole model of Keras: {words.splitlines()[0]}") from error
+
+
+def _readers(model: Any) -> dict[str, Read]:
+    return {name: lambda one=one: from_keras(one) for name, one in recurrent_layers(model).items()}
+
+
+def _layers(tree: Any) -> Iterator[dict[str, Any]]:
+    """The descriptions of layers in a model's configuration, one in another."""
+    if isinstance(tree, dict):
+        if "class_name" in tree and isinstance(tree.get("config"), dict):
+            yield tree
+        tree = list(tree.values())
+    for part in tree if isinstance(tree, list) else ():
+        yield from _layers(part)
+
+
+def _as_keras_3(path: str | Path, layer: dict[str, Any]) -> None:
+    """Say in a layer's description, in place, what an older Keras meant by it, in the words of Keras 3."""
+    kind, config = layer["class_name"], layer["config"]
+    if kind in ("CuDNNLSTM", "CuDNNGRU"):
+        raise ValueError(
+            f"{path}: {config.get('name')} is a {kind}, which Keras 3 has not; in Keras 2, load the weights into "
+            f"the same model with {kind.removeprefix('CuDNN')} in its place "
+            f"({'reset_after=True, ' if kind == 'CuDNNGRU' else ''}recurrent_activation='sigmoid'), and save that"
+        )
+    if kind == "GRU":
+        config.setdefault("reset_after", False)  # before there was a choice
+    if config.pop("time_major", False):
+        raise ValueError(
+            f"{path}: {config.get('name')} has time_major=True, which Keras 3 has not; save the model without it"
+        )
+
+
+def _with_old_functions(keras: Any, model: Any) -> None:
+    """Give the cells of a model from Keras 2 the hard sigmoid of Keras 2, whose slope is 1/5 and not 1/6."""
+
+    def hard_sigmoid_of_keras_2(x: Any) -> Any:
+        return keras.ops.clip(0.2 * x + 0.5, 0, 1)
+
+    for cell in (cell for layer in recurrent_layers(model).values() for cell in cells_of(layer)):
+        for name in ("activation", "recurrent_activation"):
+            if getattr(cell, name, None) is keras.activations.hard_sigmoid:
+                setattr(cell, name, hard_sigmoid_of_keras_2)
+
+
+# ----------------------------------------------------------------------------------------------- weights alone
+
+
+def _weights_alone(file: Any) -> dict[str, Arrays]:
+    """The arrays of each recurrent cell, by the name of its layer, as Keras 3 or Keras 2 wrote them."""
+    found: dict[str, Arrays] = {}
+
+    def visit(where: str, item: Any) -> None:
+        *path, last = where.split("/")
+        if not hasattr(item, "shape"):
+            return
+        if path[-1:] == ["vars"]:  # of Keras 3, which numbers the arrays of a layer
+            own = [part for part in path[:-1] if part not in _CONTAINERS] if "cell" in path else []
+            last = dict(enumerate(_NAMES)).get(int(last), last) if last.isdigit() else last
+        else:  # of Keras 2, below the layer's name once more
+            own = path[1:] if path[:1] == path[1:2] else path
+        if own:
+            found.setdefault("/".join(own), {})[last.removesuffix(":0")] = np.asarray(item)
+
+    file.visititems(visit)
+    found = {name: arrays for name, arrays in found.items() if "recurrent_kernel" in arrays}
+    short = {name: re.sub(r"/[^/]*_cell(_\d+)?$", "", name) for name in found}
+    single = [name for name in found if list(short.values()).count(short[name]) == 1]
+    return {short[name] if name in single else name: arrays for name, arrays in found.items()}
+
+
+def _readers_of_arrays(path: str | Path, found: dict[str, Arrays], tell: Callable[[str], Any]) -> dict[str, Read]:
+    """What reads each cell, two directions as one."""
+    readers: dict[str, Read] = {}
+    for name in found:
+        layer, _, direction = name.rpartition("/")
+        kind = direction.partition("_")[2]
+        pair = [f"{layer}/{side}_{kind}" for side in ("forward", "backward")]
+        if layer and name in pair and set(pair) <= set(found):
+            readers[layer] = lambda layer=layer, pair=pair: _two_cells(
+                path, layer, [found[one] for one in pair], tell
+            )
+        else:
+            readers[name] = lambda name=name: _one_cell(path, name, found[name], tell)
+    return readers
+
+
+def _one_cell(path: str | Path, name: str, arrays: Arrays, tell: Callable[[str], Any]) -> tuple[Any, Any]:
+    cell, params = _of_arrays(path, name, arrays)
+    tell(f"{path} holds weights alone: {name} is taken to read forwards, as {_with_functions(cell)}")
+    return cell, params
+
+
+def _two_cells(path: str | Path, name: str, pair: list[Arrays], tell: Callable[[str], Any]) -> tuple[Any, Any]:
+    (cell, forward), (other, backward) = (_of_arrays(path, name, arrays) for arrays in pair)
+    if cell != other:
+        raise ValueError(f"{path}: the directions of {name} differ: {cell} and {other}")
+    tell(
+        f"{path} holds weights alone: {name} is taken to read in both directions and to concatenate them, each as "
+        f"{_with_functions(cell)}"
+    )
+    return Bidirectional(cell), Directions(forward, backward)
+
+
+def _with_functions(cell: Any) -> str:
+    functions = "tanh" if type(cell).__name__ == "SimpleRNN" else "tanh and sigmoid"
+    return f"{cell!r} with {functions}"
+
+
+def _of_arrays(path: str | Path, name: str, arrays: Arrays) -> tuple[Any, Any]:
+    """A cell from its arrays, whose shapes say its kind.
+
+    Raises:
+        ValueError: they do not.
+    """
+    named = Named(f"{path}: {name}", arrays)
+    h, columns = named.take("recurrent_kernel", (None, None)).shape
+    kind = {4 * h: "LSTM", 3 * h: "GRU", h: "SimpleRNN"}.get(columns)
+    what = f"{path} holds weights alone, and {name} has a recurrent kernel {(h, columns)}"
+    if kind is None:
+        raise ValueError(f"{what}; expected [H, 4H] of an LSTM, [H, 3H] of a GRU or [H, H] of a SimpleRNN")
+    if kind == "GRU" and "bias" not in named:
+        raise ValueError(
+            f"{what} and no bias: whether it is a GRU with reset_after=True is not known. Build the model in "
+            "Python, load_weights, and save it whole as .keras"
+        )
+    return from_arrays(named, kind, reset_after=kind == "GRU" and arrays["bias"].ndim == 2)

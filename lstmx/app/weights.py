@@ -15,7 +15,7 @@ from lstmx.arrays import map_tree, require
 from lstmx.convert import from_keras, from_onnx, from_torch
 from lstmx.convert.keras import recurrent_layers
 from lstmx.convert.named import chosen
-from lstmx.convert.onnx import recurrent_nodes
+from lstmx.convert.onnx_graph import load_model, operators
 
 _RECURRENT = re.compile(r"^(?P<prefix>.*?)weight_hh(_l0)?$")
 
@@ -110,12 +110,8 @@ def _keras(path: str | Path) -> Readers:
 
 
 def _onnx(path: str | Path) -> Readers:
-    onnx = require("onnx", "reading an .onnx file")
-    try:
-        model = onnx.load(str(path))
-    except Exception as error:  # of protobuf
-        raise ValueError(f"{path} is no readable model of ONNX: {str(error).splitlines()[0]}") from error
-    return {name: lambda name=name: from_onnx(model, name) for name in recurrent_nodes(model)}
+    model = load_model(path)
+    return {name: lambda name=name: from_onnx(model, name) for name in operators(model)}
 
 
 def _npz(path: str | Path) -> Readers:

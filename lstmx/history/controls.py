@@ -122,7 +122,8 @@ def _past(lead: tuple[int, ...], lengths: Any, xp: Any) -> Array:
         wrong = (np.asarray(lengths) < 1) | (np.asarray(lengths) > steps)
         if wrong.any():
             raise ValueError(f"lengths holds {np.asarray(lengths)[wrong].flat[0]}; expected 1 to {steps}")
-    past = xp.arange(steps).reshape(-1, *(1,) * len(batch)) >= xp.asarray(lengths)
+    step = xp.arange(steps).reshape(-1, *(1,) * len(batch))
+    past = step >= xp.asarray(lengths).astype(step.dtype)
     if is_traced(lengths):  # a wrong one reads its sequence, of which every number is made NaN
         past = past & (xp.asarray(lengths) >= 1)
     return past

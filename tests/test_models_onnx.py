@@ -463,4 +463,9 @@ def test_what_is_no_model(tmp_path):
     with pytest.raises(ValueError, match=r"short\.onnx is no readable model of ONNX"):
         convert.from_onnx(tmp_path / "short.onnx")
     with pytest.raises(TypeError, match="source is a int; expected a ModelProto or the path"):
-        lstmx.record_onnx(3, XS)
+        convert.from_onnx(3)
+    for wrong in (None, 3, lstmx.LSTM(2, 2)):
+        with pytest.raises(TypeError, match=r"model is a .*; expected a ModelProto or the path"):
+            lstmx.record_onnx(wrong, XS)
+        with pytest.raises(TypeError, match=r"x: X is .*; the model takes float32"):
+            lstmx.record_onnx(one("LSTM")[0], wrong)

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from lstmx.app.report import claim_folder, write_report
-from lstmx.app.storage import load_array, save_with
+from lstmx.app.storage import save_with
+from lstmx.app.tables import TABLES, read_table
 from lstmx.app.weights import features_of_text, read_weights, vocabulary_of
+from lstmx.arrays import dtype_of
 from lstmx.cells import GRU, LSTM, SimpleRNN
 from lstmx.comparison import compare
 from lstmx.draws import in_library
@@ -66,9 +68,10 @@ def _parser() -> argparse.ArgumentParser:
         "analyze", formatter_class=shown, help="record and report on your own parameters and inputs"
     )
     analyze_.set_defaults(command=analyze)
-    analyze_.add_argument(
-        "--inputs", type=Path, required=True, help=".npy of inputs, [T, D]; or a text that a character model reads"
+    tables = (
+        ".npy, .csv or .parquet of inputs, [T, D], a row for each step; or a text that a character model reads"
     )
+    analyze_.add_argument("--inputs", type=Path, required=True, help=tables)
     kinds = "what lstmx.save or PyTorch wrote (.safetensors, .pt), a model of Keras (.keras, .h5), .onnx, or .npz"
     analyze_.add_argument("--weights", "--parameters", type=Path, required=True, metavar="WEIGHTS", help=kinds)
     analyze_.add_argument("--layer", help="which recurrent layer of the model, where it has several")
@@ -118,7 +121,8 @@ def deep_dive(options: argparse.Namespace) -> None:
 def analyze(options: argparse.Namespace) -> None:
     """Record a user's own cell on a user's own inputs, and report."""
     cell, params, name = read_weights(options.weights, options.layer)
-    xs, text, read = _inputs(options.inputs, cell.input_size, vocabulary_of(options.weights))
+    size, dtype = cell.input_size, dtype_of(params)
+    xs, text, read = _inputs(options.inputs, size, dtype, vocabulary_of(options.weights))
     inside = cell.cell_names() if isinstance(cell, Layers) else []
     part = (options.layer or "").partition(": ")[2]
     if inside and part not in inside:
@@ -138,13 +142,11 @@ def analyze(options: argparse.Namespace) -> None:
     print(f"Figures, summary and history are in {folder}/")
 
 
-def _inputs(path: Path, size: int, vocabulary: str | None) -> tuple[np.ndarray, str | None, str]:
+def _inputs(path: Path, size: int, dtype: Any, vocabulary: str | None) -> tuple[np.ndarray, str | None, str]:
     """Inputs [T, D], the text that they are where they are one, and in words how it was read."""
-    if path.suffix.lower() == ".npy":
-        xs = load_array(path)
-        if xs.ndim != 2:
-            raise ValueError(f"{path} has shape {xs.shape}; expected one sequence [T, {size}]")
-        return xs, None, ""
+    if path.suffix.lower() in TABLES:
+        xs, read = read_table(path, size, dtype)
+        return xs, None, read
     text, _ = _text(path)
     xs, read = features_of_text(text, size, vocabulary)
     return xs, text if len(xs) == len(text) else None, f", {read}"

@@ -70,7 +70,7 @@ def from_onnx(source: Any, node: str | None = None, reset: str | None = None) ->
         UserWarning: PyTorch wrote linear_before_reset=0 and `reset` is None; or the lengths are computed from the
             shapes of the inputs, and taken to be all steps.
     """
-    what, graph, found = _operator("from_onnx", source, node)
+    what, graph, found = _operator("source", source, node)
     names = _names(found)
     for word in ("sequence_lens", "initial_h", "initial_c"):
         if word in names:
@@ -78,13 +78,14 @@ def from_onnx(source: Any, node: str | None = None, reset: str | None = None) ->
     return _converted(what, graph, found, reset)
 
 
-def _operator(function: str, source: Any, node: str | None) -> tuple[str, Graph, Any]:
+def _operator(argument: str, source: Any, node: str | None) -> tuple[str, Graph, Any]:
     """The operator in words, the model's graph, and the operator."""
-    onnx = require("onnx", function)
+    onnx = require("onnx", "reading a model of ONNX")
     if isinstance(source, (str, Path)):
         source = load_model(source)
     if not isinstance(source, onnx.ModelProto):
-        raise TypeError(f"source is a {type(source).__name__}; expected a ModelProto or the path of an .onnx file")
+        kind = type(source).__name__
+        raise TypeError(f"{argument} is a {kind}; expected a ModelProto or the path of an .onnx file")
     name, (found, body) = chosen("the model", operators(source), node, "node=")
     what = f"{found.op_type} {name!r}"
     if body:
@@ -306,7 +307,7 @@ def record_onnx(
     Warns:
         UserWarning: PyTorch wrote linear_before_reset=0 and `reset` is None.
     """
-    what, graph, found = _operator("record_onnx", model, node)
+    what, graph, found = _operator("model", model, node)
     cell, params = _converted(what, graph, found, reset)
     names = _names(found)
     read = {word: names[word] for word in ("X", "sequence_lens", "initial_h", "initial_c") if word in names}

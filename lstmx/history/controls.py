@@ -113,6 +113,11 @@ def _past(lead: tuple[int, ...], lengths: Any, xp: Any) -> Array:
     """True past the end of each sequence, [T, *batch]."""
     steps, *batch = lead
     lengths = lengths if hasattr(lengths, "__array_namespace__") else np.asarray(lengths)
+    if tuple(lengths.shape) == (steps,) != tuple(batch) and len(batch) == 1:
+        raise ValueError(
+            f"lengths has shape {(steps,)}; expected an integer for each sequence of xs, {tuple(batch)}. Time "
+            "first: xs is [T, B, D]; yours look batch first: numpy.swapaxes(xs, 0, 1)"
+        )
     if tuple(lengths.shape) != tuple(batch) or not np.issubdtype(lengths.dtype, np.integer):
         raise ValueError(
             f"lengths has shape {tuple(lengths.shape)} and dtype {lengths.dtype}; expected an integer for "
@@ -130,7 +135,7 @@ def _past(lead: tuple[int, ...], lengths: Any, xp: Any) -> Array:
 
 
 def _booleans(name: str, value: Any, lead: tuple[int, ...]) -> Array:
-    array(name, value)
+    array(name, value, "bool")
     if tuple(value.shape) != lead or value.dtype != bool:
         raise ValueError(
             f"{name} has shape {tuple(value.shape)} and dtype {value.dtype}; expected booleans [T, *batch] "

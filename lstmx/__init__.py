@@ -41,7 +41,7 @@ from lstmx.cells import (
 )
 from lstmx.comparison import Comparison, compare
 from lstmx.contents import publish as _publish
-from lstmx.convert import record_flax, record_keras, record_torch
+from lstmx.convert import record_flax, record_keras, record_onnx, record_torch
 from lstmx.dynamics import (
     FixedPoints,
     Isometry,
@@ -178,6 +178,7 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "record_torch",
     "record_flax",
     "record_keras",
+    "record_onnx",
     "save",
     "load",
     "record_to",

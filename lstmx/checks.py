@@ -82,15 +82,43 @@ def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
     return value
 
 
-def array(name: str, value: Any) -> Array:
-    """`value` if it is a NumPy or JAX array, else a TypeError that says how to make one."""
+def array(name: str, value: Any, dtype: Any = None) -> Array:
+    """`value` if it is a NumPy or JAX array, else a TypeError with the line that makes one, of `dtype`."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask nothing here reads; pass {name}.filled(...)")
-    if not hasattr(value, "__array_namespace__"):
+    objects = isinstance(value, np.ndarray) and value.dtype == object
+    if objects or not hasattr(value, "__array_namespace__"):
+        kind = f"{type(value).__name__}{' of Python objects' if objects else ''}"
         raise TypeError(
-            f"{name} is a {type(value).__name__}; expected a NumPy or JAX array: numpy.asarray({name}, dtype=...)"
+            f"{name} is a {kind}; expected a NumPy or JAX array: {_line_that_makes_one(name, value, dtype)}"
         )
     return value
+
+
+def _line_that_makes_one(name: str, value: Any, dtype: Any) -> str:
+    """What makes an array of a value of another kind, in Python."""
+    if hasattr(value, "batch_sizes"):  # PyTorch's PackedSequence
+        return (
+            f"{name}, lengths = (x.detach().numpy() for x in torch.nn.utils.rnn.pad_packed_sequence({name})), and "
+            "pass lengths=lengths"
+        )
+    if hasattr(value, "detach"):  # PyTorch's tensors
+        return f"{name}.detach().cpu().numpy()"
+    listed = value if isinstance(value, (list, tuple, np.ndarray)) else ()
+    shapes = [tuple(one.shape) for one in listed if hasattr(one, "shape")]
+    if len(set(shapes)) > 1:
+        padded = f"[numpy.pad(x, ((0, lengths.max() - len(x)), (0, 0))) for x in {name}]"
+        return (
+            f"sequences of unequal shapes, {', '.join(map(str, sorted(set(shapes))[:3]))}, are padded by"
+            f"\n    lengths = numpy.array([len(x) for x in {name}])"
+            f"\n    {name} = numpy.stack({padded}, axis=1)"
+            "\nand read up to their ends with lengths=lengths"
+        )
+    if shapes and len(shapes[0]) > 1:
+        return f"numpy.stack({name}, axis=1) of sequences [T, D], numpy.stack({name}) of steps [B, D]"
+    line = f'numpy.asarray({name}, dtype="{dtype}")' if dtype is not None else f"numpy.asarray({name})"
+    dims = getattr(value, "dims", None)  # xarray's
+    return f"{line}, time first: its axes are {dims}" if dims else line
 
 
 def same_dtype(name: str, value: Array, dtype: Any, owner: str) -> None:
@@ -176,7 +204,7 @@ def door(cell: Any, params: Any, xs: Any, initial: Any) -> tuple[Any, Array, Any
         is compiled.
     """
     parameters(cell, params)
-    sequences(cell, params, array("xs", xs))
+    sequences(cell, params, array("xs", xs, dtype_of(params)))
     if initial is not None:
         state(cell, params, initial, tuple(xs.shape[1:-1]))
     if not cell.closed_form and not is_jax(namespace(*leaves((params, xs)))):

@@ -79,6 +79,7 @@ RIGHT = {
 ELSEWHERE = {
     *("convert.record_flax", "convert.record_keras", "convert.record_torch"),  # other names of the same
     *("record_flax", "record_keras", "record_torch"),  # which need models of theirs; tests/test_live.py has these
+    *("record_onnx", "convert.record_onnx"),  # and tests/test_models_onnx.py this
 }
 MORE = {"edits.noise": {"cell_state": 1.0}, "fixed_points": {"x": None}}
 

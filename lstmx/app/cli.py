@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.app.report import claim_folder, write_report
-from lstmx.app.storage import load_array, save_with
+from lstmx.app.storage import save_with
+from lstmx.app.tables import TABLES, read_table
 from lstmx.app.weights import Choices, features_of_text, read_weights, recurrent_modules, vocabulary_of
+from lstmx.arrays import dtype_of
 from lstmx.cells import GRU, LSTM, SimpleRNN
 from lstmx.checks import sequences
 from lstmx.comparison import compare
@@ -69,9 +71,10 @@ def _parser() -> argparse.ArgumentParser:
         "analyze", formatter_class=shown, help="record and report on your own parameters and inputs"
     )
     analyze_.set_defaults(command=analyze)
-    analyze_.add_argument(
-        "--inputs", type=Path, required=True, help=".npy of inputs, [T, D]; or a text that a character model reads"
+    tables = (
+        ".npy, .csv or .parquet of inputs, [T, D], a row for each step; or a text that a character model reads"
     )
+    analyze_.add_argument("--inputs", type=Path, required=True, help=tables)
     kinds = (
         "what lstmx.save or PyTorch wrote (.safetensors, .pt, .pth, .pth.tar, .ckpt, .bin), a model of Keras "
         "(.keras, .h5), .onnx, or .npz"
@@ -138,7 +141,7 @@ def analyze(options: argparse.Namespace) -> None:
         _analyze_all(options, choices, assumed)
         return
     cell, params, name = read_weights(options.weights, options.layer, choices)
-    inputs = _inputs(options, cell.input_size)
+    inputs = _inputs(options, cell, params)
     inside = cell.cell_names() if isinstance(cell, Layers) else []
     part = (options.layer or "").partition(": ")[2]
     if inside and part not in inside:
@@ -162,7 +165,7 @@ def _analyze_all(options: argparse.Namespace, choices: Choices, assumed: list[st
         assumed.clear()
         try:
             cell, params = read()
-            inputs = _inputs(options, cell.input_size)
+            inputs = _inputs(options, cell, params)
             sequences(cell, params, inputs.xs)
             fitting[name] = cell, params, inputs, list(assumed)
         except (ValueError, TypeError) as error:
@@ -222,18 +225,15 @@ def _report(
     return write_report(folder, history, head, text, progress=True)
 
 
-def _inputs(options: argparse.Namespace, size: int) -> Inputs:
-    """The inputs of a layer of this many features, in the dtype that is asked for."""
-    path: Path = options.inputs
-    if path.suffix.lower() == ".npy":
-        xs = load_array(path)
-        if xs.ndim != 2:
-            raise ValueError(f"{path} has shape {xs.shape}; expected one sequence [T, {size}]")
-        return Inputs(xs if options.dtype is None else xs.astype(options.dtype), None, "")
+def _inputs(options: argparse.Namespace, cell: Any, params: Any) -> Inputs:
+    """The inputs that a layer reads, in the dtype of its parameters."""
+    path, size, dtype = options.inputs, cell.input_size, dtype_of(params)
+    if path.suffix.lower() in TABLES:
+        xs, words = read_table(path, size, dtype)
+        return Inputs(xs, None, words)
     text, _ = _text(path)
-    xs, read = features_of_text(text, size, vocabulary_of(options.weights))
-    xs = xs if options.dtype is None else xs.astype(options.dtype)
-    return Inputs(xs, text if len(xs) == len(text) else None, f", {read}")
+    xs, words = features_of_text(text, size, vocabulary_of(options.weights))
+    return Inputs(xs.astype(dtype), text if len(xs) == len(text) else None, f", {words}")
 
 
 def help_topics() -> str:

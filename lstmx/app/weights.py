@@ -15,7 +15,7 @@ from lstmx.app.storage import EXTRA, load, load_parameters, read_safetensors
 from lstmx.arrays import map_tree, require
 from lstmx.convert import from_onnx
 from lstmx.convert.named import chosen
-from lstmx.convert.onnx import recurrent_nodes
+from lstmx.convert.onnx_graph import load_model, operators
 from lstmx.convert.torch import read_state_dict, unwrapped
 
 _RECURRENT = re.compile(
@@ -166,12 +166,8 @@ def _keras(path: str | Path, choices: Choices) -> Readers:
 
 def _onnx(path: str | Path, choices: Choices) -> Readers:
     del choices
-    onnx = require("onnx", "reading an .onnx file")
-    try:
-        model = onnx.load(str(path))
-    except Exception as error:  # of protobuf
-        raise ValueError(f"{path} is no readable model of ONNX: {str(error).splitlines()[0]}") from error
-    return {name: lambda name=name: from_onnx(model, name) for name in recurrent_nodes(model)}
+    model = load_model(path)
+    return {name: lambda name=name: from_onnx(model, name) for name in operators(model)}
 
 
 def _npz(path: str | Path, choices: Choices) -> Readers:

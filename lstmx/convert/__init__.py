@@ -10,7 +10,7 @@ from lstmx.convert.equinox import from_equinox, to_equinox
 from lstmx.convert.flax import from_flax, record_flax, to_flax
 from lstmx.convert.haiku import from_haiku, to_haiku
 from lstmx.convert.keras import from_keras, record_keras, to_keras
-from lstmx.convert.onnx import from_onnx, to_onnx
+from lstmx.convert.onnx import from_onnx, record_onnx, to_onnx
 from lstmx.convert.torch import from_torch, record_torch, to_torch
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "from_torch",
     "record_flax",
     "record_keras",
+    "record_onnx",
     "record_torch",
     "to_cudnn",
     "to_equinox",

@@ -113,6 +113,11 @@ def _past(lead: tuple[int, ...], lengths: Any, xp: Any) -> Array:
     """True past the end of each sequence, [T, *batch]."""
     steps, *batch = lead
     lengths = lengths if hasattr(lengths, "__array_namespace__") else np.asarray(lengths)
+    if tuple(lengths.shape) == (steps,) != tuple(batch) and len(batch) == 1:
+        raise ValueError(
+            f"lengths has shape {(steps,)}; expected an integer for each sequence of xs, {tuple(batch)}. Time "
+            "first: xs is [T, B, D]; yours look batch first: numpy.swapaxes(xs, 0, 1)"
+        )
     if tuple(lengths.shape) != tuple(batch) or not np.issubdtype(lengths.dtype, np.integer):
         raise ValueError(
             f"lengths has shape {tuple(lengths.shape)} and dtype {lengths.dtype}; expected an integer for "
@@ -122,14 +127,15 @@ def _past(lead: tuple[int, ...], lengths: Any, xp: Any) -> Array:
         wrong = (np.asarray(lengths) < 1) | (np.asarray(lengths) > steps)
         if wrong.any():
             raise ValueError(f"lengths holds {np.asarray(lengths)[wrong].flat[0]}; expected 1 to {steps}")
-    past = xp.arange(steps).reshape(-1, *(1,) * len(batch)) >= xp.asarray(lengths)
+    step = xp.arange(steps).reshape(-1, *(1,) * len(batch))
+    past = step >= xp.asarray(lengths).astype(step.dtype)
     if is_traced(lengths):  # a wrong one reads its sequence, of which every number is made NaN
         past = past & (xp.asarray(lengths) >= 1)
     return past
 
 
 def _booleans(name: str, value: Any, lead: tuple[int, ...]) -> Array:
-    array(name, value)
+    array(name, value, "bool")
     if tuple(value.shape) != lead or value.dtype != bool:
         raise ValueError(
             f"{name} has shape {tuple(value.shape)} and dtype {value.dtype}; expected booleans [T, *batch] "

@@ -217,7 +217,7 @@ def layered_door(
     """
     parameters(layers, params)
     first = next(leaves(params))
-    sequences(layers, (first,), array("xs", xs))
+    sequences(layers, (first,), array("xs", xs, first.dtype))
     batch = tuple(xs.shape[1:-1])
     if initial is not None:
         layers.check("state", initial, lambda cell, value, name: state(cell, (first,), value, batch, name=name))

@@ -73,9 +73,9 @@ def _write(store: Store, part: History) -> None:
 
 def _form(cell: Cell, params: Any, xs: Any) -> tuple[int, tuple[int, ...]]:
     """Length and batch axes of anything that has a shape and a dtype and can be sliced."""
-    if not all(hasattr(xs, name) for name in ("shape", "dtype", "ndim", "__getitem__")):
-        array("xs", xs)
     parameters(cell, params)
+    if hasattr(xs, "detach") or not all(hasattr(xs, name) for name in ("shape", "dtype", "ndim", "__getitem__")):
+        array("xs", xs, dtype_of(params))
     sequences(cell, params, xs)
     return xs.shape[0], tuple(xs.shape[1:-1])
 

@@ -69,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     analyze_.add_argument(
         "--inputs", type=Path, required=True, help=".npy of inputs, [T, D]; or a text that a character model reads"
     )
-    kinds = "what lstmx.save or PyTorch wrote (.safetensors, .pt), a model of Keras (.keras, .h5), .onnx, or .npz"
+    kinds = (
+        "what lstmx.save or PyTorch wrote (.safetensors, .pt), a model of Keras (.keras, .h5), .onnx, .msgpack of "
+        "Flax or a folder of Orbax, or .npz"
+    )
     analyze_.add_argument("--weights", "--parameters", type=Path, required=True, metavar="WEIGHTS", help=kinds)
     analyze_.add_argument("--layer", help="which recurrent layer of the model, where it has several")
     for command in (dive, analyze_):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lstmx.app.flax_files import flax_readers, refuse_equinox
 from lstmx.app.storage import EXTRA, load, load_parameters, read_safetensors
 from lstmx.arrays import map_tree, require
 from lstmx.convert import from_keras, from_onnx, from_torch
@@ -28,7 +30,8 @@ def read_weights(path: str | Path, layer: str | None = None) -> tuple[Any, Any, 
 
     Args:
         path: what `lstmx.save` wrote, or any .safetensors or .pt with PyTorch's names; .keras or .h5, a whole
-            model of Keras; .onnx; or an .npz of a cell's arrays under their names.
+            model of Keras; .onnx; .msgpack of Flax, or a folder of Orbax; or an .npz of a cell's arrays under
+            their names.
         layer: name of the module, or of one of its layers as "name: layer 0", where there are several.
 
     Returns:
@@ -41,12 +44,15 @@ def read_weights(path: str | Path, layer: str | None = None) -> tuple[Any, Any, 
         TypeError: arrays of another dtype than float32 or float64.
         ImportError: the package that reads such files is not installed.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"there is no file {path}")
     suffix = Path(path).suffix.lower()
-    if suffix not in _KINDS:
+    if Path(path).is_dir():
+        found = _flax(path)
+    elif suffix in _KINDS:
+        found = _KINDS[suffix](path)
+    else:
         raise ValueError(f"{path} ends in {suffix or 'nothing'}; expected one of {', '.join(_KINDS)}")
-    found = _KINDS[suffix](path)
     name, read = chosen(str(path), found, None if layer is None else layer.partition(": ")[0], "--layer")
     cell, params = read()
     return cell, map_tree(np.asarray, params), name
@@ -118,6 +124,10 @@ def _onnx(path: str | Path) -> Readers:
     return {name: lambda name=name: from_onnx(model, name) for name in recurrent_nodes(model)}
 
 
+def _flax(path: str | Path) -> Readers:
+    return flax_readers(path, lambda words: warnings.warn(f"{path}: {words}", stacklevel=2))
+
+
 def _npz(path: str | Path) -> Readers:
     return {"": lambda: load_parameters(path)}
 
@@ -129,6 +139,8 @@ _KINDS: dict[str, Callable[[str | Path], Readers]] = {
     ".keras": _keras,
     ".h5": _keras,
     ".onnx": _onnx,
+    ".msgpack": _flax,
+    ".eqx": refuse_equinox,
     ".npz": _npz,
 }
 

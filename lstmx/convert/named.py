@@ -75,7 +75,10 @@ def _array(what: str, value: Any) -> Array:
     if not hasattr(value, "__array_namespace__"):
         value = np.asarray(value)
     if value.dtype not in _FLOATS:
-        raise TypeError(f"{what} is {value.dtype}; expected float32 or float64: cast it first")
+        how = "cast it first, as by jax.tree.map(lambda x: x.astype('float32'), params)"
+        if value.dtype.kind in "iu":
+            how = "where integers stand for other numbers, as in a quantised model, give these"
+        raise TypeError(f"{what} is {value.dtype}; expected float32 or float64: {how}")
     return value
 
 

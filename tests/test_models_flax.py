@@ -54,10 +54,10 @@ class OfNNX(nnx.Module):
 
     def __init__(self, cell, options, call, kind=nnx.RNN):
         self.rnn = kind(cell, **options)
-        self.call = nnx.static(call) if hasattr(nnx, "static") else call
+        self.call = lambda x: self.rnn(x, **call)
 
     def __call__(self, x):
-        return self.rnn(x, **self.call)
+        return self.call(x)
 
 
 def in_linen(make, options=None, call=None, kind=linen.RNN):
@@ -111,7 +111,7 @@ class GRUCell(nnx.GRUCell):
 
     def __init__(self, *sizes, rngs):
         super().__init__(*sizes, rngs=rngs)
-        self.hn_bias = nnx.Param(jnp.ones(self.hidden_features))
+        self.hn_bias = nnx.Param(jnp.ones(self.hidden_features, "float32"))
 
     def __call__(self, h, x):
         y = super().__call__(h, x)[0] + self.hn_bias[...]
@@ -123,7 +123,7 @@ class Biased(nnx.GRUCell):
 
     def __init__(self, *sizes, rngs):
         super().__init__(*sizes, rngs=rngs)
-        self.hn_bias = nnx.Param(jnp.ones(self.hidden_features))
+        self.hn_bias = nnx.Param(jnp.ones(self.hidden_features, "float32"))
 
 
 class Twice(linen.RNN):
@@ -166,7 +166,7 @@ def bare(module):
 
 def images():
     module = linen.RNN(linen.ConvLSTMCell(2, (3, 3)))
-    x = jnp.ones((1, 2, 4, 4, 3))
+    x = jnp.ones((1, 2, 4, 4, 3), "float32")
     return lstmx.record_flax(module, module.init(jax.random.key(0), x), x)
 
 
@@ -182,7 +182,6 @@ CALLS = {
     "unrolled": ({"unroll": 3}, {}),
     "initial carry": ({}, {"initial_carry": CARRY}),
 }
-NO_LENGTHS_FIT = {"time first by the call", "time first"}
 CORPUS = [
     *((f"linen LSTMCell, {name}", in_linen(lambda: linen.LSTMCell(5), *how), True) for name, how in CALLS.items()),
     *((f"nnx OptimizedLSTMCell, {name}", in_nnx(lstm, *how), True) for name, how in CALLS.items()),
@@ -227,8 +226,8 @@ CORPUS = [
     ),
     (
         "linen LSTMCell, parameters in float16",
-        in_linen(lambda: linen.LSTMCell(5, param_dtype="float16")),
-        r"kernel is float16; expected float32 or float64: cast it first, as by jax.tree.map",
+        in_linen(lambda: linen.LSTMCell(5, dtype="float16", param_dtype="float16", recurrent_kernel_init=NORMAL)),
+        r"is float16; expected float32 or float64: cast it first, as by jax.tree.map",
     ),
     ("linen, a class named LSTMCell", in_linen(lambda: LSTMCell(5)), "LSTMCell with a __call__ of its own"),
     (
@@ -247,7 +246,7 @@ CORPUS = [
             lambda: linen.LSTMCell(5),
             {"variable_axes": {"params": 0}, "variable_broadcast": False, "split_rngs": {"params": True}},
         ),
-        r"kernel has shape \(6, 4, 5\); expected \[rows, columns\]",
+        r"kernel has shape \(6, \d, 5\); expected \[rows, columns\]",
     ),
     ("linen scan", bare(Scanned()), r"has no RNN that runs; its cells 'scanned' run by themselves, as under scan"),
     (
@@ -275,8 +274,6 @@ def test_the_corpus(build, expected):
         with pytest.raises((ValueError, TypeError), match=expected):
             build()
         return
-    if build.__closure__ is None:
-        raise AssertionError(build)
     history, outputs, how = build()
     carry, outputs = outputs if how.get("return_carry") else (None, outputs)
     outputs, lengths = outputs if how.get("time_major") else jnp.swapaxes(outputs, 0, 1), how.get("seq_lengths")
@@ -290,18 +287,18 @@ def test_the_corpus(build, expected):
 
 @pytest.mark.parametrize("direction", ["forward_rnn", "backward_rnn"])
 def test_both_directions_with_lengths(direction):
-    of_linen = linen.Bidirectional(linen.RNN(linen.GRUCell(5)), linen.RNN(linen.GRUCell(5)))
-
     class Model(linen.Module):
         @linen.compact
         def __call__(self, x):
-            return of_linen.clone(name="both")(x, seq_lengths=LENGTHS)
+            return linen.Bidirectional(
+                linen.RNN(linen.GRUCell(5), name="forward_rnn"), linen.RNN(linen.GRUCell(5), name="backward_rnn")
+            )(x, seq_lengths=LENGTHS)
 
     model, rngs = Model(), nnx.Rngs(0)
     variables = stirred(model.init(jax.random.key(0), X))
     of_nnx = nnx.Bidirectional(*(nnx.RNN(nnx.GRUCell(4, 5, rngs=rngs)) for _ in "ab"))
     for history, outputs, lengths in (
-        (lstmx.record_flax(model, variables, X, f"both/{direction}"), model.apply(variables, X), LENGTHS),
+        (lstmx.record_flax(model, variables, X, direction), model.apply(variables, X), LENGTHS),
         (lstmx.record_flax(of_nnx, None, X, direction), of_nnx(X), None),
     ):
         own = jnp.swapaxes(outputs, 0, 1)[..., :5] if direction == "forward_rnn" else None
@@ -319,8 +316,8 @@ def variables_of_a_model():
         @linen.compact
         def __call__(self, x):
             x = linen.Dense(3)(x)
-            x = linen.RNN(linen.OptimizedLSTMCell(5), name="encoder")(x)
-            return linen.BatchNorm(use_running_average=True)(linen.RNN(linen.GRUCell(2), name="decoder")(x))
+            x = linen.RNN(linen.OptimizedLSTMCell(5, name="encoder"))(x)
+            return linen.BatchNorm(use_running_average=True)(linen.RNN(linen.GRUCell(2, name="decoder"))(x))
 
     return Model().init(jax.random.key(0), X)
 
@@ -341,13 +338,13 @@ def assert_read(found, cell, expected):
 
 def test_trees_as_people_hold_them():
     variables = variables_of_a_model()
-    expected = convert.from_flax(variables["params"]["encoder"]["cell"])
+    expected = convert.from_flax(variables["params"]["encoder"])
     for tree in (variables, variables["params"], core.freeze(variables), {"params": variables}):
         with pytest.raises(
             ValueError, match=r"several recurrent layers: choose one with layer=; those are: .*'.*enc"
         ):
             convert.from_flax(tree)
-        name = "encoder/cell" if "params" not in tree.get("params", {}) else "params/encoder/cell"
+        name = "encoder" if "params" not in tree.get("params", {}) else "params/encoder"
         assert_read(convert.from_flax(tree, layer=name), lstmx.LSTM(3, 5), expected[1])
     with pytest.raises(ValueError, match=r"source, which holds 'params', has no recurrent layer that lstmx knows"):
         convert.from_flax({"params": {"Dense_0": variables["params"]["Dense_0"]}})
@@ -358,7 +355,7 @@ def test_trees_as_people_hold_them():
     for tree in (model, state, nnx.state(model), nnx.state(model, nnx.Param), pure, nnx.merge(graph, state)):
         assert_read(convert.from_flax(tree), lstmx.LSTM(4, 5), expected[1])
     with pytest.raises(
-        TypeError, match="source is a tuple; expected parameters by name, such as .* or an nnx.state"
+        TypeError, match=r"source is a tuple; expected parameters by name, such as .* or an nnx.state"
     ):
         convert.from_flax((graph, state))
     plain = nnx.LSTMCell(4, 5, rngs=nnx.Rngs(0))
@@ -384,18 +381,18 @@ def test_arrays_beside_the_cell_s_own_are_refused():
 
 def test_msgpack_files(tmp_path):
     variables = variables_of_a_model()
-    expected = convert.from_flax(variables, layer="decoder/cell")
+    expected = convert.from_flax(variables, layer="decoder")
     (tmp_path / "m.msgpack").write_bytes(serialization.to_bytes(variables))
     with pytest.raises(ValueError, match="several recurrent layers: choose one with --layer"):
         read_weights(tmp_path / "m.msgpack")
     with pytest.warns(
         UserWarning, match="its gates are sigmoids, its other functions tanh, which parameters of Flax"
     ):
-        cell, params, name = read_weights(tmp_path / "m.msgpack", "decoder/cell")
-    assert name == "decoder/cell"
+        cell, params, name = read_weights(tmp_path / "m.msgpack", "decoder")
+    assert name == "decoder"
     assert_read((cell, params), *expected)
     (tmp_path / "m.msgpack").write_bytes(serialization.to_bytes(variables)[:300])
-    with pytest.raises(ValueError, match="is cut short, or not what flax.serialization.to_bytes wrote"):
+    with pytest.raises(ValueError, match=r"is cut short, or not what flax.serialization.to_bytes wrote"):
         read_weights(tmp_path / "m.msgpack")
     (tmp_path / "m.msgpack").write_bytes(serialization.msgpack_serialize(np.ones(2)))
     with pytest.raises(ValueError, match="holds a ndarray; expected a dict of parameters"):
@@ -413,7 +410,7 @@ def test_folders_of_orbax(tmp_path):
             manager.save(step, args=orbax.args.StandardSave(variables_of_a_model()), force=True)
     for folder, layer, found in (
         ("one", None, expected),
-        ("many/2", "encoder/cell", convert.from_flax(variables_of_a_model(), layer="encoder/cell")),
+        ("many/2", "encoder", convert.from_flax(variables_of_a_model(), layer="encoder")),
     ):
         with pytest.warns(UserWarning, match="which parameters of Flax do not tell"):
             cell, params, _ = read_weights(tmp_path / folder, layer)

@@ -192,7 +192,7 @@ def test_what_a_layer_of_flax_does_otherwise_is_refused_or_done():
         cell = nnx.LSTMCell(3, 5, rngs=rngs)
         for cells, error, words in (
             (Counter(), TypeError, r"the cell is a .*Counter; expected a recurrent cell of Flax"),
-            (linen.MGUCell(5), ValueError, "is an MGUCell with reset_gate=True"),
+            (linen.MGUCell(5), ValueError, "the MGUCell .*has reset_gate=True"),
         ):
             with pytest.raises(error, match=words):
                 lstmx.record_flax(*drawn(cells))

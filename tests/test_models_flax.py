@@ -206,7 +206,7 @@ CORPUS = [
         True,
     ),
     ("nnx OptimizedLSTMCell, drawn carry", in_nnx(lambda: lstm(carry_init=NORMAL)), True),
-    ("linen MGUCell", in_linen(lambda: linen.MGUCell(5)), "is an MGUCell with reset_gate=True"),
+    ("linen MGUCell", in_linen(lambda: linen.MGUCell(5)), "the MGUCell at .* has reset_gate=True"),
     ("linen ConvLSTMCell", images, "the cell is a .*ConvLSTMCell; expected a recurrent cell of Flax"),
     ("linen SimpleCell, residual", in_linen(lambda: linen.SimpleCell(5, residual=True)), "has residual=True"),
     (
@@ -365,11 +365,11 @@ def test_trees_as_people_hold_them():
 def test_arrays_beside_the_cell_s_own_are_refused():
     params = convert.to_flax(lstmx.GRU(3, 2), lstmx.GRU(3, 2).init(np.random.default_rng(0)))
     for tree, words in (
-        (params | {"hn_bias": np.ones(2, "float32")}, "the cell has surplus hn_bias"),
+        (params | {"hn_bias": np.ones(2, "float32")}, "the GRUCell has surplus hn_bias"),
         ({"params": params, "batch_stats": {"hn": {"mean": 1.0}}}, "in batch_stats: hn.mean"),
         ({"params": {"a": params}, "lora": {"a": {"hn": {"a": 1.0}}}}, "in lora: hn.a"),
         ({"rnn": jax.tree.map(lambda x: np.stack([x, x]), params)}, r"layers that nn.scan or vmap stacked"),
-        ({"a": {"ih": {"kernel": 1.0}, "hh": {"kernel": 1.0}}}, "at 'a' is a ConvLSTMCell"),
+        ({"a": {"ih": {"kernel": 1.0}, "hh": {"kernel": 1.0}}}, "the ConvLSTMCell at 'a' has images for states"),
         (jax.tree.map(lambda x: x.astype("int8"), params), "is int8; .*where integers stand for other numbers"),
         (jax.tree.map(lambda x: x.astype(jnp.bfloat16), params), "is bfloat16; .*x.astype"),
     ):

@@ -79,8 +79,8 @@ def of_wide(prefix=""):
     return build
 
 
-def model_of(model, prefix="", xs=XS):
-    return lambda: (convert.from_haiku(initialised(model, xs)[0], prefix), xs, None)
+def model_of(model, prefix=""):
+    return lambda: (convert.from_haiku(initialised(model)[0], prefix), XS, None)
 
 
 def inside(prefix):
@@ -126,7 +126,11 @@ CORPUS = [
     ("an MLP", model_of(lambda x: hk.nets.MLP([12, 12])(x)), "has no recurrent core of Haiku: mlp/~/linear_0"),
     ("two linears", model_of(lambda x: hk.Linear(12)(hk.Linear(12)(x))), "has no recurrent core of Haiku: linear"),
     ("no core", alone(hk.IdentityCore), "there are no parameters under ''; those are none"),
-    ("images", model_of(images, "", np.ones((1, 4, 3))), "is a ConvLSTM, whose states are images"),
+    (
+        "images",
+        lambda: convert.from_haiku(hk.transform(images).init(jax.random.key(0), np.ones((1, 4, 3)))),
+        "is a ConvLSTM, whose states are images",
+    ),
     (
         "an array more",
         changed(lambda p: {"gru": dict(p["gru"], hn_bias=np.ones(4, "float32"))}),

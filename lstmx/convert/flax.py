@@ -127,7 +127,7 @@ def _kind(inside: dict[str, Any]) -> str | None:
     if {"if", "hf"} <= layers:
         return "MGU"
     if {"ih", "hh"} <= kernels:
-        return "Conv"
+        return "ConvLSTM"
     if {"dense_i", "dense_h"} <= kernels:
         return "dense"
     return "Simple" if {"i", "h"} <= kernels else None
@@ -141,9 +141,9 @@ def _read(source: Any, path: str, activation: str) -> tuple[Cell, Any]:
         inside = {name: one for name, one in inside.items() if name != "rngs"}
     if kind == "LSTM" and "if_" in inside:  # as nnx calls it
         inside = {name.rstrip("_"): one for name, one in inside.items()}
-    what = f"the cell at {path!r}" if path else "the cell"
-    if kind == "Conv":
-        raise ValueError(f"{what} is a ConvLSTMCell, whose states are images; lstmx has no convolutions")
+    what = ("the cell" if kind == "dense" else f"the {kind}Cell") + (f" at {path!r}" if path else "")
+    if kind == "ConvLSTM":
+        raise ValueError(f"{what} has images for states; lstmx has no convolutions")
     arrays = _leaves(inside)
     for name, x in arrays.items():
         if name.endswith(".kernel") and len(getattr(x, "shape", ())) > 2:
@@ -249,7 +249,7 @@ def _gates(named: Named, kind: str) -> tuple[Cell, Any]:
         return gru(kernel, packed, bias, named.take_or_zeros("hn.bias", (h,), like))
     if "hn.bias" in named:
         raise ValueError(
-            f"{named.what} is an MGUCell with reset_gate=True, n = tanh(W x + f * (U h + b)), h' = (1 - f) n + f h"
+            f"{named.what} has reset_gate=True, n = tanh(W x + f * (U h + b)), h' = (1 - f) n + f h"
             "; lstmx's MGU keeps 1 - f of h. Write its step and give it to lstmx.from_step"
         )
     return checked(JANET(like.shape[0], h, beta=0.0), JANETParams(kernel, packed, bias))

@@ -187,6 +187,19 @@ CORPUS = [
     *((f"nnx OptimizedLSTMCell, {name}", in_nnx(lstm, *how), True) for name, how in CALLS.items()),
     ("linen OptimizedLSTMCell", in_linen(lambda: linen.OptimizedLSTMCell(5)), True),
     ("linen GRUCell", in_linen(lambda: linen.GRUCell(5), {}, {"seq_lengths": LENGTHS}), True),
+    ("linen OptimizedLSTMCell of 100", in_linen(lambda: linen.OptimizedLSTMCell(100)), True),
+    ("linen GRUCell of 100", in_linen(lambda: linen.GRUCell(100)), True),
+    ("linen GRUCell, initial carry", in_linen(lambda: linen.GRUCell(5), {}, {"initial_carry": CARRY[0]}), True),
+    (
+        "nnx SimpleCell, initial carry and lengths",
+        in_nnx(
+            lambda: nnx.SimpleCell(4, 5, rngs=nnx.Rngs(0)),
+            {"return_carry": True},
+            {"initial_carry": CARRY[0], "seq_lengths": LENGTHS},
+        ),
+        True,
+    ),
+    ("nnx GRUCell of 100", in_nnx(lambda: nnx.GRUCell(4, 100, rngs=nnx.Rngs(0))), True),
     ("linen SimpleCell", in_linen(lambda: linen.SimpleCell(5)), True),
     ("linen SimpleCell, ReLU", in_linen(lambda: linen.SimpleCell(5, activation_fn=linen.relu)), True),
     ("linen MGUCell, no reset", in_linen(lambda: linen.MGUCell(5, reset_gate=False)), True),
@@ -282,7 +295,9 @@ def test_the_corpus(build, expected):
     counted = np.ones(outputs.shape[:2], bool) if lengths is None else np.arange(6)[:, None] < lengths
     np.testing.assert_allclose(history.hidden_state[counted], outputs[counted], rtol=0, atol=1e-6)
     if carry is not None:
-        np.testing.assert_allclose(history.cell_state[-1], carry[0], rtol=0, atol=1e-6)
+        last = carry if isinstance(carry, tuple) else (carry,)
+        for found, expected in zip(history.states, last[::-1], strict=True):
+            np.testing.assert_allclose(found[-1], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("direction", ["forward_rnn", "backward_rnn"])
@@ -360,6 +375,12 @@ def test_trees_as_people_hold_them():
         convert.from_flax((graph, state))
     plain = nnx.LSTMCell(4, 5, rngs=nnx.Rngs(0))
     assert_read(convert.from_flax(nnx.state(plain)), lstmx.LSTM(4, 5), convert.from_flax(plain)[1])
+    with pytest.warns(UserWarning, match="keep_rngs"):
+        drawing = lstm(keep_rngs=True)
+    assert_read(convert.from_flax(nnx.state(drawing)), lstmx.LSTM(4, 5), convert.from_flax(drawing)[1])
+    names = linen.LSTMCell(5, kernel_init=linen.with_partitioning(NORMAL, (None, "model")))
+    boxed = names.init(jax.random.key(0), CARRY, X[:, 0])
+    assert_read(convert.from_flax(boxed), lstmx.LSTM(4, 5), convert.from_flax(linen.unbox(boxed))[1])
 
 
 def test_arrays_beside_the_cell_s_own_are_refused():

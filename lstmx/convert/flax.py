@@ -105,7 +105,7 @@ def _unboxed(tree: Any) -> Any:
         return {str(k): _unboxed(one) for k, one in enumerate(tree)}
     if hasattr(tree, "get_value"):
         return tree.get_value()
-    return tree if hasattr(tree, "dtype") or not hasattr(tree, "value") else tree.value
+    return getattr(tree, "value", tree)
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -123,7 +123,7 @@ def to_haiku(cell: Any, params: Any, name: str | None = None) -> dict[str, Any]:
     Args:
         cell: an `LSTM` without options, a `GRU` with reset="before", or a `SimpleRNN` with ReLU.
         params: its parameters.
-        name: the module's name; None for "lstm", "gru" or "vanilla_rnn".
+        name: the module's name, which is `from_haiku`'s prefix; None for "lstm", "gru" or "vanilla_rnn".
 
     Returns:
         {module: {name: array}}, as `from_haiku` takes it.

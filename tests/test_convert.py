@@ -122,7 +122,7 @@ def test_missing_surplus_and_misshapen_arrays_are_named():
         convert.from_haiku({"lstm/linear": {}}, "gru")
     with pytest.raises(ValueError, match=r"lstm/linear/w has shape \(2, 8\); expected \[D \+ H, 4H\]"):
         convert.from_haiku({"lstm/linear": {"w": np.zeros((2, 8), "float32")}})
-    with pytest.raises(ValueError, match="source holds dense; expected a cell's ii, ir or i"):
+    with pytest.raises(ValueError, match="source, which holds 'dense', has no recurrent layer"):
         convert.from_flax({"dense": {}})
     with pytest.raises(ValueError, match=r"the LSTMCell has surplus extra.kernel"):
         convert.from_flax(convert.to_flax(LSTM, drawn(LSTM)) | {"extra": {"kernel": np.zeros(2, "float32")}})

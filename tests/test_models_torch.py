@@ -13,8 +13,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import lstmx
+from lstmx.app.choices import Choices
 from lstmx.app.cli import main
-from lstmx.app.weights import Choices, read_weights
+from lstmx.app.weights import read_weights
 from lstmx.convert import from_torch
 
 torch = pytest.importorskip("torch", reason="models are built, run and saved by PyTorch itself")

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstmx.app.choices import Choices
 from lstmx.app.report import claim_folder, write_report
 from lstmx.app.storage import save_with
 from lstmx.app.tables import TABLES, read_table
-from lstmx.app.weights import Choices, features_of_text, read_weights, recurrent_modules, vocabulary_of
+from lstmx.app.weights import features_of_text, read_weights, recurrent_modules, vocabulary_of
 from lstmx.arrays import dtype_of
 from lstmx.cells import GRU, LSTM, SimpleRNN
 from lstmx.checks import sequences
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     analyze_.add_argument("--inputs", type=Path, required=True, help=tables)
     kinds = (
         "what lstmx.save or PyTorch wrote (.safetensors, .pt, .pth, .pth.tar, .ckpt, .bin), a model of Keras "
-        "(.keras, .h5), .onnx, or .npz"
+        "(.keras, .h5), .onnx, .msgpack of Flax or a folder of Orbax, or .npz"
     )
     analyze_.add_argument("--weights", "--parameters", type=Path, required=True, metavar="WEIGHTS", help=kinds)
     analyze_.add_argument(
@@ -86,8 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     analyze_.add_argument(
         "--nonlinearity",
         choices=("tanh", "relu"),
-        default="tanh",
-        help="of an RNN in weights of PyTorch, which do not say it",
+        help="of a simple RNN in weights that do not say it, as of PyTorch, Flax and Keras' weights alone; tanh if "
+        "not given",
+    )
+    analyze_.add_argument(
+        "--reset",
+        choices=("before", "after"),
+        help="of a GRU of ONNX, the product; what the file says if not given, which old exporters wrote wrongly",
     )
     analyze_.add_argument("--dtype", choices=("float32", "float64"), help="cast weights and inputs to it")
     for command in (dive, analyze_):
@@ -136,7 +142,7 @@ def deep_dive(options: argparse.Namespace) -> None:
 def analyze(options: argparse.Namespace) -> None:
     """Record a user's own cell on a user's own inputs, and report."""
     assumed: list[str] = []
-    choices = Choices(options.nonlinearity, options.dtype, assumed.append)
+    choices = Choices(options.nonlinearity, options.reset, options.dtype, assumed.append)
     if options.layer == "all":
         _analyze_all(options, choices, assumed)
         return

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from lstmx.app.choices import Choices
 from lstmx.arrays import require
+from lstmx.cells import SimpleRNN
 from lstmx.convert.keras import cells_of, from_arrays, from_keras, recurrent_layers
 from lstmx.convert.named import Named
 from lstmx.layers import Bidirectional, Directions
@@ -27,21 +29,22 @@ Read = Callable[[], tuple[Any, Any]]
 Arrays = dict[str, np.ndarray]
 
 
-def keras_readers(path: str | Path, tell: Callable[[str], Any]) -> dict[str, Read]:
+def keras_readers(path: str | Path, choices: Choices) -> dict[str, Read]:
     """The recurrent layers of a file of Keras by name, each with what reads it.
 
     Args:
         path: a .keras or .h5 file.
-        tell: called, in words, with what is assumed of weights alone.
+        choices: the nonlinearity of weights alone, and the dtype.
 
     Raises:
         ValueError: the file cannot be read, or has a layer that Keras 3 cannot build.
         ImportError: Keras is not installed, or h5py, which it needs for this.
     """
+    choices.without(path, "reset")
     os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras' own default is a package that lstmx does not need
     keras = require("keras", f"reading a {Path(path).suffix} file")
     if Path(path).suffix.lower() == ".keras":
-        return _readers(_loaded(keras, path, path))
+        return _readers(path, _loaded(keras, path, path), choices)
     h5py = require("h5py", "reading an .h5 file")
     try:
         with h5py.File(path) as file:
@@ -50,7 +53,7 @@ def keras_readers(path: str | Path, tell: Callable[[str], Any]) -> dict[str, Rea
     except OSError as error:
         raise ValueError(f"{path} is no readable .h5 file: {str(error).splitlines()[0]}") from error
     if found is not None:
-        return _readers_of_arrays(path, found, tell)
+        return _readers_of_arrays(path, found, choices)
     tree = json.loads(_text(config))
     for layer in _layers(tree):
         _as_keras_3(path, layer)
@@ -61,7 +64,7 @@ def keras_readers(path: str | Path, tell: Callable[[str], Any]) -> dict[str, Rea
         model = _loaded(keras, copy, path)
     if version.startswith(("1", "2")):
         _with_old_functions(keras, model)
-    return _readers(model)
+    return _readers(path, model, choices)
 
 
 def _text(value: Any) -> str:
@@ -86,8 +89,9 @@ def _loaded(keras: Any, file: str | Path, path: str | Path) -> Any:
         raise ValueError(f"{path} holds no whole model of Keras: {words.splitlines()[0]}") from error
 
 
-def _readers(model: Any) -> dict[str, Read]:
-    return {name: lambda one=one: from_keras(one) for name, one in recurrent_layers(model).items()}
+def _readers(path: str | Path, model: Any, choices: Choices) -> dict[str, Read]:
+    choices.without(path, "nonlinearity")
+    return {name: lambda one=one: from_keras(one, choices.dtype) for name, one in recurrent_layers(model).items()}
 
 
 def _layers(tree: Any) -> Iterator[dict[str, Any]]:
@@ -155,7 +159,7 @@ def _weights_alone(file: Any) -> dict[str, Arrays]:
     return {short[name] if name in single else name: arrays for name, arrays in found.items()}
 
 
-def _readers_of_arrays(path: str | Path, found: dict[str, Arrays], tell: Callable[[str], Any]) -> dict[str, Read]:
+def _readers_of_arrays(path: str | Path, found: dict[str, Arrays], choices: Choices) -> dict[str, Read]:
     """What reads each cell, two directions as one."""
     readers: dict[str, Read] = {}
     for name in found:
@@ -164,24 +168,24 @@ def _readers_of_arrays(path: str | Path, found: dict[str, Arrays], tell: Callabl
         pair = [f"{layer}/{side}_{kind}" for side in ("forward", "backward")]
         if layer and name in pair and set(pair) <= set(found):
             readers[layer] = lambda layer=layer, pair=pair: _two_cells(
-                path, layer, [found[one] for one in pair], tell
+                path, layer, [found[one] for one in pair], choices
             )
         else:
-            readers[name] = lambda name=name: _one_cell(path, name, found[name], tell)
+            readers[name] = lambda name=name: _one_cell(path, name, found[name], choices)
     return readers
 
 
-def _one_cell(path: str | Path, name: str, arrays: Arrays, tell: Callable[[str], Any]) -> tuple[Any, Any]:
-    cell, params = _of_arrays(path, name, arrays)
-    tell(f"{path} holds weights alone: {name} is taken to read forwards, as {_with_functions(cell)}")
+def _one_cell(path: str | Path, name: str, arrays: Arrays, choices: Choices) -> tuple[Any, Any]:
+    cell, params = _of_arrays(path, name, arrays, choices)
+    choices.tell(f"{path} holds weights alone: {name} is taken to read forwards, as {_with_functions(cell)}")
     return cell, params
 
 
-def _two_cells(path: str | Path, name: str, pair: list[Arrays], tell: Callable[[str], Any]) -> tuple[Any, Any]:
-    (cell, forward), (other, backward) = (_of_arrays(path, name, arrays) for arrays in pair)
+def _two_cells(path: str | Path, name: str, pair: list[Arrays], choices: Choices) -> tuple[Any, Any]:
+    (cell, forward), (other, backward) = (_of_arrays(path, name, arrays, choices) for arrays in pair)
     if cell != other:
         raise ValueError(f"{path}: the directions of {name} differ: {cell} and {other}")
-    tell(
+    choices.tell(
         f"{path} holds weights alone: {name} is taken to read in both directions and to concatenate them, each as "
         f"{_with_functions(cell)}"
     )
@@ -189,17 +193,18 @@ def _two_cells(path: str | Path, name: str, pair: list[Arrays], tell: Callable[[
 
 
 def _with_functions(cell: Any) -> str:
-    functions = "tanh" if type(cell).__name__ == "SimpleRNN" else "tanh and sigmoid"
-    return f"{cell!r} with {functions}"
+    if isinstance(cell, SimpleRNN):
+        return f"{cell!r} with {cell.activation} (--nonlinearity tanh or relu)"
+    return f"{cell!r} with {cell.candidate_activation} (--nonlinearity tanh or relu) and sigmoid"
 
 
-def _of_arrays(path: str | Path, name: str, arrays: Arrays) -> tuple[Any, Any]:
+def _of_arrays(path: str | Path, name: str, arrays: Arrays, choices: Choices) -> tuple[Any, Any]:
     """A cell from its arrays, whose shapes say its kind.
 
     Raises:
         ValueError: they do not.
     """
-    named = Named(f"{path}: {name}", arrays)
+    named = Named(f"{path}: {name}", arrays, choices.dtype)
     h, columns = named.take("recurrent_kernel", (None, None)).shape
     kind = {4 * h: "LSTM", 3 * h: "GRU", h: "SimpleRNN"}.get(columns)
     what = f"{path} holds weights alone, and {name} has a recurrent kernel {(h, columns)}"
@@ -210,4 +215,5 @@ def _of_arrays(path: str | Path, name: str, arrays: Arrays) -> tuple[Any, Any]:
             f"{what} and no bias: whether it is a GRU with reset_after=True is not known. Build the model in "
             "Python, load_weights, and save it whole as .keras"
         )
-    return from_arrays(named, kind, reset_after=kind == "GRU" and arrays["bias"].ndim == 2)
+    activation, after = choices.nonlinearity or "tanh", kind == "GRU" and arrays["bias"].ndim == 2
+    return from_arrays(named, kind, activation, reset_after=after)

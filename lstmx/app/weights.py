@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from lstmx.app.choices import Choices
+from lstmx.app.flax_files import flax_readers, refuse_equinox
 from lstmx.app.keras_files import keras_readers
 from lstmx.app.storage import EXTRA, load, load_parameters, read_safetensors
 from lstmx.arrays import map_tree, require
@@ -27,20 +28,6 @@ Readers = dict[str, Callable[[], tuple[Any, Any]]]
 """The recurrent modules of a file by name, each with what reads it."""
 
 
-class Choices(NamedTuple):
-    """What a file does not say, and the user may.
-
-    Attributes:
-        nonlinearity: of an RNN of PyTorch, "tanh" or "relu".
-        dtype: "float32" or "float64", to cast weights to; None to take them as they are.
-        tell: called with each thing that is assumed, in words.
-    """
-
-    nonlinearity: str = "tanh"
-    dtype: str | None = None
-    tell: Callable[[str], Any] = lambda words: None
-
-
 def read_weights(
     path: str | Path, layer: str | None = None, choices: Choices | None = None
 ) -> tuple[Any, Any, str]:
@@ -48,8 +35,8 @@ def read_weights(
 
     Args:
         path: what `lstmx.save` wrote, or any .safetensors, .pt, .pth, .pth.tar, .ckpt or .bin with PyTorch's
-            names; .keras or .h5, a whole model of Keras or its weights alone; .onnx; or an .npz of a cell's arrays
-            under their names.
+            names; .keras or .h5, a whole model of Keras or its weights alone; .onnx; .msgpack of Flax, or a folder
+            of Orbax; or an .npz of a cell's arrays under their names.
         layer: name of the module, or of one of its layers as "name: layer 0", where there are several.
         choices: what the file does not say.
 
@@ -72,13 +59,14 @@ def read_weights(
 
 def recurrent_modules(path: str | Path, choices: Choices | None = None) -> Readers:
     """All recurrent modules of a file by name; see `read_weights`, without `layer`."""
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"there is no file {path}")
     choices = choices or Choices()
     kind = next((kind for kind in _KINDS if Path(path).name.lower().endswith(kind)), None)
-    if kind is None:
+    if kind is None and not Path(path).is_dir():
         suffix = Path(path).suffix.lower()
         raise ValueError(f"{path} ends in {suffix or 'nothing'}; expected one of {', '.join(_KINDS)}")
+    read_file = flax_readers if kind is None or Path(path).is_dir() else _KINDS[kind]
 
     def reader(read: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
         def cast() -> tuple[Any, Any]:
@@ -87,7 +75,7 @@ def recurrent_modules(path: str | Path, choices: Choices | None = None) -> Reade
 
         return cast
 
-    return {name: reader(read) for name, read in _KINDS[kind](path, choices).items()}
+    return {name: reader(read) for name, read in read_file(path, choices).items()}
 
 
 def vocabulary_of(path: str | Path) -> str | None:
@@ -100,8 +88,9 @@ def vocabulary_of(path: str | Path) -> str | None:
 
 def _safetensors(path: str | Path, choices: Choices) -> Readers:
     if "lstmx" in read_safetensors(path, lambda name: False)[0]:
+        choices.without(path, "nonlinearity", "reset")
         return {"": lambda: load(path, "numpy")}
-    return _state_dict(read_safetensors(path)[1], choices)
+    return _state_dict(path, read_safetensors(path)[1], choices)
 
 
 def _torch(path: str | Path, choices: Choices) -> Readers:
@@ -110,7 +99,7 @@ def _torch(path: str | Path, choices: Choices) -> Readers:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, of zipfile, of PyTorch
         raise ValueError(f"{path} {_unread(torch, path, _ESCAPE.sub('', str(error)))}") from error
-    return _state_dict(_flat(loaded), choices)
+    return _state_dict(path, _flat(loaded), choices)
 
 
 def _unread(torch: Any, path: str | Path, words: str) -> str:
@@ -150,7 +139,8 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _state_dict(arrays: dict[str, Any], choices: Choices) -> Readers:
+def _state_dict(path: str | Path, arrays: dict[str, Any], choices: Choices) -> Readers:
+    choices.without(path, "reset")
     prefixes = {match["prefix"]: match["end"] for name in arrays if (match := _RECURRENT.match(name))}
     drawn = [f"{prefix}module." for prefix, end in prefixes.items() if end == "_raw"]  # the weights are beside it
 
@@ -160,18 +150,16 @@ def _state_dict(arrays: dict[str, Any], choices: Choices) -> Readers:
     return {prefix.removesuffix("."): reader(prefix) for prefix in prefixes if prefix not in drawn}
 
 
-def _keras(path: str | Path, choices: Choices) -> Readers:
-    return keras_readers(path, choices.tell)
-
-
 def _onnx(path: str | Path, choices: Choices) -> Readers:
-    del choices
+    choices.without(path, "nonlinearity")
     model = load_model(path)
-    return {name: lambda name=name: from_onnx(model, name) for name in operators(model)}
+    return {
+        name: lambda name=name: from_onnx(model, name, choices.reset, choices.dtype) for name in operators(model)
+    }
 
 
 def _npz(path: str | Path, choices: Choices) -> Readers:
-    del choices
+    choices.without(path, "nonlinearity", "reset")
     return {"": lambda: load_parameters(path)}
 
 
@@ -182,9 +170,11 @@ _KINDS: dict[str, Callable[[str | Path, Choices], Readers]] = {
     ".pth.tar": _torch,
     ".ckpt": _torch,
     ".bin": _torch,
-    ".keras": _keras,
-    ".h5": _keras,
+    ".keras": keras_readers,
+    ".h5": keras_readers,
     ".onnx": _onnx,
+    ".msgpack": flax_readers,
+    ".eqx": refuse_equinox,
     ".npz": _npz,
 }
 

@@ -11,6 +11,7 @@ from lstmx.convert.flax import from_flax, record_flax, to_flax
 from lstmx.convert.haiku import from_haiku, to_haiku
 from lstmx.convert.keras import from_keras, record_keras, to_keras
 from lstmx.convert.onnx import from_onnx, record_onnx, to_onnx
+from lstmx.convert.tensorflow import from_tensorflow
 from lstmx.convert.torch import from_torch, record_torch, to_torch
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "from_haiku",
     "from_keras",
     "from_onnx",
+    "from_tensorflow",
     "from_torch",
     "record_flax",
     "record_keras",

@@ -2,97 +2,217 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, namespace, require
-from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
+from lstmx.arrays import Array, is_traced, jax, namespace, require
+from lstmx.cells import GRU, JANET, LSTM, Cell, JANETParams, SimpleRNN
 from lstmx.checks import one_of
-from lstmx.convert.named import Named, chosen, gru, lstm, once, one_cell, plain, simple
+from lstmx.convert.named import Named, checked, chosen, gru, lstm, once, one_cell, plain, simple
 from lstmx.history import History
 from lstmx.passes.run import record
 
-_GATES = {"LSTM": ("i", "f", "g", "o"), "GRU": ("r", "z", "n")}
+_GATES = {"LSTM": ("i", "f", "g", "o"), "GRU": ("r", "z", "n"), "MGU": ("f", "n")}
+_BESIDE = ("intermediates", "opt_state", "step")  # collections that no equation of a cell reads
 
 
-def from_flax(source: Any, activation: str = "tanh") -> tuple[Cell, Any]:
+def from_flax(
+    source: Any, activation: str | None = None, layer: str | None = None, dtype: str | None = None
+) -> tuple[Cell, Any]:
     """A recurrent cell of Flax, linen or nnx.
 
     Args:
-        source: the parameters of linen's `LSTMCell` or `OptimizedLSTMCell` ({"ii": {"kernel"}, "hi": {"kernel",
-            "bias"}, ...}), `GRUCell` or `SimpleCell`, or variables {"params": ...} that hold these; or an nnx
-            `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
-        activation: "tanh" or "relu", of a SimpleCell whose parameters are given. Parameters do not tell their
-            cell's functions: other cells are taken to have sigmoid and tanh.
+        source: parameters, by name, of linen's `LSTMCell` or `OptimizedLSTMCell` ({"ii": {"kernel"}, "hi":
+            {"kernel", "bias"}, ...}), `GRUCell`, `SimpleCell` or `MGUCell` without its reset gate, or of a cell of
+            nnx ({"dense_i": ..., "dense_h": ...}); variables of a model with such a cell somewhere inside, as
+            {"params": ...}, `nnx.state`, `msgpack_restore` or Orbax gives them; or a module of nnx that is or has
+            an `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
+        activation: of a SimpleCell whose parameters are given, "tanh", which is taken where None is given, or
+            "relu". Parameters do not tell their cell's functions: other cells are taken to have sigmoid and tanh.
+        layer: the path of the cell in the parameters or the module, such as "encoder/cell", where there are
+            several.
+        dtype: "float32" or "float64", to cast every array to; None to take them as they are.
 
     Returns:
         The cell and its parameters, of the library that the arrays are of. nnx's GRU has no bias inside the
-        product with the reset gate: its place is 0.
+        product with the reset gate: its place is 0. An MGUCell without its reset gate is a `JANET` with beta=0.
 
     Raises:
-        TypeError: this is no such cell; or an array of another dtype than float32 or float64.
-        ValueError: an array is missing, surplus or of another shape; a cell with other activations, or with a
-            residual connection; or `activation` is another word.
+        TypeError: this is no such thing; a cell with equations of its own; or an array of another dtype than
+            float32 or float64.
+        ValueError: no such cell inside, or several of which none is named; an array is missing, surplus or of
+            another shape; a cell with other activations, with a residual connection, a convolution or a reset gate
+            that is its forget gate, or one that computes in another dtype; or
+            `activation` is another word, or of a cell that has none to choose.
     """
-    one_of("activation", activation, ("tanh", "relu"))
-    if hasattr(source, "items"):
-        params = source.get("params", source)
-        kinds = {"ii": "LSTM", "ir": "GRU", "i": "Simple"}
-        kind = next((kinds[name] for name in kinds if name in params), None)
-        if kind is None:
-            raise ValueError(f"source holds {', '.join(params) or 'nothing'}; expected a cell's ii, ir or i, ...")
-        what = f"the {kind}Cell"
-        named = Named(what, {f"{layer}.{name}": x for layer, inner in params.items() for name, x in inner.items()})
-        made = _simple(named, "i", "h", activation) if kind == "Simple" else _gates(named, kind)
+    if activation is not None:
+        one_of("activation", activation, ("tanh", "relu"))
+    nnx = sys.modules.get("flax.nnx")  # None where nobody has made a module of it
+    if nnx is not None and isinstance(source, nnx.Module):
+        name, cell = chosen("the module", _cells_of_nnx(nnx, source), layer)
+        if activation is not None:
+            raise ValueError(f"activation is {activation!r}; a module says its own: expected None")
+        made = _read(nnx.state(cell), name, activation_of(cell, _nnx_kinds(nnx)), dtype)
+        _same_dtype(cell, made[1])
+        for part, one in vars(cell).items():
+            if isinstance(one, nnx.Module) and not isinstance(one, (nnx.Rngs, nnx.RngStream)):
+                _plain_layer(nnx.Linear, f"the {type(cell).__name__}'s {part}", one)
+        return made
+    if not hasattr(source, "items"):
+        raise TypeError(
+            f"source is a {type(source).__name__}; expected parameters by name, such as variables of linen or an "
+            "nnx.state, or a module of nnx"
+        )
+    tree = _unboxed(source)
+    what = f"source, which holds {', '.join(map(repr, tree)) or 'nothing'},"
+    name, found = chosen(what, flax_cells(tree), layer)
+    for collection in set(tree) - {"params", *_BESIDE} if "params" in tree else ():
+        own = tree[collection]
+        for part in filter(None, name.split("/")):
+            own = own.get(part) if isinstance(own, dict) else None
+        if isinstance(own, dict) and own:
+            listed = ", ".join(_leaves(own))
+            raise ValueError(f"the cell has surplus arrays beside its params, in {collection}: {listed}")
+    made = _read(found, name, activation or "tanh", dtype)
+    if activation is not None and not isinstance(made[0], SimpleRNN):
+        raise ValueError(f"activation is {activation!r}; {made[0]!r} has none to choose: expected None")
+    return made
+
+
+def flax_cells(source: Any) -> dict[str, dict[str, Any]]:
+    """The recurrent cells of Flax in a tree of arrays, each under its path."""
+    tree = _unboxed(source)
+    found: dict[str, dict[str, Any]] = {}
+
+    def look(inside: dict[str, Any], path: tuple[str, ...]) -> None:
+        if _kind(inside) is not None:
+            found["/".join(path)] = inside
+            return
+        for name, one in inside.items():
+            if isinstance(one, dict):
+                look(one, (*path, name))
+
+    look(tree.get("params", tree), ())
+    return found
+
+
+def assumed(cell: Cell, activation: str | None) -> str:
+    """What `from_flax` takes for granted of parameters, in words."""
+    if not isinstance(cell, SimpleRNN):
+        return "its gates are sigmoids, its other functions tanh, which parameters of Flax do not tell"
+    word = "tanh" if activation is None else f"{activation}, as asked for"
+    return f"its activation is {word}, which parameters of Flax do not tell (--nonlinearity tanh or relu)"
+
+
+def _unboxed(tree: Any) -> Any:
+    """The tree as dicts with names that are strings, its arrays taken out of what Flax wraps them in."""
+    if hasattr(tree, "items"):
+        made = {str(name): _unboxed(one) for name, one in tree.items()}
+        alone = made.get("value") if set(made) == {"value"} else None  # as states of nnx were saved
+        return made if alone is None or isinstance(alone, dict) else alone
+    if isinstance(tree, (list, tuple)):
+        return {str(k): _unboxed(one) for k, one in enumerate(tree)}
+    if hasattr(tree, "get_value"):
+        return tree.get_value()
+    return getattr(tree, "value", tree)
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The arrays in dicts in dicts, their names joined by dots."""
+    found: dict[str, Any] = {}
+    for name, one in tree.items():
+        found |= _leaves(one, f"{prefix}{name}.") if isinstance(one, dict) else {f"{prefix}{name}": one}
+    return found
+
+
+def _kind(inside: dict[str, Any]) -> str | None:
+    """Which cell has parameters of these names; None of what is none."""
+    layers = {name for name, one in inside.items() if isinstance(one, dict)}
+    kernels = {name for name in layers if "kernel" in inside[name]}
+    if "ii" in layers:
+        return "LSTM"
+    if "ir" in layers:
+        return "GRU"
+    if {"if", "hf"} <= layers:
+        return "MGU"
+    if {"ih", "hh"} <= kernels:
+        return "ConvLSTM"
+    if {"dense_i", "dense_h"} <= kernels:
+        return "dense"
+    return "Simple" if {"i", "h"} <= kernels else None
+
+
+def _read(source: Any, path: str, activation: str, dtype: str | None) -> tuple[Cell, Any]:
+    """A cell from its own arrays."""
+    inside = _unboxed(source)
+    kind = _kind(inside)
+    if set(inside.get("rngs", ())) == {"count", "key"}:  # what nnx draws carries with
+        inside = {name: one for name, one in inside.items() if name != "rngs"}
+    if kind == "LSTM" and "if_" in inside:  # as nnx calls it
+        inside = {name.rstrip("_"): one for name, one in inside.items()}
+    what = ("the cell" if kind == "dense" else f"the {kind}Cell") + (f" at {path!r}" if path else "")
+    if kind == "ConvLSTM":
+        raise ValueError(f"{what} has images for states; lstmx has no convolutions")
+    arrays = _leaves(inside)
+    for name, x in arrays.items():
+        if name.endswith(".kernel") and len(getattr(x, "shape", ())) > 2:
+            raise ValueError(
+                f"{what}: {name} has shape {tuple(x.shape)}; expected [rows, columns]. Where the first axis "
+                "counts layers that nn.scan or vmap stacked, take one: jax.tree.map(lambda x: x[0], params)"
+            )
+    named = Named(what, arrays, dtype)
+    if kind == "Simple":
+        made = _simple(named, "i", "h", activation)
     else:
-        made, named = _module(source)
+        made = _dense(named, activation) if kind == "dense" else _gates(named, kind or "")
     named.nothing_left()
     return made
 
 
-def _module(module: Any) -> tuple[tuple[Cell, Any], Named]:
-    kind = type(module).__name__
-    if kind not in ("LSTMCell", "OptimizedLSTMCell", "GRUCell", "SimpleCell") or not hasattr(
-        module, "hidden_features"
-    ):
-        raise TypeError(f"source is a {kind}; expected parameters of linen, or a recurrent cell of nnx")
-    activation = activation_of(module)
-    gates = [f"{side}{gate}" for side in "ih" for gate in "ifgo"]
-    names = gates if kind == "LSTMCell" else ["dense_i", "dense_h"]
-    layers = {name: getattr(module, "if_" if name == "if" else name) for name in names}
-    arrays = {
-        f"{name}.{leaf}": part[...] if hasattr(part, "get_value") else part.value
-        for name, layer in layers.items()
-        for leaf in ("kernel", "bias")
-        if (part := getattr(layer, leaf, None)) is not None
-    }
-    named = Named(f"the {kind}", arrays)
-    if kind == "LSTMCell":
-        return _gates(named, "LSTM"), named
-    if kind == "SimpleCell":
-        return _simple(named, "dense_i", "dense_h", activation), named
-    return _dense(named, kind), named
+# ------------------------------------------------------------------------------------------- modules and fields
 
 
-def activation_of(cell: Any) -> str:
+def _nnx_kinds(nnx: Any) -> tuple[type, ...]:
+    return nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell, nnx.SimpleCell
+
+
+def _cells_of_nnx(nnx: Any, module: Any) -> dict[str, Any]:
+    """The recurrent cells in a module of nnx, of whatever class, each under its path."""
+    base = nnx.RNNCellBase
+    return {"/".join(map(str, path)): one for path, one in nnx.iter_modules(module) if isinstance(one, base)}
+
+
+def activation_of(cell: Any, kinds: tuple[type, ...]) -> str:
     """The activation of a cell of linen or nnx, "tanh" or, of a SimpleCell, "relu".
 
+    Args:
+        cell: the cell.
+        kinds: the framework's classes whose equations lstmx has.
+
     Raises:
-        TypeError: a cell that has no activation, and so none of those that `from_flax` converts.
+        TypeError: a cell of none of these classes, or of a class with equations of its own.
         ValueError: other activations, or a residual connection.
     """
-    kind, points = type(cell).__name__, np.array([-2.0, -0.5, 0.3, 1.5], "float32")
-    if not hasattr(cell, "activation_fn"):
-        raise TypeError(f"the cell is a {kind}; expected a recurrent cell of Flax that lstmx converts")
+    kind, points = type(cell).__name__, np.linspace(-30, 30, 121, dtype="float32")
+    if not any(isinstance(cell, one) and type(cell).__call__ is one.__call__ for one in kinds):
+        own = " with a __call__ of its own" if isinstance(cell, kinds) else ""
+        names = ", ".join(one.__name__ for one in kinds)
+        raise TypeError(
+            f"the cell is a {type(cell).__module__}.{kind}{own}; expected a recurrent cell of Flax that lstmx "
+            f"converts: {names}. Write its step and give it to lstmx.from_step"
+        )
     if getattr(cell, "residual", False):
         raise ValueError(f"the {kind} has residual=True, h + W x + U h; lstmx has no such cell")
-    known = {"tanh": np.tanh(points), "relu": np.maximum(points, 0), "sigmoid": 1 / (1 + np.exp(-points))}
+    with np.errstate(over="ignore"):
+        known = {"tanh": np.tanh(points), "relu": np.maximum(points, 0), "sigmoid": 1 / (1 + np.exp(-points))}
 
     def name_of(function: Any) -> str:
         values = np.asarray(function(points))
-        near = (name for name, expected in known.items() if np.allclose(values, expected, rtol=1e-5))
+        near = (name for name, expected in known.items() if np.allclose(values, expected, rtol=1e-5, atol=1e-6))
         return next(near, getattr(function, "__name__", repr(function)))
 
     activation = name_of(cell.activation_fn)
@@ -102,6 +222,29 @@ def activation_of(cell: Any) -> str:
             f"the {kind} has activation_fn {activation} and gate_fn {gate}; lstmx has tanh and sigmoid"
         )
     return activation
+
+
+def _same_dtype(cell: Any, params: Any) -> None:
+    """Raise unless a cell computes in the dtype of its parameters, as lstmx does."""
+    own = params.input_kernel.dtype
+    if cell.dtype is not None and np.dtype(cell.dtype) != own:
+        raise ValueError(
+            f"the {type(cell).__name__} has dtype {np.dtype(cell.dtype)} and computes in it from parameters in "
+            f"{own}; lstmx computes in the dtype of the parameters: make the cell with dtype=None"
+        )
+
+
+def _plain_layer(kind: Any, what: str, layer: Any) -> None:
+    """Raise unless a layer in a cell of nnx is Linear and has its usual functions."""
+    if type(layer).__call__ is not kind.__call__:
+        raise TypeError(f"{what} is a {type(layer).__name__}, with a __call__ of its own; expected a Linear")
+    usual = inspect.signature(kind.__init__).parameters
+    for name in ("dot_general", "promote_dtype", "preferred_element_type"):
+        if name in usual and getattr(layer, name) is not usual[name].default:
+            raise ValueError(f"{what} has a {name} of its own; lstmx multiplies arrays as they are")
+
+
+# -------------------------------------------------------------------------------------------------------- arrays
 
 
 def _gates(named: Named, kind: str) -> tuple[Cell, Any]:
@@ -115,16 +258,28 @@ def _gates(named: Named, kind: str) -> tuple[Cell, Any]:
     kernel, packed, bias = (xp.concat(some, axis=-1) for some in (kernels, recurrent, biases))
     if kind == "LSTM":
         return lstm(kernel, packed, bias)
-    return gru(kernel, packed, bias, named.take_or_zeros("hn.bias", (h,), like))
+    if kind == "GRU":
+        return gru(kernel, packed, bias, named.take_or_zeros("hn.bias", (h,), like))
+    if "hn.bias" in named:
+        raise ValueError(
+            f"{named.what} has reset_gate=True, n = tanh(W x + f * (U h + b)), h' = (1 - f) n + f h"
+            "; lstmx's MGU keeps 1 - f of h. Write its step and give it to lstmx.from_step"
+        )
+    return checked(JANET(like.shape[0], h, beta=0.0), JANETParams(kernel, packed, bias))
 
 
-def _dense(named: Named, kind: str) -> tuple[Cell, Any]:
-    """A cell of nnx with one layer for all gates."""
+def _dense(named: Named, activation: str) -> tuple[Cell, Any]:
+    """A cell of nnx, with one layer for all its gates."""
     recurrent = named.take("dense_h.kernel", (None, None))
-    h, count = recurrent.shape[0], 3 if kind == "GRUCell" else 4
-    named.take("dense_h.kernel", (h, count * h))
-    kernel = named.take("dense_i.kernel", (None, count * h))
-    if kind == "GRUCell":
+    h, columns = recurrent.shape
+    if columns == h:
+        return _simple(named, "dense_i", "dense_h", activation)
+    if columns not in (3 * h, 4 * h):
+        raise ValueError(
+            f"{named.what}: dense_h.kernel has shape {(h, columns)}; expected [H, 4H], [H, 3H] or [H, H]"
+        )
+    kernel = named.take("dense_i.kernel", (None, columns))
+    if columns == 3 * h:
         zeros = namespace(kernel).zeros((h,), dtype=kernel.dtype)
         return gru(kernel, recurrent, named.take_or_zeros("dense_i.bias", (3 * h,), kernel), zeros)
     return lstm(kernel, recurrent, named.take_or_zeros("dense_h.bias", (4 * h,), kernel))
@@ -198,7 +353,7 @@ def record_flax(module: Any, variables: Any, x: Any, layer: str | None = None) -
     """Run a model of Flax, linen or nnx, and record one of its `RNN` layers on the inputs that it received.
 
     Args:
-        module: the model: an `RNN`, or any module with such inside.
+        module: the model: an `RNN`, or any module with such inside, as in a `Bidirectional`.
         variables: what a model of linen is applied with, {"params": ...}; None for one of nnx, which has its own.
         x: what it is called with; a tuple for several arguments.
         layer: the path of the layer in the parameters or the module, such as "encoder/RNN_0", where there are
@@ -206,18 +361,20 @@ def record_flax(module: Any, variables: Any, x: Any, layer: str | None = None) -
 
     Returns:
         The history that `lstmx.record` makes of the layer's own weights, inputs, lengths and initial carry, time
-        first; of a layer that reads backwards in the order in which it reads.
+        first; of a layer that reads backwards in the order in which it reads, padding last. At steps behind a
+        sequence's length lstmx holds the state, where Flax computes on.
 
     Raises:
         ValueError: no `RNN` runs, or several of which none is named, or one more than once, or inside a
-            transformation of JAX; a layer that reads backwards with lengths; a cell that starts from another carry
-            than zeros, or with other activations; or variables beside a module of nnx.
-        TypeError: this is no module of Flax, or its cell is none that `from_flax` converts.
+            transformation of JAX; a cell with other activations, or that computes in another dtype than its
+            parameters'; or variables beside a module of nnx.
+        TypeError: this is no module of Flax, or its cell or RNN is of another class than those that `from_flax`
+            converts.
         ImportError: Flax is not installed.
     """
     nnx = require("flax.nnx", "record_flax", "flax")
     reading = _running_nnx if isinstance(module, nnx.Module) else _running_linen
-    name, rnn, (cell, params), args, kwargs = reading(module, variables, x if type(x) is tuple else (x,), layer)
+    name, rnn, args, kwargs, convert = reading(module, variables, x if type(x) is tuple else (x,), layer)
     name = name or "the layer"
 
     def option(key: str) -> Any:
@@ -227,57 +384,90 @@ def record_flax(module: Any, variables: Any, x: Any, layer: str | None = None) -
     xs = args[0] if args else kwargs["inputs"]
     if is_traced(xs):
         raise ValueError(f"{name} is called inside a transformation of JAX, such as jit; record it without")
+    cell, params = convert()
     lengths, carry, xp = kwargs.get("seq_lengths"), kwargs.get("initial_carry"), namespace(xs)
     if not option("time_major"):
         xs = xp.moveaxis(xs, -2, 0)
     if option("reverse"):
-        if lengths is not None:
-            raise ValueError(f"{name} reads backwards, with seq_lengths; give it whole sequences")
-        xs = xp.flip(xs, axis=0)
+        steps = xp.arange(len(xs) - 1, -1, -1)[(..., *[None] * (xs.ndim - 1))]  # [T, 1, ..., 1]
+        ends = 0 if lengths is None else xp.asarray(lengths)[..., None]
+        xs = xp.take_along_axis(xs, (steps + ends) % len(xs), axis=0)  # padding stays behind
     if carry is None:
-        start, key = rnn.cell.carry_init, require("jax.random", "record_flax").key(0)
-        if start is not None and np.any(np.asarray(start(key, (4,)))):  # None is zeros, too
-            raise ValueError(f"{name} starts from carry_init, which is not zeros; call it with initial_carry")
-        return record(cell, params, xs, lengths=lengths)
+        key = kwargs.get("init_key")
+        start = jax.random.key(0) if key is None else key
+        carry = rnn.cell.initialize_carry(start, xs.shape[1:])
     state = cell.state_type(*(carry[::-1] if isinstance(carry, tuple) else (carry,)))
     return record(cell, params, xs, state, lengths=lengths)
 
 
+def _own_class(name: str, rnn: Any, kind: Any) -> None:
+    """Raise unless an RNN scans its cell as the framework's does."""
+    if type(rnn).__call__ is not kind.__call__:
+        raise TypeError(
+            f"{name or 'the layer'} is a {type(rnn).__name__}, with a __call__ of its own; expected an RNN"
+        )
+
+
+def _alone(cells: list[str]) -> ValueError:
+    """What is said of a model whose cells run by themselves."""
+    listed = ", ".join(map(repr, cells))
+    return ValueError(
+        f"the model has no RNN that runs; its cells {listed} run by themselves, as under scan, and what they read "
+        f"is not known: cell, params = lstmx.convert.from_flax(variables or module, layer={cells[0]!r}), then "
+        "lstmx.record(cell, params, xs) on their inputs, time first"
+    )
+
+
 def _running_linen(module: Any, variables: Any, given: tuple[Any, ...], layer: str | None) -> tuple[Any, ...]:
-    """The name of an `RNN` of linen, itself, its cell and parameters converted, and what it is called with."""
+    """The name of an `RNN` of linen, itself, what it is called with, and what converts its cell."""
     linen = require("flax.linen", "record_flax", "flax")
     if not isinstance(module, linen.Module):
         raise TypeError(f"module is a {type(module).__name__}; expected a module of Flax")
     calls: dict[str, list[Any]] = {}
+    cells: dict[str, None] = {}
 
     def listen(following: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         one = context.module
         if isinstance(one, linen.RNN) and context.method_name == "__call__":
             calls.setdefault("/".join(one.path), []).append((one.cell.path, one, args, kwargs))
+        elif isinstance(one, linen.RNNCellBase) and context.method_name == "__call__":
+            cells["/".join(one.path)] = None
         return following(*args, **kwargs)
 
     with linen.intercept_methods(listen):
         module.apply(variables, *given)
+    if cells and not calls:
+        raise _alone(list(cells))
     name, found = chosen("the model", calls, layer)
     path, rnn, args, kwargs = once(name, found)
-    own = variables["params"]
-    for part in path:
-        own = own[part]
-    return name, rnn, from_flax(own, activation_of(rnn.cell)), args, kwargs
+
+    def convert() -> tuple[Cell, Any]:
+        _own_class(name, rnn, linen.RNN)
+        kinds = linen.LSTMCell, linen.OptimizedLSTMCell, linen.GRUCell, linen.SimpleCell, linen.MGUCell
+        cell, params = from_flax(variables, activation_of(rnn.cell, kinds), "/".join(path))
+        _same_dtype(rnn.cell, params)
+        return cell, params
+
+    return name, rnn, args, kwargs, convert
 
 
 def _running_nnx(module: Any, variables: Any, given: tuple[Any, ...], layer: str | None) -> tuple[Any, ...]:
-    """As `_running_linen`, of an `RNN` of nnx."""
+    """As `_running_linen`, of an `RNN` of nnx; the carry that it draws is among what it is called with."""
     nnx = require("flax.nnx", "record_flax", "flax")
     if variables is not None:
         raise ValueError("variables are given with a module of nnx, which holds its own; expected None")
     found = {"/".join(map(str, path)): one for path, one in nnx.iter_modules(module) if isinstance(one, nnx.RNN)}
+    if not found and (cells := list(_cells_of_nnx(nnx, module))):
+        raise _alone(cells)
     name, rnn = chosen("the model", found, layer)
+    _own_class(name, rnn, nnx.RNN)
     calls: list[Any] = []
     own = nnx.RNN.__call__
 
     def listen(one: Any, *args: Any, **kwargs: Any) -> Any:
         if one is rnn:
+            if kwargs.get("initial_carry") is None:
+                kwargs = {**kwargs, "initial_carry": _drawn_carry(nnx, one, *args, **kwargs)}
             calls.append((args, kwargs))
         return own(one, *args, **kwargs)
 
@@ -287,4 +477,14 @@ def _running_nnx(module: Any, variables: Any, given: tuple[Any, ...], layer: str
     finally:
         nnx.RNN.__call__ = own
     args, kwargs = once(name, calls)
-    return name, rnn, from_flax(rnn.cell), args, kwargs
+    return name, rnn, args, kwargs, lambda: from_flax(rnn.cell)
+
+
+def _drawn_carry(
+    nnx: Any, rnn: Any, inputs: Any, time_major: bool | None = None, rngs: Any = None, **_: Any
+) -> Any:
+    """What an `RNN` of nnx starts from that is given no carry."""
+    first = rnn.time_major if time_major is None else time_major
+    shape = inputs.shape[1:] if first else (*inputs.shape[:-2], inputs.shape[-1])
+    rngs = rnn.rngs if rngs is None else rngs
+    return rnn.cell.initialize_carry(shape, rngs.carry.fork() if isinstance(rngs, nnx.Rngs) else rngs)

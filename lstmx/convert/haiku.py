@@ -2,59 +2,97 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from lstmx.arrays import Array, namespace
 from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
-from lstmx.convert.named import Named, gru_reset_before, lstm, one_cell, plain, reordered, simple
+from lstmx.checks import finite_number
+from lstmx.convert.named import Named, chosen, gru_reset_before, lstm, one_cell, plain, reordered, simple
+
+_USUAL = re.compile(r"(?:^|/)(?P<kind>lstm|vanilla_rnn)(_\d+)?$")
 
 
-def from_haiku(params: dict[str, Any], prefix: str = "") -> tuple[Cell, Any]:
+def from_haiku(
+    params: dict[str, Any], prefix: str = "", forget_bias: float = 1.0, dtype: str | None = None
+) -> tuple[Cell, Any]:
     """An `hk.LSTM`, `hk.GRU` or `hk.VanillaRNN` from its parameters.
 
     Args:
         params: what `hk.transform(...).init` made: {"lstm/linear": {"w": [D + H, 4H], "b"}}, or {"gru": {"w_i",
-            "w_h", "b"}}, or {"vanilla_rnn/linear": ..., "vanilla_rnn/linear_1": ...}. Which of them it is shows in
-            the names inside and the shapes.
-        prefix: what the names of this module begin with in the parameters of a larger one, such as "encoder/lstm";
-            others are left out then.
+            "w_h", "b"}}, or {"vanilla_rnn/linear": ..., "vanilla_rnn/linear_1": ...}; or those of a whole model
+            with one such core inside. An LSTM or VanillaRNN is known by the name that Haiku gives it, a GRU by its
+            arrays.
+        prefix: the name of the core, such as "net/encoder", where there are several or it has a name of its own;
+            or of a module with one core inside. What is not under it is left out.
+        forget_bias: what an LSTM adds to its forget gate at run time; Haiku's adds 1.
+        dtype: "float32" or "float64", to cast every array to; None to take them as they are.
 
     Returns:
-        The cell and its parameters, of the arrays' library. Haiku adds 1 to the forget gate at run time, which is
-        in the bias here. Its GRU resets before the product, and its VanillaRNN has ReLU.
+        The cell and its parameters, of the arrays' library. The forget gate's bias here has `forget_bias` in it.
+        Haiku's GRU resets before the product, and its VanillaRNN has ReLU.
 
     Raises:
-        TypeError: an array of another dtype than float32 or float64.
-        ValueError: an array is missing, surplus or of another shape.
+        TypeError: this is no such dict; or an array of another dtype than float32 or float64.
+        ValueError: no core, or several of which none is named; an array is missing, surplus or of another shape; a
+            convolution; or `forget_bias` is not finite.
     """
-    if not isinstance(params, Mapping):
-        raise TypeError(f"params is a {type(params).__name__}; expected the dict that Haiku's init gives")
-    modules = {name: arrays for name, arrays in params.items() if name.startswith(prefix)}
-    flat = {f"{name}/{leaf}": array for name, arrays in modules.items() for leaf, array in arrays.items()}
-    named = Named(f"the parameters under {prefix!r}" if prefix else "the parameters", flat)
-    names = sorted(modules)
-    if not names:
+    finite_number("forget_bias", forget_bias)
+    if not isinstance(params, Mapping) or not all(isinstance(one, Mapping) for one in params.values()):
+        raise TypeError(f"params is a {type(params).__name__}; expected the dict of dicts that Haiku's init gives")
+    prefix = prefix.rstrip("/")
+    own = {name: one for name, one in params.items() if not prefix or f"{name}/".startswith(f"{prefix}/")}
+    if not own:
         raise ValueError(f"there are no parameters under {prefix!r}; those are {', '.join(params) or 'none'}")
-    if len(names) == 2:
-        made = _vanilla(named, *names)
-    elif f"{names[0]}/w_i" in named:
-        made = _gru(named, names[0])
+    name = prefix.removesuffix("/linear")
+    cores = _cores(own)
+    if name and f"{name}/linear" in own and name not in cores:
+        cores = {name: "vanilla_rnn" if f"{name}/linear_1" in own else "lstm"}
+    if not cores:
+        others = [one.removesuffix("/linear") for one in own if one.endswith("/linear")]
+        hint = f". Where one of {', '.join(map(repr, others))} is an LSTM or VanillaRNN, name it with prefix="
+        raise ValueError(f"params has no recurrent core of Haiku: {', '.join(own)}{hint if others else ''}")
+    name, kind = (name, cores[name]) if name in cores else chosen("params", cores, None, "prefix=")
+    inside = {one: params[one] for one in params if f"{one}/".startswith(f"{name}/")}
+    own = {f"{one}/{k}": x for one, arrays in inside.items() for k, x in arrays.items()}
+    named = Named("the parameters", own, dtype)
+    if kind == "convolution":
+        raise ValueError(f"{name} is a ConvLSTM, whose states are images; lstmx has no convolutions")
+    if kind == "gru":
+        made = _gru(named, name)
+    elif kind == "vanilla_rnn":
+        made = _vanilla(named, f"{name}/linear", f"{name}/linear_1")
     else:
-        made = _lstm(named, names[0])
+        made = lstm_of_one_kernel(named, f"{name}/linear/w", f"{name}/linear/b", forget_bias)
     named.nothing_left()
     return made
 
 
-def _lstm(named: Named, name: str) -> tuple[Cell, Any]:
-    both = named.take(f"{name}/w", (None, None))
+def _cores(params: Mapping[str, Any]) -> dict[str, str]:
+    """The cores whose names or arrays say that they are some, each with its kind."""
+    found: dict[str, str] = {}
+    for module, arrays in params.items():
+        name, _, last = module.rpartition("/")
+        if {"w_i", "w_h"} <= set(arrays):
+            found[module] = "gru"
+        elif last == "linear" and (match := _USUAL.search(name)):
+            found[name] = match["kind"]
+        elif last == "input_to_hidden":
+            found[name] = "convolution"
+    return found
+
+
+def lstm_of_one_kernel(named: Named, kernel: str, bias: str, forget_bias: float) -> tuple[Cell, Any]:
+    """An LSTM from one kernel [D + H, 4H] for x and h, in blocks i, g, f, o, whose forget gate adds a number."""
+    both = named.take(kernel, (None, None))
     h = both.shape[1] // 4
     d = both.shape[0] - h
     if h * 4 != both.shape[1] or d < 1:
-        raise ValueError(f"{named.what}: {name}/w has shape {tuple(both.shape)}; expected [D + H, 4H]")
-    bias = reordered(named.take(f"{name}/b", (4 * h,)), (0, 2, 1, 3), 4)
-    kernel = reordered(both, (0, 2, 1, 3), 4)
-    return lstm(kernel[:d], kernel[d:], _with_forget(bias, 1.0))
+        raise ValueError(f"{named.what}: {kernel} has shape {tuple(both.shape)}; expected [D + H, 4H]")
+    added = reordered(named.take(bias, (4 * h,)), (0, 2, 1, 3), 4)
+    packed = reordered(both, (0, 2, 1, 3), 4)
+    return lstm(packed[:d], packed[d:], _with_forget(added, forget_bias))
 
 
 def _with_forget(bias: Array, by: float) -> Array:
@@ -89,7 +127,7 @@ def to_haiku(cell: Any, params: Any, name: str | None = None) -> dict[str, Any]:
     Args:
         cell: an `LSTM` without options, a `GRU` with reset="before", or a `SimpleRNN` with ReLU.
         params: its parameters.
-        name: the module's name; None for "lstm", "gru" or "vanilla_rnn".
+        name: the module's name, which is `from_haiku`'s prefix; None for "lstm", "gru" or "vanilla_rnn".
 
     Returns:
         {module: {name: array}}, as `from_haiku` takes it.

@@ -61,7 +61,7 @@ _FUNCTIONS = {
 """What functions of a model are known by: their values. Which of them a cell may have, `_CELLS` says."""
 
 
-def from_keras(layer: Any) -> tuple[Any, Any]:
+def from_keras(layer: Any, dtype: str | None = None) -> tuple[Any, Any]:
     """A recurrent layer of Keras 3.
 
     What a layer does beside its equations is not part of it: its state where it is stateful, dropout, and the
@@ -70,6 +70,7 @@ def from_keras(layer: Any) -> tuple[Any, Any]:
     Args:
         layer: an `LSTM`, `GRU` or `SimpleRNN`, an `RNN` of one or several of their cells, such a cell, or a
             `Bidirectional` around one (merge_mode "concat" or "sum"), that has been built.
+        dtype: "float32" or "float64", to cast every array to; None to take them as they are.
 
     Returns:
         The cell, a `Stack` or a `Bidirectional`, and its parameters as NumPy arrays. Of a GRU with
@@ -83,14 +84,14 @@ def from_keras(layer: Any) -> tuple[Any, Any]:
             these are known by their values and not by their names.
     """
     if _kind(layer) in _CELLS:
-        return _cell(layer, layer.name)
+        return _cell(layer, layer.name, dtype)
     if _kind(layer) != "Bidirectional":
         if getattr(layer, "go_backwards", False):
             raise ValueError(
                 f"{layer.name} has go_backwards=True; give it the reversed sequence without it, or record it by "
                 "lstmx.record_keras"
             )
-        return _direction(layer)
+        return _direction(layer, dtype)
     if layer.merge_mode not in _MERGES:
         raise ValueError(f"layer has merge_mode={layer.merge_mode!r}; expected 'concat' or 'sum'")
     if layer.forward_layer.go_backwards:
@@ -98,7 +99,9 @@ def from_keras(layer: Any) -> tuple[Any, Any]:
             f"{layer.name} has a forward layer with go_backwards=True, and returns its outputs from the last step "
             "to the first; put the layer that reads forwards first, and the other as backward_layer"
         )
-    (cell, forward), (other, back) = (_direction(one) for one in (layer.forward_layer, layer.backward_layer))
+    (cell, forward), (other, back) = (
+        _direction(one, dtype) for one in (layer.forward_layer, layer.backward_layer)
+    )
     if cell != other:
         raise ValueError(f"the directions of {layer.name} differ: {cell} and {other}")
     if not isinstance(cell, Cell):
@@ -112,7 +115,7 @@ def _kind(layer: Any) -> str | None:
     return kind.__name__ if kind.__module__.partition(".")[0] == "keras" else None
 
 
-def _direction(layer: Any) -> tuple[Any, Any]:
+def _direction(layer: Any, dtype: str | None) -> tuple[Any, Any]:
     """A cell, or a stack of cells, from a layer that is read in the order of its own steps."""
     kind = type(layer)
     if _kind(layer) is None and hasattr(layer, "cell"):
@@ -123,11 +126,11 @@ def _direction(layer: Any) -> tuple[Any, Any]:
     if _kind(layer) not in _LAYERS:
         raise TypeError(f"layer is a {kind.__name__}; {_EXPECTED}")
     if _kind(layer.cell) == "StackedRNNCells":
-        return assembled([[_cell(one, f"{layer.name}, {one.name}")] for one in layer.cell.cells])
-    return _cell(layer.cell, layer.name)
+        return assembled([[_cell(one, f"{layer.name}, {one.name}", dtype)] for one in layer.cell.cells])
+    return _cell(layer.cell, layer.name, dtype)
 
 
-def _cell(cell: Any, name: str) -> tuple[Cell, Any]:
+def _cell(cell: Any, name: str, dtype: str | None) -> tuple[Cell, Any]:
     kind = _kind(cell)
     if kind not in _CELLS:
         raise TypeError(
@@ -149,9 +152,8 @@ def _cell(cell: Any, name: str) -> tuple[Cell, Any]:
             stacklevel=2,
         )
     arrays = dict(zip((weight.name for weight in cell.weights), cell.get_weights(), strict=True))
-    return from_arrays(
-        Named(name, arrays), kind.removesuffix("Cell"), activation, gate, getattr(cell, "reset_after", True)
-    )
+    named, after = Named(name, arrays, dtype), getattr(cell, "reset_after", True)
+    return from_arrays(named, kind.removesuffix("Cell"), activation, gate, after)
 
 
 def from_arrays(
@@ -284,7 +286,7 @@ def record_keras(model: Any, x: Any, layer: str | None = None, library: str | No
         model(x)
     arguments, stateful = once(name, calls)
     backwards = getattr(inner, "go_backwards", False)
-    cell, params = _direction(inner) if backwards else from_keras(inner)
+    cell, params = _direction(inner, None) if backwards else from_keras(inner)
     for one in cells_of(inner):
         if one.compute_dtype != one.variable_dtype:
             raise ValueError(

@@ -10,12 +10,12 @@ import numpy as np
 
 from lstmx.arrays import Array, map_tree, namespace
 from lstmx.cells import GRU, LSTM, Cell, GRUParams, LSTMParams, ResetBeforeParams, SimpleRNN, SimpleRNNParams
-from lstmx.checks import parameters
+from lstmx.checks import one_of, parameters
 from lstmx.draws import in_library
 from lstmx.layers import Bidirectional, Directions, Layers, Stack
 from lstmx.passes.run import record
 
-_FLOATS = (np.dtype("float32"), np.dtype("float64"))
+_FLOATS = ("float32", "float64")
 
 
 class Named:
@@ -24,11 +24,17 @@ class Named:
     Args:
         what: what they are of, for errors.
         arrays: name to array; those that are neither NumPy's nor JAX's are copied to NumPy.
+        dtype: "float32" or "float64", to cast every array to; None to take them as they are.
+
+    Raises:
+        TypeError: an array of another dtype than float32 or float64, and no `dtype` to cast it to; one of integers
+            or complex numbers.
+        ValueError: `dtype` is another word.
     """
 
-    def __init__(self, what: str, arrays: dict[str, Any]):
+    def __init__(self, what: str, arrays: dict[str, Any], dtype: str | None = None):
         self.what = what
-        self.arrays = {name: _array(f"{what}: {name}", value) for name, value in arrays.items()}
+        self.arrays = {name: as_floats(f"{what}: {name}", value, dtype) for name, value in arrays.items()}
         self.left = set(self.arrays)
 
     def __contains__(self, name: str) -> bool:
@@ -65,18 +71,35 @@ class Named:
             raise ValueError(f"{self.what} has surplus {', '.join(sorted(self.left))}")
 
 
-def _array(what: str, value: Any) -> Array:
-    """A NumPy or JAX array of float32 or float64."""
+def as_floats(what: str, value: Any, dtype: str | None) -> Array:
+    """An array of NumPy or JAX, float32 or float64: cast to `dtype` if one is named; raises as `Named`."""
+    if dtype is not None:
+        one_of("dtype", dtype, _FLOATS)
+    if not hasattr(value, "dtype"):
+        value = np.asarray(value)
+    kind = str(value.dtype).removeprefix("torch.")
+    if not kind.startswith(("float", "bfloat")) or kind.startswith("float8"):
+        why = (
+            ""
+            if kind.startswith("complex")
+            else (", as quantisation stores weights, whose scales are elsewhere: take those before quantising")
+        )
+        raise TypeError(f"{what} is {kind}{why}; expected float32 or float64")
+    if dtype is None and kind not in _FLOATS:
+        raise TypeError(
+            f'{what} is {kind}; expected float32 or float64: cast it, or ask for dtype="float32" (on the '
+            "command line --dtype float32)"
+        )
     if hasattr(value, "detach"):  # PyTorch's
         value = value.detach().cpu()
-        if "float32" not in str(value.dtype) and "float64" not in str(value.dtype):
-            raise TypeError(f"{what} is {value.dtype}; expected float32 or float64: convert module.float()")
-        value = value.numpy()
+        value = (value if kind in _FLOATS else value.float()).numpy()  # NumPy has no bfloat16
     if not hasattr(value, "__array_namespace__"):
         value = np.asarray(value)
-    if value.dtype not in _FLOATS:
-        raise TypeError(f"{what} is {value.dtype}; expected float32 or float64: cast it first")
-    return value
+    if dtype is None or kind == dtype:
+        return value
+    if dtype == "float64" and namespace(value).zeros((), dtype=float).dtype != dtype:
+        raise TypeError(f"{what} is JAX's, whose float64 is not enabled: set jax_enable_x64, or give NumPy arrays")
+    return value.astype(dtype)
 
 
 def reordered(packed: Array, order: Iterable[int], count: int, negative: tuple[int, ...] = ()) -> Array:

@@ -45,7 +45,9 @@ _UNREAD = ("output_sequence",)  # of the first operators, to which it said which
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 
 
-def from_onnx(source: Any, node: str | None = None, reset: str | None = None) -> tuple[Any, Any]:
+def from_onnx(
+    source: Any, node: str | None = None, reset: str | None = None, dtype: str | None = None
+) -> tuple[Any, Any]:
     """An `LSTM`, `GRU` or `RNN` of an ONNX model, with peepholes and both kinds of reset.
 
     An initial state and lengths that the model is called with, or computes from what it is called with, are
@@ -58,6 +60,7 @@ def from_onnx(source: Any, node: str | None = None, reset: str | None = None) ->
             "name -> output" where several have one name.
         reset: of a GRU, "after" or "before" the product; None for what its linear_before_reset says. PyTorch's
             own exporter has written 0, "before", for modules that reset after it: there "after" is right.
+        dtype: "float32" or "float64", to cast every array to; None to take them as they are.
 
     Returns:
         The cell, or a `Bidirectional`, and its parameters as NumPy arrays. The two biases of ONNX are added up,
@@ -82,7 +85,7 @@ def from_onnx(source: Any, node: str | None = None, reset: str | None = None) ->
     for word in ("sequence_lens", "initial_h", "initial_c"):
         if word in names:
             _droppable(graph, what, word, names[word])
-    return _converted(what, graph, found, reset)
+    return _converted(what, graph, found, reset, dtype)
 
 
 def _operator(argument: str, source: Any, node: str | None) -> tuple[str, Graph, Any]:
@@ -125,7 +128,7 @@ def _droppable(graph: Graph, what: str, word: str, name: str) -> None:
     )
 
 
-def _converted(what: str, graph: Graph, node: Any, reset: str | None) -> tuple[Any, Any]:
+def _converted(what: str, graph: Graph, node: Any, reset: str | None, dtype: str | None = None) -> tuple[Any, Any]:
     options = {one.name: _text(graph.onnx.helper.get_attribute_value(one)) for one in node.attribute}
     kind, names = node.op_type, _names(node)
     directions = _checked_options(what, kind, options)
@@ -138,7 +141,7 @@ def _converted(what: str, graph: Graph, node: Any, reset: str | None) -> tuple[A
                     f"{what}: {letter} is {names[letter]!r}, which the model computes; expected a constant"
                 )
             arrays[letter] = value
-    named, count = Named(what, arrays), len(_ORDER[kind])
+    named, count = Named(what, arrays, dtype), len(_ORDER[kind])
     h = options.get("hidden_size") or named.take("R", (directions, None, None)).shape[-1]
     w = named.take("W", (directions, count * h, None))
     r = named.take("R", (directions, count * h, h))
@@ -224,9 +227,7 @@ def _functions(what: str, kind: str, options: dict[str, Any], directions: int) -
     return found[:count]
 
 
-def _direction(
-    kind: str, functions: list[str], after: bool, w: Any, r: Any, b: Any, p: Any
-) -> tuple[Cell, Any]:
+def _direction(kind: str, functions: list[str], after: bool, w: Any, r: Any, b: Any, p: Any) -> tuple[Cell, Any]:
     count, order = len(_ORDER[kind]), _ORDER[kind]
     kernel, recurrent = (np.ascontiguousarray(reordered(part.T, order, count)) for part in (w, r))
     first, second = (reordered(part, order, count) for part in np.split(b, 2))

@@ -17,6 +17,7 @@ from lstmx.checks import one_of
 from lstmx.convert.named import (
     Layer,
     Named,
+    as_floats,
     assembled,
     checked,
     chosen,
@@ -43,7 +44,7 @@ _PROBE = 4  # steps on which outputs are compared with the module's; over many, 
 
 
 def from_torch(
-    source: Any, prefix: str = "", nonlinearity: str = "tanh", dtype: str | None = None
+    source: Any, prefix: str = "", nonlinearity: str | None = None, dtype: str | None = None
 ) -> tuple[Any, Any]:
     """An LSTM, GRU or simple RNN of PyTorch: all of its layers, directions and projections.
 
@@ -57,7 +58,8 @@ def from_torch(
         prefix: what the names of this module begin with in the dict of a larger one, such as "encoder.rnn."; other
             names are left out then. The "_orig_mod." of `torch.compile` and the "module." of `DataParallel` may
             be left out of it.
-        nonlinearity: of an RNN in a dict, which does not say it: "tanh" or "relu". A module says its own.
+        nonlinearity: of an RNN in a dict, which does not say it: "tanh", which is taken where None is given, or
+            "relu". A module says its own.
         dtype: "float32" or "float64", to cast every array to; None to take them as they are.
 
     Returns:
@@ -68,12 +70,15 @@ def from_torch(
         TypeError: an array of another dtype than float32 or float64, and no `dtype` to cast it to; or this is no
             module of these kinds, is quantised, or has a forward of its own.
         ValueError: an array is missing, surplus or of another shape; one is made of others by a rule that is not
-            known; or another word.
+            known; `nonlinearity` of what has none or says its own; or another word.
     """
-    one_of("nonlinearity", nonlinearity, ("tanh", "relu"))
+    if nonlinearity is not None:
+        one_of("nonlinearity", nonlinearity, ("tanh", "relu"))
     if dtype is not None:
         one_of("dtype", dtype, ("float32", "float64"))
     if hasattr(source, "state_dict"):
+        if nonlinearity is not None:
+            raise ValueError(f"nonlinearity is {nonlinearity!r}; a module says its own: expected None")
         what, arrays, nonlinearity, dropout = _of_module(source)
         arrays = {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)}
         return _converted(what, arrays, nonlinearity, dtype, dropout)
@@ -83,20 +88,25 @@ def from_torch(
 
 
 def read_state_dict(
-    source: Mapping[str, Any], prefix: str, nonlinearity: str, dtype: str | None, tell: Callable[[str], Any]
+    source: Mapping[str, Any],
+    prefix: str,
+    nonlinearity: str | None,
+    dtype: str | None,
+    tell: Callable[[str], Any],
 ) -> tuple[Any, Any]:
     """As `from_torch` of a dict; `tell` is called with each thing that is assumed, in words."""
     arrays, prefix = _under(source, prefix)
     what = f"the state dict under {prefix!r}" if prefix else "the state dict"
     made = _made(what, arrays, dtype, tell)
-    cell, params = _converted(what, made, nonlinearity, dtype)
+    cell, params = _converted(what, made, nonlinearity or "tanh", dtype)
     kind = next(one for one in ("LSTM", "GRU", "RNN") if one in repr(cell))
     tell(f"it is PyTorch's own {kind}, as names and shapes say")
     if not any(name.startswith("bias") for name in made):
         tell("the layer has no biases, as the file has none")
-    if kind == "RNN":
-        other = "relu" if nonlinearity == "tanh" else "tanh"
-        tell(f"the RNN's nonlinearity is {nonlinearity}, which the file does not say (--nonlinearity {other})")
+    if nonlinearity is not None and kind != "RNN":
+        raise ValueError(f"nonlinearity is {nonlinearity!r}; {what} holds a {kind}, which has none to choose")
+    if nonlinearity is None and kind == "RNN":
+        tell("the RNN's nonlinearity is tanh, which the file does not say (--nonlinearity relu)")
     return cell, params
 
 
@@ -104,34 +114,13 @@ def _converted(
     what: str, arrays: dict[str, Any], nonlinearity: str, dtype: str | None, dropout: float = 0.0
 ) -> tuple[Any, Any]:
     """The cell or layers of arrays under PyTorch's own names."""
-    named = Named(what, {name: _cast(f"{what}: {name}", x, dtype) for name, x in arrays.items()})
+    named = Named(what, arrays, dtype)
     suffix = "" if "weight_ih" in named else "_l0"
     layers = [_layer(named, suffix, nonlinearity)]
     while suffix and f"weight_ih_l{len(layers)}" in named:
         layers.append(_layer(named, f"_l{len(layers)}", nonlinearity))
     named.nothing_left()
     return assembled(layers, dropout)
-
-
-def _cast(what: str, value: Any, dtype: str | None) -> Any:
-    """An array in this dtype; as it is where None is asked for and it is float32 or float64."""
-    kind = str(value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype).removeprefix("torch.")
-    if re.match(r"q|u?int8|float8", kind):
-        raise TypeError(
-            f"{what} is {kind}, as quantisation stores weights, whose scales are elsewhere; expected float32 or "
-            "float64: take the model before it was quantised"
-        )
-    if kind not in ("float32", "float64") and (dtype is None or "complex" in kind):
-        raise TypeError(
-            f"{what} is {kind}; expected float32 or float64: convert it, as by module.float() or "
-            '{k: v.float() for k, v in state.items()}, or ask for dtype="float32" (on the command line '
-            "--dtype float32)"
-        )
-    if dtype is None or kind == dtype:
-        return value
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().to(getattr(require("torch", "casting its arrays"), dtype)).numpy()
-    return np.asarray(value).astype(dtype)
 
 
 # --------------------------------------------------------------------------------------------- modules
@@ -308,18 +297,18 @@ def _made(what: str, arrays: dict[str, Any], dtype: str | None, tell: Callable[[
             f"{what} has surplus {', '.join(surplus)}, which no LSTM, GRU or RNN of PyTorch has{hint}"
         )
     for own, ends in parts.items():
-        values = {end: _cast(f"{what}: {name}", arrays[name], dtype) for end, name in ends.items()}
+        values = {end: as_floats(f"{what}: {name}", arrays[name], dtype) for end, name in ends.items()}
         kinds = set(ends)
         if kinds == {""}:
-            made[own] = arrays[ends[""]]
+            made[own] = values[""]
         elif "_raw" in kinds and kinds <= {"", "_raw"}:
             tell(f"{own} is {ends['_raw']}, the weights before dropping")
-            made[own] = arrays[ends["_raw"]]
+            made[own] = values["_raw"]
         elif kinds == {"_orig", "_mask"}:
             tell(f"{own} is pruned: {ends['_orig']} · {ends['_mask']}")
-            made[own] = _plain(values["_orig"]) * _plain(values["_mask"])
+            made[own] = values["_orig"] * values["_mask"]
         elif kinds in ({"_g", "_v"}, {"original0", "original1"}):
-            norm, direction = (_plain(values[end]) for end in sorted(kinds))
+            norm, direction = (values[end] for end in sorted(kinds))
             rows = (len(direction), *(1,) * (direction.ndim - 1))
             if tuple(norm.shape) != rows:
                 raise ValueError(
@@ -338,11 +327,6 @@ def _made(what: str, arrays: dict[str, Any], dtype: str | None, tell: Callable[[
                 "(torch.nn.utils.parametrize.remove_parametrizations, torch.nn.utils.remove_spectral_norm)"
             )
     return made
-
-
-def _plain(value: Any) -> Any:
-    """An array of NumPy or JAX."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
 # --------------------------------------------------------------------------------------------- one direction

@@ -1,5 +1,6 @@
 """ReLU and hard sigmoids in an LSTM and a GRU: closed forms, kinks, flat gates, and plain scans."""
 
+import dataclasses
 import os
 
 import jax
@@ -399,7 +400,7 @@ def test_other_cells_say_which_have_the_option(kind):
 @pytest.mark.parametrize(
     "cell", [lstmx.LSTM(2, 3, **RELU), lstmx.GRU(2, 3, gate_activation="hard_sigmoid")], ids=repr
 )
-@pytest.mark.parametrize("name", ["torch", "flax", "haiku", "equinox"])
+@pytest.mark.parametrize("name", ["torch", "haiku", "equinox"])
 def test_frameworks_that_cannot_express_the_options_refuse_them(cell, name):
     with pytest.raises(ValueError, match="cannot express"):
         getattr(lstmx.convert, f"to_{name}")(cell, cell.init(0))
@@ -427,8 +428,57 @@ def test_an_output_is_that_of_keras(kind, activation, gate):
     cell, params = lstmx.convert.from_keras(layer)
     assert (cell.candidate_activation, cell.gate_activation) == (activation, gate)
     outputs = lstmx.run(cell, params, np.moveaxis(xs, 1, 0))[0]
-    expected = np.asarray(layer(xs))
-    np.testing.assert_allclose(np.moveaxis(outputs, 0, 1), expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+    for expected in (layer(xs), lstmx.convert.to_keras(cell, params)(xs)[0]):
+        close = {"rtol": 1e-6, "atol": 1e-6 * np.abs(np.asarray(expected)).max()}
+        np.testing.assert_allclose(np.moveaxis(outputs, 0, 1), np.asarray(expected), **close)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "words"),
+    [
+        (
+            "keras",
+            lstmx.GRU(2, 3, gate_activation="hard_sigmoid_0.2"),
+            "it has .* with tanh or relu or identity and",
+        ),
+        (
+            "keras",
+            lstmx.LSTM(2, 3, candidate_activation="relu"),
+            "one activation for the candidate and the output",
+        ),
+        ("flax", lstmx.LSTM(2, 3, candidate_activation="relu"), "one activation for the candidate and the output"),
+        (
+            "onnx",
+            lstmx.LSTM(2, 3, output_activation="identity"),
+            "it has .* with tanh or relu and sigmoid or hard_",
+        ),
+    ],
+)
+def test_activations_that_one_framework_has_not(name, cell, words):
+    with pytest.raises(ValueError, match=words):
+        getattr(lstmx.convert, f"to_{name}")(cell, cell.init(0))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of theirs
+@pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid", "hard_sigmoid_0.2"])
+@pytest.mark.parametrize(
+    "cell",
+    [lstmx.LSTM(40, 60, **RELU), lstmx.GRU(40, 60, candidate_activation="relu"), lstmx.SimpleRNN(40, 60, "relu")],
+    ids=repr,
+)
+def test_a_module_of_flax_computes_the_same(cell, gate):
+    nnx = pytest.importorskip("flax.nnx", reason="compares with Flax")
+    if not isinstance(cell, lstmx.SimpleRNN):
+        cell = dataclasses.replace(cell, gate_activation=gate)
+    params = cell.init(0)
+    xs = np.random.default_rng(0).normal(size=(6, 2, 40)).astype("float32")
+    outputs = lstmx.run(cell, params, xs)[0]
+    module = lstmx.convert.to_flax(cell, params, kind="nnx")
+    expected = nnx.RNN(module, time_major=True)(xs)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6 * np.abs(np.asarray(expected)).max())
+    assert lstmx.convert.from_flax(module)[0] == cell
+    words = {"activation": "relu"} | ({"gate_activation": gate} if not isinstance(cell, lstmx.SimpleRNN) else {})
+    assert lstmx.convert.from_flax(lstmx.convert.to_flax(cell, params), **words)[0] == cell
 
 
 # ---------------------------------------------------------------------------------------------------------- ONNX
@@ -461,10 +511,10 @@ def test_an_output_is_that_of_onnx(words, scales, options):
     model.graph.node[0].attribute.extend(onnx.helper.make_attribute(*pair) for pair in attributes.items())
     cell, read = lstmx.convert.from_onnx(model)
     assert cell == type(plain)(40, 60, **options)
-    with pytest.raises(ValueError, match="ONNX cannot express"):
-        lstmx.convert.to_onnx(cell, read)
+    assert lstmx.convert.from_onnx(lstmx.convert.to_onnx(cell, read))[0] == cell
     xs = draws.normal(size=(6, 2, 40)).astype("float32")
     start = {name: np.zeros((1, 2, 60), "float32") for name in ("h", "c")[: len(words) - 1]}
-    made = runtime.InferenceSession(model.SerializeToString()).run(["Y"], {"X": xs, **start})[0][:, 0]
     outputs = lstmx.run(cell, read, xs)[0]
-    np.testing.assert_allclose(outputs, made, rtol=1e-6, atol=1e-6 * np.abs(made).max())
+    for one in (model, lstmx.convert.to_onnx(cell, read)):
+        made = runtime.InferenceSession(one.SerializeToString()).run(["Y"], {"X": xs, **start})[0][:, 0]
+        np.testing.assert_allclose(outputs, made, rtol=1e-6, atol=1e-6 * np.abs(made).max())

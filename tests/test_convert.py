@@ -110,7 +110,7 @@ def test_missing_surplus_and_misshapen_arrays_are_named():
         convert.from_torch(arrays | {"weight_hh_l0": np.zeros((7, 2), "float32")})
     with pytest.raises(ValueError, match=r"the state dict under 'rnn.' lacks weight_hh_l0; it has no arrays"):
         convert.from_torch(arrays, "rnn.")
-    with pytest.raises(TypeError, match="bias_ih_l0 is float16; expected float32 or float64: convert it"):
+    with pytest.raises(TypeError, match="bias_ih_l0 is float16; expected float32 or float64: cast it"):
         convert.from_torch(arrays | {"bias_ih_l0": arrays["bias_ih_l0"].astype("float16")})
     with pytest.raises(TypeError, match="params hold float32, float64; expected float32 or float64 throughout"):
         convert.from_torch(arrays | {"weight_hh_l0": arrays["weight_hh_l0"].astype("float64")})
@@ -147,7 +147,13 @@ def test_what_is_no_module_is_named(function):
         (convert.to_keras, lstmx.LSTM(D, H, coupled=True), ValueError, "Keras cannot express LSTM"),
         (convert.to_haiku, GRU, ValueError, r"Haiku cannot express GRU.*reset='before'"),
         (convert.to_haiku, lstmx.Stack([LSTM]), TypeError, "a module of Haiku is one cell; convert the layers"),
-        (convert.to_flax, lstmx.SimpleRNN(D, H, activation="relu"), ValueError, "Flax cannot express SimpleRNN"),
+        (convert.to_flax, lstmx.LSTM(D, H, coupled=True), ValueError, "Flax cannot express LSTM.*coupled=True"),
+        (
+            convert.to_flax,
+            lstmx.LSTM(D, H, output_activation="relu"),
+            ValueError,
+            "one activation for the candidate",
+        ),
         (convert.to_equinox, lstmx.SimpleRNN(D, H), ValueError, "Equinox cannot express SimpleRNN"),
         (convert.to_cudnn, GRU, ValueError, "cuDNN's LSTM cannot express GRU"),
         (convert.to_onnx, lstmx.LSTM(D, H, projection=1), ValueError, "ONNX cannot express LSTM"),

@@ -137,7 +137,7 @@ def test_pytorch_s_cells_and_layers_without_biases():
 
 def test_pytorch_s_half_precision_is_refused():
     torch = pytest.importorskip("torch", reason=WHY)
-    with pytest.raises(TypeError, match=r"weight_ih_l0 is bfloat16; expected float32 or float64: convert"):
+    with pytest.raises(TypeError, match=r"weight_ih_l0 is bfloat16; expected float32 or float64: cast it"):
         convert.from_torch(torch.nn.LSTM(3, 4).bfloat16())
     with pytest.raises(TypeError, match="source is a Linear; expected an LSTM, GRU or RNN of PyTorch"):
         convert.from_torch(torch.nn.Linear(3, 4))
@@ -199,7 +199,7 @@ def test_what_keras_has_and_lstmx_has_not_is_refused():
         convert.from_keras(layer)
     layer.build((None, None, 3))
     with pytest.raises(
-        ValueError, match=r"activation gelu .*; lstmx has tanh, relu, linear and sigmoid, hard_sigmoid"
+        ValueError, match=r"activation gelu .*; lstmx has tanh or relu or identity and sigmoid or hard_sigmoid"
     ):
         convert.from_keras(layer)
     with pytest.raises(ValueError, match="go_backwards=True"):

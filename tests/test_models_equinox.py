@@ -85,7 +85,7 @@ CORPUS = [
     (
         "bfloat16",
         made(nn.LSTMCell, dtype=jnp.bfloat16),
-        r"weight_ih is bfloat16; .* cast it first, as by jax.tree",
+        r"weight_ih is bfloat16; expected float32 or float64: cast it, or ask",
     ),
     ("a bias that is not read", made(nn.LSTMCell, change=biased, use_bias=False), "the LSTMCell has surplus bias"),
     ("a class named LSTMCell", made(LSTMCell, dtype="float32"), "LSTMCell with a __call__ of its own"),

@@ -7,6 +7,7 @@ import pytest
 
 import lstmx
 from lstmx import convert
+from lstmx.app.choices import Choices
 from lstmx.app.weights import read_weights
 
 linen = pytest.importorskip("flax.linen", reason="models are made with the framework itself")
@@ -225,7 +226,34 @@ CORPUS = [
     (
         "linen LSTMCell, hard gates",
         in_linen(lambda: linen.LSTMCell(5, gate_fn=linen.hard_sigmoid)),
-        "gate_fn hard_sigmoid; lstmx has tanh and sigmoid",
+        True,
+    ),
+    ("linen LSTMCell, ReLU", in_linen(lambda: linen.LSTMCell(5, activation_fn=linen.relu)), True),
+    (
+        "linen OptimizedLSTMCell, linear",
+        in_linen(lambda: linen.OptimizedLSTMCell(5, activation_fn=lambda x: x)),
+        True,
+    ),
+    (
+        "linen GRUCell, ReLU and hard gates",
+        in_linen(lambda: linen.GRUCell(5, gate_fn=linen.hard_sigmoid, activation_fn=linen.relu)),
+        True,
+    ),
+    ("nnx OptimizedLSTMCell, ReLU", in_nnx(lambda: lstm(activation_fn=nnx.relu, gate_fn=nnx.hard_sigmoid)), True),
+    (
+        "linen LSTMCell, GELU",
+        in_linen(lambda: linen.LSTMCell(5, activation_fn=linen.gelu)),
+        "activation_fn gelu and gate_fn sigmoid; lstmx has tanh or relu or identity and sigmoid or hard_sigmoid",
+    ),
+    (
+        "linen GRUCell, linear",
+        in_linen(lambda: linen.GRUCell(5, activation_fn=lambda x: x)),
+        "activation_fn identity and gate_fn sigmoid; lstmx has tanh or relu and",
+    ),
+    (
+        "linen MGUCell, ReLU",
+        in_linen(lambda: linen.MGUCell(5, reset_gate=False, activation_fn=linen.relu)),
+        "activation_fn relu and gate_fn sigmoid; lstmx has tanh and sigmoid",
     ),
     (
         "linen SimpleCell, ReLU6",
@@ -240,7 +268,7 @@ CORPUS = [
     (
         "linen LSTMCell, parameters in float16",
         in_linen(lambda: linen.LSTMCell(5, dtype="float16", param_dtype="float16", recurrent_kernel_init=NORMAL)),
-        r"is float16; expected float32 or float64: cast it first, as by jax.tree.map",
+        r"is float16; expected float32 or float64: cast it, or ask for dtype=",
     ),
     ("linen, a class named LSTMCell", in_linen(lambda: LSTMCell(5)), "LSTMCell with a __call__ of its own"),
     (
@@ -391,8 +419,8 @@ def test_arrays_beside_the_cell_s_own_are_refused():
         ({"params": {"a": params}, "lora": {"a": {"hn": {"a": 1.0}}}}, "in lora: hn.a"),
         ({"rnn": jax.tree.map(lambda x: np.stack([x, x]), params)}, r"layers that nn.scan or vmap stacked"),
         ({"a": {"ih": {"kernel": 1.0}, "hh": {"kernel": 1.0}}}, "the ConvLSTMCell at 'a' has images for states"),
-        (jax.tree.map(lambda x: x.astype("int8"), params), "is int8; .*where integers stand for other numbers"),
-        (jax.tree.map(lambda x: x.astype(jnp.bfloat16), params), "is bfloat16; .*x.astype"),
+        (jax.tree.map(lambda x: x.astype("int8"), params), "is int8, as quantisation stores weights"),
+        (jax.tree.map(lambda x: x.astype(jnp.bfloat16), params), "is bfloat16; .*ask for dtype="),
     ):
         with pytest.raises((ValueError, TypeError), match=words):
             convert.from_flax(tree)
@@ -406,10 +434,11 @@ def test_msgpack_files(tmp_path):
     (tmp_path / "m.msgpack").write_bytes(serialization.to_bytes(variables))
     with pytest.raises(ValueError, match="several recurrent layers: choose one with --layer"):
         read_weights(tmp_path / "m.msgpack")
-    with pytest.warns(
-        UserWarning, match="its gates are sigmoids, its other functions tanh, which parameters of Flax"
-    ):
-        cell, params, name = read_weights(tmp_path / "m.msgpack", "decoder")
+    told = []
+    cell, params, name = read_weights(tmp_path / "m.msgpack", "decoder", Choices(tell=told.append))
+    assert told == [
+        "gates are sigmoids, and other functions tanh (--nonlinearity relu), which parameters of Flax do not tell"
+    ]
     assert name == "decoder"
     assert_read((cell, params), *expected)
     (tmp_path / "m.msgpack").write_bytes(serialization.to_bytes(variables)[:300])
@@ -433,8 +462,7 @@ def test_folders_of_orbax(tmp_path):
         ("one", None, expected),
         ("many/2", "encoder", convert.from_flax(variables_of_a_model(), layer="encoder")),
     ):
-        with pytest.warns(UserWarning, match="which parameters of Flax do not tell"):
-            cell, params, _ = read_weights(tmp_path / folder, layer)
+        cell, params, _ = read_weights(tmp_path / folder, layer)
         assert_read((cell, params), *found)
     with pytest.raises(ValueError, match=r"holds several checkpoints: give one of 1/default, 2/default"):
         read_weights(tmp_path / "many")

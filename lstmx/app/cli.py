@@ -87,8 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     analyze_.add_argument(
         "--nonlinearity",
         choices=("tanh", "relu"),
-        help="of a simple RNN in weights that do not say it, as of PyTorch, Flax and Keras' weights alone; tanh if "
-        "not given",
+        help="of a layer in weights that do not say it, as of an RNN of PyTorch; tanh if not given",
     )
     analyze_.add_argument(
         "--reset",

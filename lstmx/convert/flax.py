@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable
@@ -11,8 +12,22 @@ import numpy as np
 
 from lstmx.arrays import Array, is_traced, jax, namespace, require
 from lstmx.cells import GRU, JANET, LSTM, Cell, JANETParams, SimpleRNN
+from lstmx.cells.activations import GATE_ACTIVATIONS, activated
 from lstmx.checks import one_of
-from lstmx.convert.named import Named, checked, chosen, gru, lstm, once, one_cell, plain, simple
+from lstmx.convert.named import (
+    CANDIDATES,
+    Named,
+    checked,
+    chosen,
+    function_of,
+    gru,
+    lstm,
+    once,
+    one_cell,
+    plain,
+    simple,
+    with_activations,
+)
 from lstmx.history import History
 from lstmx.passes.run import record
 
@@ -21,7 +36,11 @@ _BESIDE = ("intermediates", "opt_state", "step")  # collections that no equation
 
 
 def from_flax(
-    source: Any, activation: str | None = None, layer: str | None = None, dtype: str | None = None
+    source: Any,
+    activation: str | None = None,
+    layer: str | None = None,
+    dtype: str | None = None,
+    gate_activation: str | None = None,
 ) -> tuple[Cell, Any]:
     """A recurrent cell of Flax, linen or nnx.
 
@@ -31,11 +50,13 @@ def from_flax(
             nnx ({"dense_i": ..., "dense_h": ...}); variables of a model with such a cell somewhere inside, as
             {"params": ...}, `nnx.state`, `msgpack_restore` or Orbax gives them; or a module of nnx that is or has
             an `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
-        activation: of a SimpleCell whose parameters are given, "tanh", which is taken where None is given, or
-            "relu". Parameters do not tell their cell's functions: other cells are taken to have sigmoid and tanh.
+        activation: the cell's activation_fn where parameters are given, which do not tell it: "tanh", which is
+            taken where None is given, "relu", or of an LSTM "identity". A module says its own.
         layer: the path of the cell in the parameters or the module, such as "encoder/cell", where there are
             several.
         dtype: "float32" or "float64", to cast every array to; None to take them as they are.
+        gate_activation: the cell's gate_fn, likewise: "sigmoid", which is taken where None is given,
+            "hard_sigmoid" for that of JAX, (a + 3) / 6 cut off at 0 and 1, or "hard_sigmoid_0.2".
 
     Returns:
         The cell and its parameters, of the library that the arrays are of. nnx's GRU has no bias inside the
@@ -46,17 +67,20 @@ def from_flax(
             float32 or float64.
         ValueError: no such cell inside, or several of which none is named; an array is missing, surplus or of
             another shape; a cell with other activations, with a residual connection, a convolution or a reset gate
-            that is its forget gate, or one that computes in another dtype; or
-            `activation` is another word, or of a cell that has none to choose.
+            that is its forget gate, or one that computes in another dtype; or `activation` or `gate_activation`
+            is another word, or given with a module.
     """
     if activation is not None:
-        one_of("activation", activation, ("tanh", "relu"))
+        one_of("activation", activation, CANDIDATES["LSTM"])
+    if gate_activation is not None:
+        one_of("gate_activation", gate_activation, GATE_ACTIVATIONS)
     nnx = sys.modules.get("flax.nnx")  # None where nobody has made a module of it
     if nnx is not None and isinstance(source, nnx.Module):
         name, cell = chosen("the module", _cells_of_nnx(nnx, source), layer)
-        if activation is not None:
-            raise ValueError(f"activation is {activation!r}; a module says its own: expected None")
-        made = _read(nnx.state(cell), name, activation_of(cell, _nnx_kinds(nnx)), dtype)
+        for word, given in (("activation", activation), ("gate_activation", gate_activation)):
+            if given is not None:
+                raise ValueError(f"{word} is {given!r}; a module says its own: expected None")
+        made = _read(nnx.state(cell), name, functions_of(cell, _nnx_kinds(nnx)), dtype)
         _same_dtype(cell, made[1])
         for part, one in vars(cell).items():
             if isinstance(one, nnx.Module) and not isinstance(one, (nnx.Rngs, nnx.RngStream)):
@@ -77,10 +101,7 @@ def from_flax(
         if isinstance(own, dict) and own:
             listed = ", ".join(_leaves(own))
             raise ValueError(f"the cell has surplus arrays beside its params, in {collection}: {listed}")
-    made = _read(found, name, activation or "tanh", dtype)
-    if activation is not None and not isinstance(made[0], SimpleRNN):
-        raise ValueError(f"activation is {activation!r}; {made[0]!r} has none to choose: expected None")
-    return made
+    return _read(found, name, (activation or "tanh", gate_activation or "sigmoid"), dtype)
 
 
 def flax_cells(source: Any) -> dict[str, dict[str, Any]]:
@@ -100,12 +121,10 @@ def flax_cells(source: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def assumed(cell: Cell, activation: str | None) -> str:
-    """What `from_flax` takes for granted of parameters, in words."""
-    if not isinstance(cell, SimpleRNN):
-        return "its gates are sigmoids, its other functions tanh, which parameters of Flax do not tell"
-    word = "tanh" if activation is None else f"{activation}, as asked for"
-    return f"its activation is {word}, which parameters of Flax do not tell (--nonlinearity tanh or relu)"
+def assumed(activation: str | None) -> str:
+    """What `from_flax` takes for granted of parameters in a file, in words."""
+    others = "tanh (--nonlinearity relu)" if activation is None else f"{activation}, as asked for"
+    return f"gates are sigmoids, and other functions {others}, which parameters of Flax do not tell"
 
 
 def _unboxed(tree: Any) -> Any:
@@ -146,7 +165,7 @@ def _kind(inside: dict[str, Any]) -> str | None:
     return "Simple" if {"i", "h"} <= kernels else None
 
 
-def _read(source: Any, path: str, activation: str, dtype: str | None) -> tuple[Cell, Any]:
+def _read(source: Any, path: str, functions: tuple[str, str], dtype: str | None) -> tuple[Cell, Any]:
     """A cell from its own arrays."""
     inside = _unboxed(source)
     kind = _kind(inside)
@@ -166,11 +185,11 @@ def _read(source: Any, path: str, activation: str, dtype: str | None) -> tuple[C
             )
     named = Named(what, arrays, dtype)
     if kind == "Simple":
-        made = _simple(named, "i", "h", activation)
+        made = _simple(named, "i", "h")
     else:
-        made = _dense(named, activation) if kind == "dense" else _gates(named, kind or "")
+        made = _dense(named) if kind == "dense" else _gates(named, kind or "")
     named.nothing_left()
-    return made
+    return with_activations(made, *functions)
 
 
 # ------------------------------------------------------------------------------------------- modules and fields
@@ -186,8 +205,8 @@ def _cells_of_nnx(nnx: Any, module: Any) -> dict[str, Any]:
     return {"/".join(map(str, path)): one for path, one in nnx.iter_modules(module) if isinstance(one, base)}
 
 
-def activation_of(cell: Any, kinds: tuple[type, ...]) -> str:
-    """The activation of a cell of linen or nnx, "tanh" or, of a SimpleCell, "relu".
+def functions_of(cell: Any, kinds: tuple[type, ...]) -> tuple[str, str]:
+    """The activations of a cell of linen or nnx, of its candidate and of its gates, by the words of lstmx.
 
     Args:
         cell: the cell.
@@ -197,7 +216,7 @@ def activation_of(cell: Any, kinds: tuple[type, ...]) -> str:
         TypeError: a cell of none of these classes, or of a class with equations of its own.
         ValueError: other activations, or a residual connection.
     """
-    kind, points = type(cell).__name__, np.linspace(-30, 30, 121, dtype="float32")
+    kind = type(cell).__name__
     if not any(isinstance(cell, one) and type(cell).__call__ is one.__call__ for one in kinds):
         own = " with a __call__ of its own" if isinstance(cell, kinds) else ""
         names = ", ".join(one.__name__ for one in kinds)
@@ -207,21 +226,20 @@ def activation_of(cell: Any, kinds: tuple[type, ...]) -> str:
         )
     if getattr(cell, "residual", False):
         raise ValueError(f"the {kind} has residual=True, h + W x + U h; lstmx has no such cell")
-    with np.errstate(over="ignore"):
-        known = {"tanh": np.tanh(points), "relu": np.maximum(points, 0), "sigmoid": 1 / (1 + np.exp(-points))}
-
-    def name_of(function: Any) -> str:
-        values = np.asarray(function(points))
-        near = (name for name, expected in known.items() if np.allclose(values, expected, rtol=1e-5, atol=1e-6))
-        return next(near, getattr(function, "__name__", repr(function)))
-
-    activation = name_of(cell.activation_fn)
-    gate = name_of(cell.gate_fn) if hasattr(cell, "gate_fn") else "sigmoid"
-    if gate != "sigmoid" or activation not in (("tanh", "relu") if hasattr(cell, "residual") else ("tanh",)):
+    activation, gate = (
+        function_of(one, lambda points, one=one: one(jax.numpy.asarray(points)))
+        for one in (cell.activation_fn, getattr(cell, "gate_fn", jax.nn.sigmoid))
+    )
+    known = next(one.__name__ for one in kinds if isinstance(cell, one))
+    ours = next(name for name in ("LSTM", "GRU", "Simple", "MGU") if name in known)
+    activations = ("tanh",) if ours == "MGU" else CANDIDATES.get(ours, CANDIDATES["SimpleRNN"])
+    gates = ("sigmoid",) if ours in ("MGU", "Simple") else GATE_ACTIVATIONS
+    if gate not in gates or activation not in activations:
         raise ValueError(
-            f"the {kind} has activation_fn {activation} and gate_fn {gate}; lstmx has tanh and sigmoid"
+            f"the {kind} has activation_fn {activation} and gate_fn {gate}; lstmx has {' or '.join(activations)} "
+            f"and {' or '.join(gates)}"
         )
-    return activation
+    return activation, gate
 
 
 def _same_dtype(cell: Any, params: Any) -> None:
@@ -268,12 +286,12 @@ def _gates(named: Named, kind: str) -> tuple[Cell, Any]:
     return checked(JANET(like.shape[0], h, beta=0.0), JANETParams(kernel, packed, bias))
 
 
-def _dense(named: Named, activation: str) -> tuple[Cell, Any]:
+def _dense(named: Named) -> tuple[Cell, Any]:
     """A cell of nnx, with one layer for all its gates."""
     recurrent = named.take("dense_h.kernel", (None, None))
     h, columns = recurrent.shape
     if columns == h:
-        return _simple(named, "dense_i", "dense_h", activation)
+        return _simple(named, "dense_i", "dense_h")
     if columns not in (3 * h, 4 * h):
         raise ValueError(
             f"{named.what}: dense_h.kernel has shape {(h, columns)}; expected [H, 4H], [H, 3H] or [H, H]"
@@ -285,19 +303,20 @@ def _dense(named: Named, activation: str) -> tuple[Cell, Any]:
     return lstm(kernel, recurrent, named.take_or_zeros("dense_h.bias", (4 * h,), kernel))
 
 
-def _simple(named: Named, i: str, h: str, activation: str) -> tuple[Cell, Any]:
+def _simple(named: Named, i: str, h: str) -> tuple[Cell, Any]:
     recurrent = named.take(f"{h}.kernel", (None, None))
     size = recurrent.shape[0]
     named.take(f"{h}.kernel", (size, size))
     kernel = named.take(f"{i}.kernel", (None, size))
-    return simple(kernel, recurrent, named.take_or_zeros(f"{i}.bias", (size,), kernel), activation)
+    return simple(kernel, recurrent, named.take_or_zeros(f"{i}.bias", (size,), kernel))
 
 
 def to_flax(cell: Any, params: Any, kind: str = "linen") -> Any:
     """What a recurrent cell of Flax computes the same with.
 
     Args:
-        cell: an `LSTM`, `GRU` or `SimpleRNN` without options.
+        cell: an `LSTM`, `GRU` or `SimpleRNN` without options but activations, which linen's parameters do not
+            hold: give these to its module.
         params: its parameters.
         kind: "linen" for the parameters of linen's `LSTMCell` or `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`;
             "nnx" for a module: an nnx `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
@@ -313,7 +332,10 @@ def to_flax(cell: Any, params: Any, kind: str = "linen") -> Any:
     """
     one_of("kind", kind, ("linen", "nnx"))
     one_cell("a cell of Flax", cell, params)
-    plain("Flax", cell, LSTM(1, 1), GRU(1, 1), SimpleRNN(1, 1))
+    words = CANDIDATES["LSTM"]
+    plain("Flax", cell, LSTM(1, 1), GRU(1, 1), SimpleRNN(1, 1), activations=words, gates=GATE_ACTIVATIONS)
+    if isinstance(cell, LSTM) and cell.output_activation != cell.candidate_activation:
+        raise ValueError(f"Flax has one activation for the candidate and the output of an LSTM; not {cell!r}")
     if kind == "nnx":
         return _nnx(cell, params)
     if isinstance(cell, SimpleRNN):
@@ -341,7 +363,11 @@ def _nnx(cell: Any, params: Any) -> Any:
     nnx = require("flax.nnx", "to_flax", "flax")
     kind = {LSTM: nnx.OptimizedLSTMCell, GRU: nnx.GRUCell, SimpleRNN: nnx.SimpleCell}[type(cell)]
     dtype = params.bias.dtype
-    module = kind(cell.input_size, cell.hidden_size, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0))
+    own = {"activation_fn": cell.activation if isinstance(cell, SimpleRNN) else cell.candidate_activation}
+    own |= {} if isinstance(cell, SimpleRNN) else {"gate_fn": cell.gate_activation}
+    functions = {name: functools.partial(activated, word) for name, word in own.items()}
+    options = {"dtype": dtype, "param_dtype": dtype, "rngs": nnx.Rngs(0)}
+    module = kind(cell.input_size, cell.hidden_size, **options, **functions)
     module.dense_i.kernel = nnx.Param(params.input_kernel)
     module.dense_h.kernel = nnx.Param(params.recurrent_kernel)
     biased = module.dense_h if isinstance(cell, LSTM) else module.dense_i
@@ -444,7 +470,8 @@ def _running_linen(module: Any, variables: Any, given: tuple[Any, ...], layer: s
     def convert() -> tuple[Cell, Any]:
         _own_class(name, rnn, linen.RNN)
         kinds = linen.LSTMCell, linen.OptimizedLSTMCell, linen.GRUCell, linen.SimpleCell, linen.MGUCell
-        cell, params = from_flax(variables, activation_of(rnn.cell, kinds), "/".join(path))
+        activation, gates = functions_of(rnn.cell, kinds)
+        cell, params = from_flax(variables, activation, "/".join(path), gate_activation=gates)
         _same_dtype(rnn.cell, params)
         return cell, params
 

@@ -15,9 +15,11 @@ from lstmx.cells import GRU, LSTM, Cell, SimpleRNN
 from lstmx.cells.activations import GATE_ACTIVATIONS
 from lstmx.checks import parameters
 from lstmx.convert.named import (
+    CANDIDATES,
     Named,
     assembled,
     chosen,
+    function_of,
     gru_of_two_biases,
     gru_reset_before,
     lstm,
@@ -33,32 +35,12 @@ from lstmx.history import History
 from lstmx.layers import Bidirectional, Directions, Stack
 
 _LAYERS = ("LSTM", "GRU", "SimpleRNN", "RNN")
+_ACTIVATIONS = {"tanh": "tanh", "relu": "relu", "identity": "linear"}  # of lstmx, and of Keras
 _MERGES = {"concat": "concatenate", "sum": "sum"}
 _EXPECTED = "expected an LSTM, GRU, SimpleRNN, an RNN of their cells, or a Bidirectional, of Keras"
 
 
-class _Kind(NamedTuple):
-    """What a cell of Keras has: blocks in its kernels, and the functions that lstmx has for it."""
-
-    blocks: int
-    activations: tuple[str, ...]
-    gates: tuple[str, ...]
-
-
-_CELLS = {
-    "LSTMCell": _Kind(4, ("tanh", "relu", "identity"), GATE_ACTIVATIONS),
-    "GRUCell": _Kind(3, ("tanh", "relu"), GATE_ACTIVATIONS),
-    "SimpleRNNCell": _Kind(1, ("tanh", "relu"), ()),
-}
-_FUNCTIONS = {
-    "tanh": np.tanh,
-    "sigmoid": lambda x: 1 / (1 + np.exp(-np.clip(x, -80, 80))),
-    "relu": lambda x: np.maximum(x, 0),
-    "identity": lambda x: x,
-    "hard_sigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),  # of Keras 3
-    "hard_sigmoid_0.2": lambda x: np.clip(0.2 * x + 0.5, 0, 1),  # of Keras 2
-}
-"""What functions of a model are known by: their values. Which of them a cell may have, `_CELLS` says."""
+_BLOCKS = {"LSTMCell": 4, "GRUCell": 3, "SimpleRNNCell": 1}  # in the kernels of a cell
 
 
 def from_keras(layer: Any, dtype: str | None = None) -> tuple[Any, Any]:
@@ -83,7 +65,7 @@ def from_keras(layer: Any, dtype: str | None = None) -> tuple[Any, Any]:
         ValueError: the layer is not built, reads backwards on its own, or has activations that lstmx has not:
             these are known by their values and not by their names.
     """
-    if _kind(layer) in _CELLS:
+    if _kind(layer) in _BLOCKS:
         return _cell(layer, layer.name, dtype)
     if _kind(layer) != "Bidirectional":
         if getattr(layer, "go_backwards", False):
@@ -132,14 +114,15 @@ def _direction(layer: Any, dtype: str | None) -> tuple[Any, Any]:
 
 def _cell(cell: Any, name: str, dtype: str | None) -> tuple[Cell, Any]:
     kind = _kind(cell)
-    if kind not in _CELLS:
+    if kind not in _BLOCKS:
         raise TypeError(
             f"the cell of {name} is a {type(cell).__name__} of {type(cell).__module__}; expected one of "
-            f"{', '.join(_CELLS)}. lstmx.from_step makes a cell of a step that is written in JAX"
+            f"{', '.join(_BLOCKS)}. lstmx.from_step makes a cell of a step that is written in JAX"
         )
     if not cell.built:
         raise ValueError(f"{name} has no weights yet; call it once, or layer.build(shape)")
-    _, activations, gates = _CELLS[kind]
+    ours = kind.removesuffix("Cell")
+    activations, gates = CANDIDATES[ours], () if ours == "SimpleRNN" else GATE_ACTIVATIONS
     activation = _function(cell.activation, cell.units)
     gate = _function(cell.recurrent_activation, cell.units) if gates else "sigmoid"
     if activation not in activations or (gates and gate not in gates):
@@ -153,7 +136,7 @@ def _cell(cell: Any, name: str, dtype: str | None) -> tuple[Cell, Any]:
         )
     arrays = dict(zip((weight.name for weight in cell.weights), cell.get_weights(), strict=True))
     named, after = Named(name, arrays, dtype), getattr(cell, "reset_after", True)
-    return from_arrays(named, kind.removesuffix("Cell"), activation, gate, after)
+    return from_arrays(named, ours, activation, gate, after)
 
 
 def from_arrays(
@@ -172,7 +155,7 @@ def from_arrays(
         ValueError: an array is missing, of another shape, or not used.
         TypeError: an array of another dtype than float32 or float64.
     """
-    count = _CELLS[f"{kind}Cell"].blocks
+    count = _BLOCKS[f"{kind}Cell"]
     h = named.take("recurrent_kernel", (None, None)).shape[0]
     kernel, recurrent = named.take("kernel", (None, count * h)), named.take("recurrent_kernel", (h, count * h))
     doubled = kind == "GRU" and reset_after
@@ -188,18 +171,18 @@ def from_arrays(
 
 
 def _function(function: Any, units: int) -> str:
-    """What a function of Keras is by its values; else its own name, marked where that name is another's."""
-    name = getattr(function, "__name__", type(function).__name__)
+    """What a function of Keras is; see `function_of`."""
     if getattr(function, "weights", ()) or not getattr(function, "built", True):
-        return f"{name}, which has weights of its own"
+        return f"{getattr(function, '__name__', type(function).__name__)}, which has weights of its own"
     ops = require("keras", "from_keras").ops
-    sizes = np.concatenate([np.linspace(0.1, 12, 60), np.geomspace(12, 1e4, 12)])
-    points = np.tile(np.concatenate([-sizes, [0], sizes])[:, None], (1, units)).astype("float32")
-    values = np.asarray(ops.convert_to_numpy(function(ops.convert_to_tensor(points))))
-    for known, expected in _FUNCTIONS.items():
-        if values.shape == points.shape and np.allclose(values, expected(points), rtol=1e-5, atol=1e-6):
-            return known
-    return f"{name} (by its values another function)" if name in _FUNCTIONS else name
+
+    def apply(points: np.ndarray) -> np.ndarray:
+        rows = np.tile(points[:, None], (1, units))  # as a layer calls it, which a softmax notices
+        values = np.asarray(ops.convert_to_numpy(function(ops.convert_to_tensor(rows))))
+        alike = values.shape == rows.shape and np.array_equal(values, np.tile(values[:, :1], (1, units)))
+        return values[:, 0] if alike else values
+
+    return function_of(function, apply)
 
 
 def to_keras(cell: Any, params: Any) -> Any:
@@ -221,9 +204,12 @@ def to_keras(cell: Any, params: Any) -> Any:
     if isinstance(cell, Stack):
         raise TypeError(f"a layer of Keras is one layer; convert those of {cell!r} one by one")
     parameters(cell, params)
-    one = cell.cell if isinstance(cell, Bidirectional) else cell
-    kinds = (LSTM(1, 1), GRU(1, 1), GRU(1, 1, reset="before"), SimpleRNN(1, 1), SimpleRNN(1, 1, activation="relu"))
-    plain("Keras", one, *kinds)
+    one: Any = cell.cell if isinstance(cell, Bidirectional) else cell
+    kinds = LSTM(1, 1), GRU(1, 1), GRU(1, 1, reset="before"), SimpleRNN(1, 1)
+    words = tuple(_ACTIVATIONS)
+    plain("Keras", one, *kinds, activations=words, gates=("sigmoid", "hard_sigmoid"))
+    if isinstance(one, LSTM) and one.output_activation != one.candidate_activation:
+        raise ValueError(f"Keras has one activation for the candidate and the output of an LSTM; not {one!r}")
     layers = require("keras", "to_keras").layers
     owned = list(params) if isinstance(cell, Bidirectional) else [params]
     options: dict[str, Any] = {"dtype": str(np.dtype(owned[0].input_kernel.dtype))}
@@ -231,6 +217,9 @@ def to_keras(cell: Any, params: Any) -> Any:
         options["reset_after"] = one.reset == "after"
     if isinstance(one, SimpleRNN):
         options["activation"] = one.activation
+    else:
+        options["activation"] = _ACTIVATIONS[one.candidate_activation]
+        options["recurrent_activation"] = one.gate_activation
     made = getattr(layers, type(one).__name__)(
         one.hidden_size, return_sequences=True, return_state=True, **options
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ class Named:
         dtype: "float32" or "float64", to cast every array to; None to take them as they are.
 
     Raises:
-        TypeError: an array of another dtype than float32 or float64, and no `dtype` to cast it to; one of integers
-            or complex numbers.
+        TypeError: an array of another dtype than float32 or float64, and no `dtype` to cast it to; one of complex
+            numbers, or of a dtype that quantisation stores.
         ValueError: `dtype` is another word.
     """
 
@@ -78,14 +79,12 @@ def as_floats(what: str, value: Any, dtype: str | None) -> Array:
     if not hasattr(value, "dtype"):
         value = np.asarray(value)
     kind = str(value.dtype).removeprefix("torch.")
-    if not kind.startswith(("float", "bfloat")) or kind.startswith("float8"):
-        why = (
-            ""
-            if kind.startswith("complex")
-            else (", as quantisation stores weights, whose scales are elsewhere: take those before quantising")
+    if re.match(r"q|u?int[48]|float8", kind):
+        raise TypeError(
+            f"{what} is {kind}, as quantisation stores weights, whose scales are elsewhere; expected float32 or "
+            "float64: take the model before it was quantised"
         )
-        raise TypeError(f"{what} is {kind}{why}; expected float32 or float64")
-    if dtype is None and kind not in _FLOATS:
+    if kind not in _FLOATS and (dtype is None or "complex" in kind):
         raise TypeError(
             f'{what} is {kind}; expected float32 or float64: cast it, or ask for dtype="float32" (on the '
             "command line --dtype float32)"
@@ -150,19 +149,60 @@ def simple(kernel: Array, recurrent: Array, bias: Array, activation: str = "tanh
 
 
 def with_activations(
-    made: tuple[Any, Any], activation: str, gates: str, output: str | None = None
+    made: tuple[Any, Any], activation: str, gates: str = "sigmoid", output: str | None = None
 ) -> tuple[Any, Any]:
-    """An LSTM or a GRU with other activations, and its parameters.
+    """A cell with other activations, and its parameters.
 
     Args:
         made: the cell and its parameters.
         activation: of the candidate.
         gates: of the gates.
         output: of an LSTM's cell state in its output; None for that of the candidate.
+
+    Raises:
+        ValueError: the cell does not have these.
     """
     cell, params = made
-    own = {"output_activation": output or activation} if isinstance(cell, LSTM) else {}
-    return dataclasses.replace(cell, candidate_activation=activation, gate_activation=gates, **own), params
+    if activation == "tanh" and gates == "sigmoid" and output in (None, "tanh"):
+        return made
+    if isinstance(cell, SimpleRNN) and gates == "sigmoid":
+        own = {"activation": activation}
+    elif isinstance(cell, (LSTM, GRU)):
+        own = {"candidate_activation": activation, "gate_activation": gates}
+        own |= {"output_activation": output or activation} if isinstance(cell, LSTM) else {}
+    else:
+        raise ValueError(f"{cell!r} has no activation {activation!r} with gates of {gates!r}")
+    return dataclasses.replace(cell, **own), params
+
+
+CANDIDATES = {"LSTM": ("tanh", "relu", "identity"), "GRU": ("tanh", "relu"), "SimpleRNN": ("tanh", "relu")}
+"""What the candidate of a cell may be activated by; a gate by what `GATE_ACTIVATIONS` of the cells has."""
+
+_SIZES = np.concatenate([np.linspace(0.1, 12, 60), np.geomspace(12, 1e4, 12)])
+_POINTS = np.concatenate([-_SIZES, [0], _SIZES]).astype("float32")
+_FUNCTIONS = {
+    "tanh": np.tanh,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-np.clip(x, -80, 80))),
+    "relu": lambda x: np.maximum(x, 0),
+    "identity": lambda x: x,
+    "hard_sigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    "hard_sigmoid_0.2": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
+}
+
+
+def function_of(function: Any, apply: Callable[[np.ndarray], Any]) -> str:
+    """What a function of a model is by its values; else its own name, marked where that name is another's.
+
+    Args:
+        function: the function.
+        apply: calls it on the framework's own array of numbers [N], and gives NumPy's.
+    """
+    values = np.asarray(apply(_POINTS))
+    for known, expected in _FUNCTIONS.items():
+        if values.shape == _POINTS.shape and np.allclose(values, expected(_POINTS), rtol=1e-5, atol=1e-6):
+            return known
+    name = getattr(function, "__name__", type(function).__name__)
+    return f"{name} (by its values another function)" if name in _FUNCTIONS else name
 
 
 def checked(cell: Cell, params: Any) -> tuple[Cell, Any]:
@@ -248,21 +288,37 @@ def in_a_list(names: Iterable[str]) -> str:
     return ", ".join(shown) if len(shown) <= 6 else "".join(f"\n  {name}" for name in shown)
 
 
-def plain(what: str, cell: Any, *kinds: Cell) -> None:
+def plain(
+    what: str, cell: Any, *kinds: Cell, activations: tuple[str, ...] = (), gates: tuple[str, ...] = ()
+) -> None:
     """Raise unless the cell has the options of one of `kinds`, whose sizes do not matter.
 
+    Args:
+        what: the framework, for the error's words.
+        cell: the cell.
+        kinds: cells that it can express.
+        activations: those of a candidate and an output that it can, too; without, those of `kinds` alone.
+        gates: as `activations`, of gates.
+
     Raises:
-        ValueError: it has others, which the framework cannot express.
+        ValueError: the cell has others, which the framework cannot express.
     """
-    known = [_options(kind) for kind in kinds]
-    if _options(cell) not in known:
-        raise ValueError(f"{what} cannot express {cell!r}; it has {' and '.join(map(repr, kinds))} of any size")
+    chosen_from = {"gate_activation": gates} | dict.fromkeys(
+        ("activation", "candidate_activation", "output_activation"), activations
+    )
 
+    def options(one: Any) -> tuple[Any, ...]:
+        free = ("input_size", "hidden_size", "forget_bias")
+        names = (field.name for field in dataclasses.fields(one) if field.name not in free)
+        return type(one), *(getattr(one, name) for name in names if not chosen_from.get(name))
 
-def _options(cell: Any) -> tuple[Any, ...]:
-    free = ("input_size", "hidden_size", "forget_bias")
-    options = (field.name for field in dataclasses.fields(cell) if field.name not in free)
-    return type(cell), *(getattr(cell, name) for name in options)
+    others = any(getattr(cell, name, known[0]) not in known for name, known in chosen_from.items() if known)
+    if others or options(cell) not in map(options, kinds):
+        functions = [" or ".join(known) for known in (activations, gates) if known]
+        with_functions = f" with {' and '.join(functions)}" if functions else ""
+        raise ValueError(
+            f"{what} cannot express {cell!r}; it has {' and '.join(map(repr, kinds))} of any size{with_functions}"
+        )
 
 
 # ----------------------------------------------------------------------------------- layers in a model that runs

@@ -271,7 +271,9 @@ def to_onnx(cell: Any, params: Any) -> Any:
     (layer,) = layers
     first = layer[0][0]
     kinds = (LSTM(1, 1), LSTM(1, 1, peepholes=True), GRU(1, 1), GRU(1, 1, reset="before"))
-    plain("ONNX", first, *kinds, SimpleRNN(1, 1), SimpleRNN(1, 1, activation="relu"))
+    plain(
+        "ONNX", first, *kinds, SimpleRNN(1, 1), activations=("tanh", "relu"), gates=("sigmoid", *_GATES.values())
+    )
     onnx = require("onnx", "to_onnx")
     helper, rows = onnx.helper, [_row(cell, to_numpy(own)) for cell, own in layer]
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}  # a row for each direction
@@ -305,8 +307,17 @@ def _attributes(cell: Any, directions: int) -> dict[str, Any]:
         made["direction"] = "bidirectional"
     if isinstance(cell, GRU):
         made["linear_before_reset"] = int(cell.reset == "after")
-    if isinstance(cell, SimpleRNN) and cell.activation == "relu":
-        made["activations"] = ["Relu"] * directions
+    if isinstance(cell, SimpleRNN):
+        functions = [cell.activation]
+    else:
+        functions = [cell.gate_activation, cell.candidate_activation]
+        functions += [cell.output_activation] if isinstance(cell, LSTM) else []
+    scale = next((pair for pair, name in _GATES.items() if name == functions[0]), None)
+    words = ["HardSigmoid" if name in _GATES.values() else name.capitalize() for name in functions]
+    if words != list(_ACTIVATIONS[_KINDS[type(cell)]]):
+        made["activations"] = words * directions
+    if scale is not None:
+        made["activation_alpha"], made["activation_beta"] = ([x] * directions for x in scale)
     return made
 
 

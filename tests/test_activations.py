@@ -409,6 +409,7 @@ def test_frameworks_that_cannot_express_the_options_refuse_them(cell, name):
 # --------------------------------------------------------------------------------------------------------- Keras
 
 
+@pytest.mark.slow  # a framework to import
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of theirs, while they load
 @pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid"])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
@@ -459,6 +460,7 @@ def test_activations_that_one_framework_has_not(name, cell, words):
         getattr(lstmx.convert, f"to_{name}")(cell, cell.init(0))
 
 
+@pytest.mark.slow  # a framework to import
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of theirs
 @pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid", "hard_sigmoid_0.2"])
 @pytest.mark.parametrize(
@@ -484,6 +486,7 @@ def test_a_module_of_flax_computes_the_same(cell, gate):
 # ---------------------------------------------------------------------------------------------------------- ONNX
 
 
+@pytest.mark.slow  # a framework to import
 @pytest.mark.parametrize(
     ("words", "scales", "options"),
     [

@@ -33,6 +33,7 @@ def test_a_frame_of_pandas(call):
     np.testing.assert_array_equal(eval(line, names), XS)
 
 
+@pytest.mark.slow  # a framework to import
 def test_a_frame_of_polars():
     polars = pytest.importorskip("polars", reason="it takes its frames")
     line, names = as_the_error_says(polars.DataFrame(XS, schema=list("abc")))
@@ -82,6 +83,7 @@ def test_sequences_of_one_length_are_no_batch_first():
     assert eval(line.partition(" of ")[0], names).shape == (5, 2, 3)
 
 
+@pytest.mark.slow  # a framework to import
 def test_a_packed_sequence_and_a_tensor(tmp_path):
     torch = pytest.importorskip("torch", reason="it takes its sequences")
     packed = torch.nn.utils.rnn.pack_sequence([torch.tensor(one) for one in RAGGED], enforce_sorted=False)
@@ -177,6 +179,7 @@ def test_the_command_line_says_what_it_cast(tmp_path, capsys, suffix):
         np.testing.assert_array_equal(saved["inputs"], xs.astype("float32"))
 
 
+@pytest.mark.slow  # a framework to import
 def test_a_table_of_parquet(tmp_path):
     pyarrow = pytest.importorskip("pyarrow", reason="it reads .parquet")
     parquet = pytest.importorskip("pyarrow.parquet", reason="it reads .parquet")

@@ -11,7 +11,10 @@ from lstmx.app.weights import read_weights
 
 equinox = pytest.importorskip("equinox", reason="modules are made with the framework itself")
 nn = equinox.nn
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,  # a framework to import
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 XS = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
 
 

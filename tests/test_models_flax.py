@@ -14,7 +14,10 @@ linen = pytest.importorskip("flax.linen", reason="models are made with the frame
 from flax import core, nnx, serialization  # noqa: E402
 from flax.linen.recurrent import flip_sequences  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*carry_init is provided")
+pytestmark = [
+    pytest.mark.slow,  # a framework to import
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*carry_init is provided"),
+]
 X = np.random.default_rng(0).normal(size=(3, 6, 4)).astype("float32")
 LENGTHS = jnp.array([6, 2, 4])
 CARRY = tuple(np.random.default_rng(k).normal(size=(3, 5)).astype("float32") for k in (1, 2))

@@ -9,7 +9,10 @@ import lstmx
 from lstmx import convert
 
 hk = pytest.importorskip("haiku", reason="parameters are made with the framework itself")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.slow,  # a framework to import
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 XS = np.random.default_rng(0).normal(size=(6, 2, 3)).astype("float32")
 
 

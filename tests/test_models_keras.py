@@ -20,10 +20,13 @@ keras = pytest.importorskip("keras", reason=WHY)
 h5py = pytest.importorskip("h5py", reason=WHY)
 L = keras.layers
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning",  # of theirs
-    "ignore:You are saving your model as an HDF5 file",
-)
+pytestmark = [
+    pytest.mark.slow,  # a framework to import
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning",  # of theirs
+        "ignore:You are saving your model as an HDF5 file",
+    ),
+]
 
 B, T, D, H = 4, 6, 3, 4
 MASK = np.array(
@@ -188,27 +191,42 @@ class OwnCell(L.Layer):
         return h, [h]
 
 
-CORPUS = _corpus()
-"""What Keras can build: a label, what builds it, and True where it converts, or words of the refusal."""
+CORPUS = [
+    (label + call, build, call if expected is True else "", expected)
+    for label, build, expected in _corpus()
+    for call in (("", ", a mask", ", initial states") if expected is True else ("",))
+]
+"""What Keras can build and call: a label, what builds it, the call, and True or words of the refusal."""
 
-SUPPORTED = [pytest.param(build, id=label) for label, build, expected in CORPUS if expected is True]
-REFUSED = [pytest.param(build, words, id=label) for label, build, words in CORPUS if words is not True]
+
+def states_of(layer):
+    """Initial states that are not zeros, as the layer takes them."""
+    if isinstance(layer, L.Bidirectional):
+        return [one for direction in (layer.forward_layer, layer.backward_layer) for one in states_of(direction)]
+
+    def drawn(size):
+        many = isinstance(size, (list, tuple))
+        return [drawn(one) for one in size] if many else keras.ops.convert_to_tensor(normal(B, size, seed=size))
+
+    sizes = layer.cell.state_size
+    return drawn(sizes if isinstance(sizes, (list, tuple)) else [sizes])
 
 
 @pytest.mark.filterwarnings("ignore:.* computes in bfloat16")
-@pytest.mark.parametrize(("build", "words"), REFUSED)
-def test_what_is_refused_says_why(build, words):
+@pytest.mark.parametrize(
+    ("build", "call", "expected"), [one[1:] for one in CORPUS], ids=[one[0] for one in CORPUS]
+)
+def test_what_keras_can_build_agrees_or_is_refused(build, call, expected):
     layer = build()
-    x = normal(B, T, 5, D) if "Conv" in type(layer).__name__ else normal(B, T, D)
-    with pytest.raises((ValueError, TypeError), match=words):
-        lstmx.record_keras(layer, x)
-
-
-@pytest.mark.parametrize("build", SUPPORTED)
-def test_what_converts_agrees(build):
-    layer = build()
+    if expected is not True:
+        x = normal(B, T, 5, D) if "Conv" in type(layer).__name__ else normal(B, T, D)
+        with pytest.raises((ValueError, TypeError), match=expected):
+            lstmx.record_keras(layer, x)
+        return
     layer.build((None, T, D))
-    agrees(shaken(layer), normal(B, T, D, seed=1), None, keras.ops.convert_to_tensor(MASK))
+    shaken(layer)
+    given = {", a mask": {"mask": MASK}, ", initial states": {"initial_state": states_of(layer)}}.get(call, {})
+    agrees(layer, normal(B, T, D, seed=1), **given)
 
 
 def test_float64():
@@ -217,31 +235,6 @@ def test_float64():
         layer.build((None, T, D))
         history = agrees(layer, normal(B, T, D).astype("float64"))
     assert history.outputs.dtype == np.float64
-
-
-@pytest.mark.parametrize(
-    ("build", "count"),
-    [
-        (lambda: L.LSTM(H), 2),
-        (lambda: L.GRU(H), 1),
-        (lambda: L.SimpleRNN(H, go_backwards=True), 1),
-        (lambda: L.Bidirectional(L.LSTM(H)), 4),
-        (lambda: L.Bidirectional(L.GRU(H)), 2),
-    ],
-    ids=["LSTM", "GRU", "backwards", "LSTM, both directions", "GRU, both directions"],
-)
-def test_initial_states(build, count):
-    layer = build()
-    layer.build((None, T, D))
-    states = [keras.ops.convert_to_tensor(normal(B, H, seed=k)) for k in range(count)]
-    agrees(shaken(layer), normal(B, T, D), initial_state=states)
-
-
-def test_initial_states_of_a_stack():
-    layer = L.RNN([L.LSTMCell(H), L.GRUCell(5)])
-    layer.build((None, T, D))
-    states = [[normal(B, H), normal(B, H, seed=1)], [normal(B, 5)]]
-    agrees(shaken(layer), normal(B, T, D), initial_state=states)
 
 
 # ------------------------------------------------------------------------------------------------ stateful layers

@@ -12,6 +12,7 @@ onnx = pytest.importorskip("onnx", reason="it reads models of ONNX")
 runtime = pytest.importorskip("onnxruntime", reason="models of ONNX are proved against the runtime")
 helper, tensor = onnx.helper, onnx.numpy_helper.from_array
 
+pytestmark = pytest.mark.slow  # a framework to import
 D, H, B, T = 3, 4, 2, 6
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 STATES = {"LSTM": ("h", "c"), "GRU": ("h",), "RNN": ("h",)}
@@ -97,8 +98,9 @@ def one(kind, directions=1, bias=True, state=None, lengths=None, peepholes=False
 
 CORPUS = [
     (
-        f"{kind}{', after the product' if after else ''}, {'two directions' if n == 2 else 'one direction'}, "
-        f"{'biases' if bias else 'no biases'}, state {state}, lengths {lengths}",
+        f"{kind}{', after the product' if after else ''}, {'both directions' if n == 2 else 'one direction'}, "
+        f"{'a bias' if bias else 'no bias'}{(state and f', initial states {state}') or ''}"
+        f"{(lengths and f', lengths {lengths}') or ''}",
         lambda kind=kind, n=n, bias=bias, state=state, lengths=lengths, after=after: one(
             kind, n, bias, state, lengths, **({"linear_before_reset": 1} if after else {})
         ),
@@ -113,17 +115,17 @@ CORPUS = [
 ]
 CORPUS += [
     ("RNN of ReLU", lambda: one("RNN", activations=["Relu"]), True),
-    ("RNN of ReLU, two directions", lambda: one("RNN", 2, activations=["Relu"] * 2), True),
+    ("RNN of ReLU, both directions", lambda: one("RNN", 2, activations=["Relu"] * 2), True),
     ("RNN of ReLU and tanh", lambda: one("RNN", 2, activations=["Relu", "Tanh"]), "has activations"),
     (
         "RNN of sigmoids",
         lambda: one("RNN", activations=["Sigmoid"]),
         r"has activations .* \(sigmoid\); lstmx has Sigmoid and HardSigmoid of alpha",
     ),
-    ("activations in small letters", lambda: one("LSTM", activations=["sigmoid", "tanh", "tanh"]), True),
+    ("LSTM, activations in small letters", lambda: one("LSTM", activations=["sigmoid", "tanh", "tanh"]), True),
     ("LSTM of hard sigmoids", lambda: one("LSTM", activations=["HardSigmoid", "Tanh", "Tanh"]), True),
     (
-        "GRU of hard sigmoids of Keras 3, two directions",
+        "GRU of hard sigmoids of Keras 3, both directions",
         lambda: one("GRU", 2, activations=["HardSigmoid", "Tanh"] * 2, activation_alpha=[1 / 6] * 2),
         True,
     ),
@@ -136,8 +138,12 @@ CORPUS += [
     ("LSTM of ReLU inside alone", lambda: one("LSTM", 2, activations=["Sigmoid", "Relu", "Tanh"] * 2), True),
     ("LSTM of Elu", lambda: one("LSTM", activations=["Sigmoid", "Elu", "Elu"]), r"has activations .* \(elu\)"),
     ("GRU of ReLU", lambda: one("GRU", activations=["Sigmoid", "Relu"]), True),
-    ("peepholes", lambda: one("LSTM", peepholes=True), True),
-    ("peepholes, two directions, state, lengths", lambda: one("LSTM", 2, True, "given", "given", True), True),
+    ("LSTM, peepholes", lambda: one("LSTM", peepholes=True), True),
+    (
+        "LSTM, peepholes, both directions, initial states, lengths",
+        lambda: one("LSTM", 2, True, "given", "given", True),
+        True,
+    ),
     ("backwards alone", lambda: one("GRU", direction="reverse"), "reads backwards alone"),
     ("clip", lambda: one("LSTM", clip=3.0), "has clip, which lstmx has no equal of"),
     ("input_forget", lambda: one("LSTM", input_forget=1), "has input_forget=1"),

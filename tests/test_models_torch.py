@@ -24,13 +24,16 @@ parametrizations = torch.nn.utils.parametrizations
 prune = importlib.import_module("torch.nn.utils.prune")
 pack = torch.nn.utils.rnn.pack_padded_sequence
 
-pytestmark = pytest.mark.filterwarnings(  # of PyTorch's own
-    "ignore::DeprecationWarning",
-    "ignore::FutureWarning",
-    "ignore:LSTM with projections is not supported with oneDNN:UserWarning",
-    "ignore:torch.quantize_per_tensor:UserWarning",
-    "ignore::torch.jit.TracerWarning",
-)
+pytestmark = [
+    pytest.mark.slow,  # a framework to import
+    pytest.mark.filterwarnings(  # of PyTorch's own
+        "ignore::DeprecationWarning",
+        "ignore::FutureWarning",
+        "ignore:LSTM with projections is not supported with oneDNN:UserWarning",
+        "ignore:torch.quantize_per_tensor:UserWarning",
+        "ignore::torch.jit.TracerWarning",
+    ),
+]
 T, B, D, H = 6, 3, 3, 4
 
 
@@ -201,19 +204,34 @@ def on(make, model=lambda module: module, state=False):
 
 
 KINDS = [("LSTM", {}), ("LSTM", {"proj_size": 2}), ("GRU", {}), ("RNN", {}), ("RNN", {"nonlinearity": "relu"})]
-FORMS = ("zeros", "time first", "batch first", "unbatched", "packed", "packed, unsorted")
+FORMS = {"zeros": "zeros"} | {
+    f"initial states, {form}": form
+    for form in ("time first", "batch first", "unbatched", "packed", "packed, unsorted")
+}
+
+
+def words(option):
+    """An option of a layer, as labels call it."""
+    return {"num_layers": "{} layers", "bidirectional": "both directions", "proj_size": "projection to {}"}.get(
+        option[0], "{}"
+    ).format(option[1])
+
+
 CORPUS = []
 for (kind, options), deep in itertools.product(KINDS, ({}, {"num_layers": 2, "bidirectional": True})):
-    CORPUS += [(f"{kind} {options | deep} {form}", layer(kind, form, **options, **deep), True) for form in FORMS]
+    label = ", ".join([kind, *filter(None, map(words, (options | deep).items()))])
+    CORPUS += [(f"{label}, {form}", layer(kind, given, **options, **deep), True) for form, given in FORMS.items()]
 for kind, more in itertools.product(("LSTM", "GRU", "RNN"), ({}, {"num_layers": 2}, {"bidirectional": True})):
-    CORPUS += [(f"{kind} without biases {more}", layer(kind, "time first", bias=False, **more), True)]
+    label = ", ".join([kind, "no bias", *map(words, more.items())])
+    CORPUS += [(label, layer(kind, "time first", bias=False, **more), True)]
 for kind, bias in itertools.product((nn.LSTMCell, nn.GRUCell, nn.RNNCell), (True, False)):
     made = lambda kind=kind, bias=bias: kind(D, H, bias=bias)  # noqa: E731
-    CORPUS += [(f"{kind.__name__} in a loop, bias {bias}", on(made, Loop, state=True), True)]
+    label = f"{kind.__name__} in a loop{'' if bias else ', no bias'}, initial states"
+    CORPUS += [(label, on(made, Loop, state=True), True)]
 ON_ITS_OWN = "with states that are not its own"
 WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_hh_l0")
 CORPUS += [
-    ("wide LSTM", on(lambda: nn.LSTM(D, 97, proj_size=40)), True),
+    ("LSTM of 97, projection to 40", on(lambda: nn.LSTM(D, 97, proj_size=40)), True),
     ("RNNCell of relu", on(lambda: nn.RNNCell(D, H, nonlinearity="relu"), Loop), True),
     ("float64", lambda: (nn.LSTM(D, H).double(), (torch.randn(T, B, D).double(),)), True),
     ("layer called piece by piece", on(lambda: nn.LSTM(D, H, 2), Chunks, state=True), True),

@@ -315,8 +315,8 @@ def to_flax(cell: Any, params: Any, kind: str = "linen") -> Any:
     """What a recurrent cell of Flax computes the same with.
 
     Args:
-        cell: an `LSTM`, `GRU` or `SimpleRNN` without options but activations. Linen's parameters hold no
-            activations: give them to its module.
+        cell: an `LSTM`, `GRU` or `SimpleRNN` without options but activations, which linen's parameters do not
+            hold and its module is given.
         params: its parameters.
         kind: "linen" for the parameters of linen's `LSTMCell` or `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`;
             "nnx" for a module: an nnx `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.

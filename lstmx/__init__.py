@@ -92,6 +92,7 @@ from lstmx.passes.sharding import shard_batch
 from lstmx.passes.truncation import truncated
 from lstmx.statistics import GateStatistics, UnitStatistics, gate_statistics, summarise
 from lstmx.training import Model, ModelParams, ReadoutParams, Training, TrainingDiverged, evaluate, train
+from lstmx.units import Stretches, UnitsLike, search, units_like
 
 __version__ = _version("lstmx")
 
@@ -131,6 +132,10 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "summarise",
     "GateStatistics",
     "UnitStatistics",
+    "search",
+    "Stretches",
+    "units_like",
+    "UnitsLike",
     "backward",
     "Gradients",
     "gradient_flow",

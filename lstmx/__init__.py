@@ -86,6 +86,7 @@ from lstmx.layers import (
 )
 from lstmx.linear import LinearSteps, check_cell, linearise
 from lstmx.memory import MemoryReport, Notion, memory_report
+from lstmx.pages import page
 from lstmx.passes.backward import Gradients, backward
 from lstmx.passes.run import excerpt, intervene, record, record_to, run
 from lstmx.passes.sharding import shard_batch
@@ -191,6 +192,7 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "StoredHistory",
     "StoredLayers",
     "plot",
+    "page",
     "LSTMParams",
     "LSTMVariantParams",
     "LSTMState",
@@ -226,7 +228,7 @@ _publish(
         "tasks": "Train and compare",
         "convert": "Other frameworks",
         "save": "Disk",
-        "plot": "Figures",
+        "plot": "Figures and pages",
         "LSTMParams": "Parameters and states",
     },
 )

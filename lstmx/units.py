@@ -175,7 +175,7 @@ def search(
     else:
         units = _units(units, total)
     on = np.zeros((len(history), *batch), np.int32)
-    for start, values in _values(history, name):
+    for start, values in values_of(history, name):
         on[start : start + len(values)] = (values[..., units] >= above).sum(axis=-1)
     if history.counts is not None:
         on[~np.asarray(history.counts)] = 0
@@ -331,7 +331,7 @@ def _products(
     doubled = [np.tile(signal[counts[:, b], b], 2) for b in range(signal.shape[1])]
     lengths, done = counts.sum(axis=0), np.zeros(signal.shape[1], int)
     sums, moments, origin = 0.0, _Moments(np.zeros(()), np.zeros(())), None
-    for start, part in _values(history, name):
+    for start, part in values_of(history, name):
         values = part.reshape(len(part), signal.shape[1], -1)
         here = counts[start : start + len(part)]
         if origin is None:
@@ -381,7 +381,7 @@ def fields_of(history: History) -> list[str]:
     return [name for name in dict.fromkeys([*states, *shown]) if getattr(history[:1], name).ndim == lead + 1]
 
 
-def _values(history: Any, name: str) -> Iterator[tuple[int, np.ndarray]]:
+def values_of(history: Any, name: str) -> Iterator[tuple[int, np.ndarray]]:
     """The first step of each part of a pass, and its field [steps, *batch, H]."""
     if isinstance(history, StoredHistory):
         size = history.at_once

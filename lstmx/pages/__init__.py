@@ -40,7 +40,7 @@ class _Pass(NamedTuple):
 
     name: str
     history: Any
-    index: tuple[int, ...]
+    sequence: tuple[int, ...]
     in_time: Any
     """Brings rows into the order of time."""
     flow: GradientFlow | None
@@ -60,7 +60,7 @@ def page(
     title: str | None = None,
     size: int = 3_000_000,
 ) -> Path:
-    """Write a recorded pass as one HTML file to explore in a browser: opened from disk, mailed, put beside a paper.
+    """Write a recorded pass as one HTML file to explore in a browser, from disk, by mail or beside a paper.
 
     The page has a strip of steps, coloured by one unit's gate, state or gradient, with the text that was read; a
     heat map of units and steps of any field; a unit's values and the gradient's log norms, all over one axis of
@@ -111,10 +111,7 @@ def page(
     passes = _passes(named, flows, text, sequences)
     length = len(passes[0].history)
     shown = [_shown(one, units, fields) for one in passes]
-    cells = sum(
-        len(names) * len(picked) + sum(len(picked) for _ in _gradients(one.flow))
-        for one, (names, picked) in zip(passes, shown, strict=True)
-    )
+    cells = sum(len(picked) for sizes in shown for picked in sizes.values())
     budget = (size - _BESIDE_CODES) * 3 / 4
     every = max(1, math.ceil(length * cells / max(1.0, budget)))
     if budget < cells:
@@ -124,7 +121,7 @@ def page(
         )
     steps = np.arange(0, length, every)
     own = _signals(signals, length)
-    series = [_series(one, *shown[k], steps, every, own) for k, one in enumerate(passes)]
+    series = [_series(one, sizes, steps, every, own) for one, sizes in zip(passes, shown, strict=True)]
     names = list(dict.fromkeys(repr(one.history.cell) for one in passes))
     about = f"{', '.join(names)}: {length:,} steps."
     if every > 1:
@@ -250,27 +247,29 @@ def _signals(signals: Any, length: int) -> dict[str, np.ndarray]:
     return found
 
 
-def _shown(one: _Pass, units: Any, fields: Any) -> tuple[list[str], np.ndarray]:
-    """The fields and units that are shown of a pass."""
+def _shown(one: _Pass, units: Any, fields: Any) -> dict[str, np.ndarray]:
+    """The fields that are shown of a pass, each with its units; a projected state has fewer than the gates."""
     first = one.history[:1]
-    known = fields_of(first)
-    total = getattr(first, known[0]).shape[-1]
-    names = [name for name in known if getattr(first, name).shape[-1] == total]
+    sizes = {name: getattr(first, name).shape[-1] for name in fields_of(first)}
+    sizes |= {name: value.shape[-1] for name, value in _gradients(one.flow).items()}
     if fields is not None:
         if isinstance(fields, str) or not len(fields):
             raise TypeError(f"fields is {fields!r}; expected a list of names, such as ['forget_gate']")
-        missing = [name for name in fields if name not in known]
+        missing = [name for name in fields if name not in sizes]
         if missing:
-            raise ValueError(f"fields has {missing[0]!r}; {one.name} has {', '.join(known)}")
-        names = list(fields)
+            raise ValueError(f"fields has {missing[0]!r}; {one.name} has {', '.join(sizes)}")
+        sizes = {
+            name: sizes[name] for name in (*fields, *(own for own in _gradients(one.flow) if own not in fields))
+        }
     if units is None:
-        return names, np.arange(total)
-    picked = np.asarray(units)
+        return {name: np.arange(size) for name, size in sizes.items()}
+    picked, total = np.asarray(units), max(sizes.values())
     if picked.ndim != 1 or picked.dtype.kind not in "iu" or not len(picked):
         raise TypeError(f"units is {units!r}; expected a list of indices of units")
     if picked.min() < 0 or picked.max() >= total or len(set(picked.tolist())) < len(picked):
         raise ValueError(f"units is {picked.tolist()}; expected indices from 0 to {total - 1}, none twice")
-    return names, picked
+    within = {name: picked[picked < size] for name, size in sizes.items()}
+    return {name: some for name, some in within.items() if len(some)}
 
 
 def _gradients(flow: GradientFlow | None) -> dict[str, Any]:
@@ -282,30 +281,30 @@ def _gradients(flow: GradientFlow | None) -> dict[str, Any]:
 
 
 def _series(
-    one: _Pass, names: list[str], picked: np.ndarray, steps: np.ndarray, every: int, own: dict[str, np.ndarray]
+    one: _Pass, shown: dict[str, np.ndarray], steps: np.ndarray, every: int, own: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """A pass as the script reads it, in the order of time."""
-    at = (slice(None), *one.index)
+    at = (slice(None), *one.sequence)
     length = len(one.history)
     counts = one.history.counts
     counted = np.ones(length, bool) if counts is None else np.asarray(one.in_time(np.asarray(counts)))[at]
 
     def rows(array: np.ndarray) -> np.ndarray:
-        """Of an array [T, *batch, H] in the history's own order, the steps and units shown."""
-        return np.where(counted[steps, None], np.asarray(one.in_time(array))[at][steps][:, picked], np.nan)
+        """Of an array [T, *batch, H] in the history's own order, the steps shown."""
+        return np.asarray(one.in_time(array))[at][steps]
 
-    def field(name: str) -> np.ndarray:
-        if not isinstance(one.history, StoredHistory):
-            return rows(np.asarray(getattr(one.history, name)))
-        parts = [
-            part[at][(-start) % every :: every][:, picked] for start, part in values_of(one.history, name)
-        ]  # of a history on disk, whose order is that of time
-        return np.where(counted[steps, None], np.concatenate(parts), np.nan)
-
-    made = [_coded(name.replace("_", " "), field(name), _limits(one.history, name)) for name in names]
-    for name, value in _gradients(one.flow).items():
-        with np.errstate(divide="ignore"):
-            made.append(_coded(name, np.log10(np.abs(rows(np.asarray(value)).astype(np.float64))), "range"))
+    gradients = _gradients(one.flow)
+    made = []
+    for name, picked in shown.items():
+        if name in gradients:
+            with np.errstate(divide="ignore"):
+                values, limits = np.log10(np.abs(rows(np.asarray(gradients[name])).astype(np.float64))), "range"
+        elif isinstance(one.history, StoredHistory):  # whose order is that of time
+            parts = (part[at][(-start) % every :: every] for start, part in values_of(one.history, name))
+            values, limits = np.concatenate(list(parts)), _limits(one.history, name)
+        else:
+            values, limits = rows(np.asarray(getattr(one.history, name))), _limits(one.history, name)
+        made.append(_coded(name, np.where(counted[steps, None], values[:, picked], np.nan), limits, picked))
     norms = []
     for name, attribute in _NORMS.items():
         value = None if one.flow is None else getattr(one.flow, attribute)
@@ -323,7 +322,7 @@ def _series(
         "tokens": tokens,
         "fields": made,
         "norms": norms,
-        "timescale": _timescale(one.history, picked),
+        "timescale": _timescale(one.history),
         "signals": {name: _numbers(values[steps]) for name, values in signals.items()},
     }
 
@@ -333,7 +332,7 @@ def _limits(history: Any, name: str) -> str:
     return "unit" if name in history.cell.gate_names else "signed"
 
 
-def _coded(name: str, values: np.ndarray, limits: str) -> dict[str, Any]:
+def _coded(name: str, values: np.ndarray, limits: str, units: np.ndarray) -> dict[str, Any]:
     """A field [steps, units] as 8-bit codes, unit after unit, with the scale of each."""
     finite = np.isfinite(values)
     low = np.where(finite, values, np.inf).min(axis=0, initial=np.inf).astype(np.float64)
@@ -344,7 +343,8 @@ def _coded(name: str, values: np.ndarray, limits: str) -> dict[str, Any]:
     most = float(max(abs(low).max(), abs(high).max())) or 1.0
     spans = {"unit": (0.0, 1.0), "signed": (-most, most), "range": (float(low.min()), float(high.max()))}
     return {
-        "name": name,
+        "name": name.replace("_", " "),
+        "units": units.tolist(),
         "low": [float(f"{x:.7g}") for x in low],
         "high": [float(f"{x:.7g}") for x in high],
         "limits": spans[limits],
@@ -358,8 +358,8 @@ def _numbers(values: np.ndarray) -> list[float | None]:
     return [float(f"{x:.5g}") if math.isfinite(x) else None for x in values.astype(np.float64)]
 
 
-def _timescale(history: Any, picked: np.ndarray) -> list[float | None] | None:
-    """The geometric time scale of each unit shown; None of a cell without a gate that keeps its state."""
+def _timescale(history: Any) -> list[float | None] | None:
+    """The geometric time scale of each unit; None of a cell without a gate that keeps its state."""
     if history.cell.retention_gate is None or not history.cell.gate_names:
         return None
-    return _numbers(np.asarray(gate_statistics(history).timescale)[picked])
+    return _numbers(np.asarray(gate_statistics(history).timescale))

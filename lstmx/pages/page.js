@@ -18,7 +18,7 @@ for (const series of data.series) {
 // ---------------------------------------------------------------------------------------------------- numbers
 
 const count = (series) => series.steps.length;
-const units = (field) => field.low.length;
+const units = (field) => field.units.length;
 
 function valueAt(series, field, unit, i) {
   const code = field.codes[unit * count(series) + i];
@@ -80,7 +80,7 @@ function scoreOf(series, field) {
   // What units are sorted by, the greatest first; null for the order that they are in.
   if (view.sort === "time scale") {
     const scales = series.timescale;
-    return scales && scales.length === units(field) ? (unit) => scales[unit] : null;
+    return scales && ((unit) => scales[field.units[unit]] ?? null);
   }
   if (view.sort.startsWith("correlation: ")) {
     const signal = series.signals[view.sort.slice(13)];
@@ -252,7 +252,7 @@ function drawStrip(series, field) {
       }
     }
   });
-  label(p, `unit ${view.unit}`, p.height / 2);
+  label(p, `unit ${field.units[view.unit]}`, p.height / 2);
   overlay(p);
 }
 
@@ -345,15 +345,14 @@ function draw() {
   const series = data.series[view.series], field = series.fields[view.field];
   const other = data.series[view.beside], theirs = other && other.fields.find((one) => one.name === field.name);
   drawStrip(series, field);
-  byId("strip").setAttribute("aria-label", `${field.name} of unit ${view.unit} at each step, as a strip of colours`);
+  byId("strip").setAttribute("aria-label", `${field.name} of unit ${field.units[view.unit]} at each step, as a strip of colours`);
   drawMap("map", series, field);
   byId("map2").hidden = !theirs;
   if (theirs) drawMap("map2", other, theirs);
   const lines = [{ name: series.name, at: (i) => valueAt(series, field, view.unit, i) }];
-  if (theirs && view.unit < units(theirs)) {
-    lines.push({ name: other.name, dashed: true, at: (i) => i < count(other) ? valueAt(other, theirs, view.unit, i) : NaN });
-  }
-  drawLines("line", 110, lines, `${field.name} of unit ${view.unit}`);
+  const same = theirs ? theirs.units.indexOf(field.units[view.unit]) : -1;
+  if (same >= 0) lines.push({ name: other.name, dashed: true, at: (i) => valueAt(other, theirs, same, i) });
+  drawLines("line", 110, lines, `${field.name} of unit ${field.units[view.unit]}`);
   const norms = [series, ...(other ? [other] : [])].flatMap((one, k) => one.norms.map((line) => ({
     name: other ? `${one.name}: ${line.name}` : line.name, dashed: k > 0,
     at: (i) => i < line.values.length && line.values[i] !== null ? line.values[i] : NaN })));
@@ -377,22 +376,23 @@ function redraw() {
 function tell() {
   const series = data.series[view.series], field = series.fields[view.field], i = view.step;
   const read = series.tokens ? ` ‘${spelled(token(series, i))}’` : "";
-  byId("status").textContent = `step ${series.steps[i]}${read}, unit ${view.unit}: ${field.name} ` +
+  byId("status").textContent = `step ${series.steps[i]}${read}, unit ${field.units[view.unit]}: ${field.name} ` +
     `${shown(valueAt(series, field, view.unit, i))}` + (series.norms.length ? `; log₁₀ of the gradient's norm: ` : "") + series.norms.map((line) =>
     `${line.name} ${line.values[i] === null ? "–" : shown(line.values[i])}`).join(", ") +
     (view.mark ? `; marked: steps ${series.steps[view.mark[0]]} to ${series.steps[view.mark[1] - 1]}` : "") +
     (view.held ? " (held)" : "");
   const table = byId("numbers");
-  table.caption.textContent = `${series.name}, step ${series.steps[i]}${read}, unit ${view.unit}`;
-  table.tBodies[0].replaceChildren(...series.fields.filter((one) => view.unit < units(one)).map((one) => {
+  const unit = field.units[view.unit];
+  table.caption.textContent = `${series.name}, step ${series.steps[i]}${read}, unit ${unit}`;
+  table.tBodies[0].replaceChildren(...series.fields.filter((one) => one.units.includes(unit)).map((one) => {
     const row = document.createElement("tr"), name = document.createElement("th"), value = document.createElement("td");
     name.scope = "row";
     name.textContent = one.name;
-    value.textContent = shown(valueAt(series, one, view.unit, i));
+    value.textContent = shown(valueAt(series, one, one.units.indexOf(unit), i));
     row.append(name, value);
     return row;
   }));
-  byId("unit").value = view.unit;
+  byId("unit").value = unit;
   const spans = byId("text").children;
   for (const span of byId("text").querySelectorAll(".here")) span.classList.remove("here");
   if (spans[i]) spans[i].classList.add("here");
@@ -477,7 +477,7 @@ function fill() {
     ...Object.keys(series.signals).map((name) => `correlation: ${name}`)];
   if (!sorts.includes(view.sort)) view.sort = "as they are";
   byId("sort").replaceChildren(...sorts.map((name) => new Option(name, name, false, name === view.sort)));
-  byId("unit").max = units(series.fields[view.field]) - 1;
+  byId("unit").max = Math.max(...series.fields[view.field].units);
   const [low, high] = series.fields[view.field].limits;
   byId("above").value = shown((low + 3 * high) / 4).replace("−", "-");
 }
@@ -491,7 +491,8 @@ function find() {
   }
   const { units: on, matches } = search(series, field, view.mark, above);
   byId("found").textContent = on.length
-    ? `${on.length} units are on (${on.slice(0, 12).join(", ")}${on.length > 12 ? ", …" : ""}); ` +
+    ? `${on.length} units are on (${on.slice(0, 12).map((unit) => field.units[unit]).join(", ")}` +
+      `${on.length > 12 ? ", …" : ""}); ` +
       (matches.length ? `all of them again in ${matches.length} stretches:` : "nowhere else all of them.")
     : "No unit is on throughout the marked stretch: lower the number, or mark a shorter stretch.";
   byId("matches").append(...matches.map(([start, stop]) => {
@@ -585,9 +586,17 @@ function listen() {
     fill();
   });
   byId("beside").addEventListener("change", (event) => change({ beside: Number(event.target.value) - 1 }));
-  byId("field").addEventListener("change", (event) => { change({ field: Number(event.target.value) }); fill(); });
+  byId("field").addEventListener("change", (event) => {
+    const fields = data.series[view.series].fields, field = Number(event.target.value);
+    change({ field, unit: Math.max(0, fields[field].units.indexOf(fields[view.field].units[view.unit])) });
+    fill();
+  });
   byId("sort").addEventListener("change", (event) => change({ sort: event.target.value }));
-  byId("unit").addEventListener("change", (event) => change({ unit: Math.round(Number(event.target.value)) || 0 }));
+  byId("unit").addEventListener("change", (event) => {
+    const shownUnits = data.series[view.series].fields[view.field].units;
+    const found = shownUnits.indexOf(Math.round(Number(event.target.value)));
+    change({ unit: found < 0 ? view.unit : found });
+  });
   byId("closer").addEventListener("click", () => zoom(0.5, view.step));
   byId("wider").addEventListener("click", () => zoom(2, view.step));
   byId("all").addEventListener("click", () => change({ from: 0, to: count(data.series[view.series]) }));

@@ -10,6 +10,7 @@ import numpy as np
 from lstmx.arrays import (
     Array,
     columns,
+    is_traced,
     jit,
     map_tree,
     namespace,
@@ -35,6 +36,7 @@ from lstmx.layers.base import Tree
 from lstmx.passes.forward import advance, started
 from lstmx.passes.run import record
 from lstmx.scans.chunks import chunk_length, scan_chunks
+from lstmx.strips import Strip, shown
 
 _CHUNK_ELEMENTS = 2**22  # of pre-activations at a time: the memory that statistics take beside the history
 
@@ -100,6 +102,13 @@ class GateStatistics:
     def __repr__(self) -> str:
         units = len(next(iter(self.gates.values())).mean)
         return f"GateStatistics({', '.join(self.gates)}: {units} units)"
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the table, and each gate's mean by unit."""
+        if is_traced(self):
+            return None
+        strips = [Strip(name.replace("_", " "), gate.mean, (0, 1)) for name, gate in self.gates.items()]
+        return shown(str(self), strips, "units, each the mean over steps and sequences,")
 
     def __str__(self) -> str:
         """A table: a row for each gate, averaged over units, and the time scales' spread over units."""

@@ -7,10 +7,10 @@ from pathlib import Path
 import lstmx
 
 ROOMS = [
-    *("arrays", "contents", "draws", "scaling", "checks", "scans", "cells", "schemes"),
+    *("arrays", "contents", "draws", "scaling", "checks", "scans", "cells", "schemes", "strips"),
     *("history", "layers", "editing", "edits", "linear", "passes"),
     *("statistics", "gradients", "dynamics", "memory"),
-    *("tasks", "training", "comparison", "convert", "plot", "app", "__main__"),
+    *("units", "tasks", "training", "comparison", "convert", "plot", "pages", "app", "__main__"),
 ]
 HOUSE = Path(lstmx.__file__).parent
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, result
+from lstmx.arrays import Array, is_traced, result
 from lstmx.checks import array
+from lstmx.strips import Strip, shown
 
 _LEAST_BLOCKS = 16  # of the longest blocks that a standard error is taken from
 _LEAST_WINDOWS = 32  # from which quarters can be compared
@@ -218,6 +219,14 @@ class LyapunovSpectrum:
         """Steps of each window."""
         head = self.steps % self.window
         return np.array(([head] if head else []) + [self.window] * (self.steps // self.window), np.float64)
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the summary, and the greatest exponents over time."""
+        if is_traced(self):
+            return None
+        local = self.over_sequences
+        strips = [Strip(f"exponent {k + 1}", local[:, k]) for k in range(min(3, local.shape[1]))]
+        return shown(str(self), strips, f"windows of {self.window:,} steps")
 
     def __str__(self) -> str:
         exponents, errors = np.asarray(self.exponents, np.float64), self.standard_errors

@@ -9,12 +9,13 @@ from typing import Any, Generic
 
 import numpy as np
 
-from lstmx.arrays import Array, exp, jit, map_tree, namespace, result, varying_as
+from lstmx.arrays import Array, exp, is_traced, jit, map_tree, namespace, result, varying_as
 from lstmx.cells.base import P, S
 from lstmx.gradients.summary import FlowSummary
 from lstmx.history import History, StoredHistory
 from lstmx.linear import back_through, backward_by_segments, steps_of, walk_back, without_unit_batch
 from lstmx.scaling import Scaled, add, log_hypot, log_norm, normalised, pack, scaled, times_power, unpack, unscaled
+from lstmx.strips import Strip, shown
 
 
 @result
@@ -86,6 +87,15 @@ class GradientFlow(FlowSummary, Generic[P, S]):
         length, *batch = self.log_norm.shape
         of = f", batch {tuple(batch)}" if batch else ""
         return f"GradientFlow({length} steps{of}{self._verdicts})"
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the summary, and the norms' logarithms to base 10 over the steps."""
+        if is_traced(self):
+            return None
+        norms = {"joint state": self.log_norm, "h": self.log_norm_hidden, "c": self.log_norm_cell}
+        known = {name: np.asarray(x, np.float64) / math.log(10) for name, x in norms.items() if x is not None}
+        strips = [Strip(f"log₁₀ of {name}", x.reshape(len(x), -1).mean(axis=1)) for name, x in known.items()]
+        return shown(str(self), strips, "steps, each the mean over sequences,")
 
     @property
     def parameter_profile(self) -> Array | None:

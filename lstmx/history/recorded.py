@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from pathlib import Path
 from typing import Any, Generic
 
@@ -25,6 +26,9 @@ from lstmx.checks import dead, populated
 from lstmx.history.controls import Controls, where_held
 from lstmx.history.dataset import dataset_of, parts_from
 from lstmx.history.store import save, saving
+from lstmx.strips import Strip, shown
+
+_SHOWN = 2_000_000  # numbers of a gate up to which a notebook is shown every step
 
 
 @result(static=("cell",))
@@ -387,6 +391,25 @@ class History(Generic[P, S]):
         if len(self.cell.gate_names):
             lines.append("(of gates over all steps, sequences and units together)")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the cell and the pass, and its gates and states on the mean over units."""
+        if is_traced(self) or 0 in self.batch:
+            return None  # then it shows `repr`
+        steps = range(len(self))
+        if self.inputs.size // self.cell.input_size * self.cell.hidden_size > _SHOWN:
+            steps = np.linspace(0, len(self) - 1, min(len(self), 120)).astype(int)  # gates of some steps only
+        parts = [self] if isinstance(steps, range) else [self[step : step + 1] for step in steps]
+        counts = None if self.counts is None else np.asarray(self.counts)[steps]
+        strips, states = [], (f"{name}_state" for name in self.cell.named_fields(self.states))
+        for name in dict.fromkeys([*states, *self._shown]):
+            values = np.concatenate([np.asarray(getattr(part, name), np.float64) for part in parts])
+            if counts is not None:
+                values[~counts] = np.nan
+            with warnings.catch_warnings(action="ignore"):  # of steps where nothing counts
+                means = np.nanmean(values.reshape(len(values), -1), axis=1)
+            strips.append(Strip(name.replace("_", " "), means, (0, 1) if name in self.cell.gate_names else None))
+        return shown(repr(self), strips, f"{len(self):,} steps, each the mean over units and sequences")
 
     def __repr__(self) -> str:
         kept = "states" if self.stored is None else "all"

@@ -171,7 +171,8 @@ def sequences(cell: Any, params: Any, xs: Any) -> None:
     """Raise unless `xs` is [T, *batch, input_size] with T ≥ 1, of the parameters' dtype."""
     form = f"xs should be [T, *batch, {cell.input_size}], got {tuple(xs.shape)}"
     if xs.ndim < 2:
-        raise ValueError(f"xs has {xs.ndim} axes; expected at least 2, time first. {form}")
+        hint = "; xs[:, None] has one feature" if xs.ndim == 1 else ""
+        raise ValueError(f"xs has {xs.ndim} axes; expected at least 2, time first{hint}. {form}")
     if xs.shape[-1] != cell.input_size:
         raise ValueError(
             f"xs has {xs.shape[-1]} features in its last axis; this {type(cell).__name__} expects "

@@ -164,6 +164,7 @@ def float_dtype(xp: ModuleType, dtype: Any) -> np.dtype:
     if found == np.dtype("float64") and is_jax(xp) and not jax.config.jax_enable_x64:
         raise ValueError(
             "dtype is float64, but JAX has float64 switched off and would hand out float32: "
-            'call jax.config.update("jax_enable_x64", True) first, or draw with a numpy.random.Generator'
+            'call jax.config.update("jax_enable_x64", True) first, or stay in NumPy: library="numpy", where there '
+            "is that argument, or a numpy.random.Generator for the key"
         )
     return found

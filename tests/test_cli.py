@@ -138,10 +138,10 @@ XS = np.zeros((4, 3), "float32")
         (
             np.zeros((4, 7), "float32"),
             LSTM_ARRAYS,
-            "xs has 7 features in its last axis; this LSTM expects input_size=3",
+            "xs.npy has 7 columns; the layer reads 3 features. Inputs are those of the layer",
         ),
         (np.zeros(4, "float32"), LSTM_ARRAYS, r"expected one sequence \[T, 3\]"),
-        (np.zeros((4, 3), int), LSTM_ARRAYS, "xs is int64; the parameters are float32"),
+        (np.zeros((4, 3), int), LSTM_ARRAYS, "xs.npy is int64; expected numbers of float32: --dtype float32 casts them"),
         (np.array([{"a": 1}], dtype=object), LSTM_ARRAYS, "not a readable .npy file of numbers"),
         (XS, {"input_kernel": LSTM_ARRAYS["input_kernel"]}, "holds input_kernel; expected recurrent_kernel"),
         (XS, {**LSTM_ARRAYS, "peephole": XS}, r"has surplus peephole; LSTM\(.*\) has"),

@@ -110,7 +110,7 @@ def test_missing_surplus_and_misshapen_arrays_are_named():
         convert.from_torch(arrays | {"weight_hh_l0": np.zeros((7, 2), "float32")})
     with pytest.raises(ValueError, match=r"the state dict under 'rnn.' lacks weight_hh_l0; it has no arrays"):
         convert.from_torch(arrays, "rnn.")
-    with pytest.raises(TypeError, match="bias_ih_l0 is float16; expected float32 or float64: cast it"):
+    with pytest.raises(TypeError, match="bias_ih_l0 is float16; expected float32 or float64: cast the model"):
         convert.from_torch(arrays | {"bias_ih_l0": arrays["bias_ih_l0"].astype("float16")})
     with pytest.raises(TypeError, match="params hold float32, float64; expected float32 or float64 throughout"):
         convert.from_torch(arrays | {"weight_hh_l0": arrays["weight_hh_l0"].astype("float64")})

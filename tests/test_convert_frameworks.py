@@ -137,7 +137,7 @@ def test_pytorch_s_cells_and_layers_without_biases():
 
 def test_pytorch_s_half_precision_is_refused():
     torch = pytest.importorskip("torch", reason=WHY)
-    with pytest.raises(TypeError, match=r"weight_ih_l0 is bfloat16; expected float32 or float64: cast it"):
+    with pytest.raises(TypeError, match=r"weight_ih_l0 is bfloat16; expected float32 or float64: cast the model"):
         convert.from_torch(torch.nn.LSTM(3, 4).bfloat16())
     with pytest.raises(TypeError, match="source is a Linear; expected an LSTM, GRU or RNN of PyTorch"):
         convert.from_torch(torch.nn.Linear(3, 4))

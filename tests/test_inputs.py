@@ -206,3 +206,52 @@ def test_without_pyarrow_it_is_named(tmp_path, monkeypatch):
         ImportError, match=r"reading a \.parquet file needs the package pyarrow, which is not inst"
     ):
         read(tmp_path / "xs.parquet")
+
+
+# ------------------------------------------------------------------------------------ tables on the command line
+
+
+@pytest.mark.parametrize("names", ["0,1,2", "2019,2020,2021"])
+def test_numbers_above_numbers_are_names_and_that_is_said(tmp_path, names):
+    (tmp_path / "xs.csv").write_text(f"{names}\n.5,1,2\n1,2,3\n")
+    xs, words = read(tmp_path / "xs.csv")
+    assert (xs.tolist(), words) == (
+        [[0.5, 1, 2], [1, 2, 3]],
+        f", below its line of names {names.replace(',', ', ')}, cast from float64 to float32",
+    )
+    (tmp_path / "xs.csv").write_text(f"{names}\n1,2,3\n")
+    assert read(tmp_path / "xs.csv")[0].shape == (2, 3)  # integers throughout
+
+
+def test_tables_that_are_of_another_shape_say_what_to_do(tmp_path):
+    (tmp_path / "xs.csv").write_text(",a,b,c\n0,1.5,2,3\n")
+    with pytest.raises(
+        ValueError, match=r"the columns '', 'a', 'b', 'c'; .* Its first column has no name, as an index"
+    ):
+        read(tmp_path / "xs.csv")
+    np.save(tmp_path / "xs.npy", np.zeros((5, 2, 3), "float32"))
+    with pytest.raises(
+        ValueError, match=r"shape \(5, 2, 3\); expected one sequence \[T, 3\]. Of a batch, give one"
+    ):
+        read(tmp_path / "xs.npy")
+    np.save(tmp_path / "xs.npy", np.zeros((5, 4), "float32"))
+    with pytest.raises(
+        ValueError, match=r"has 4 columns; the layer reads 3 features. Inputs are those of the layer"
+    ):
+        read(tmp_path / "xs.npy")
+    np.save(tmp_path / "xs.npy", np.ones((5, 3), int))
+    with pytest.raises(TypeError, match="is int64; expected numbers of float32: --dtype float32 casts them"):
+        read(tmp_path / "xs.npy")
+    xs, words = read_table(tmp_path / "xs.npy", 3, np.dtype("float32"), cast=True)
+    assert (xs.dtype, words) == (np.float32, ", cast from int64 to float32")
+
+
+def test_a_text_of_numbers_is_no_text(tmp_path, capsys):
+    np.savetxt(tmp_path / "xs.txt", XS)
+    lstmx.save(tmp_path / "p.safetensors", CELL, PARAMS)
+    arguments = ["analyze", "--inputs", str(tmp_path / "xs.txt"), "--weights", str(tmp_path / "p.safetensors")]
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
+    assert (
+        "xs.txt holds lines of numbers, and is no text to read: give them as .npy or .csv"
+        in capsys.readouterr().err
+    )

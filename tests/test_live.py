@@ -183,8 +183,8 @@ def test_what_a_layer_of_flax_does_otherwise_is_refused_or_done():
         assert history.cell.activation == "relu"
         np.testing.assert_allclose(jnp.swapaxes(history.hidden_state, 0, 1), relu[0].apply(*relu[1:]), atol=1e-6)
         for cell, words in (
-            (linen.LSTMCell(5, gate_fn=linen.hard_sigmoid), "activation_fn tanh and gate_fn hard_sigmoid"),
-            (linen.GRUCell(5, activation_fn=linen.relu), "activation_fn relu and gate_fn sigmoid; lstmx has tanh"),
+            (linen.LSTMCell(5, gate_fn=linen.relu), "activation_fn tanh and gate_fn relu"),
+            (linen.GRUCell(5, activation_fn=linen.gelu), "activation_fn gelu and gate_fn sigmoid; lstmx has tanh"),
             (linen.SimpleCell(5, residual=True), "SimpleCell has residual=True"),
         ):
             with pytest.raises(ValueError, match=words):

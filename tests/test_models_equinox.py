@@ -88,7 +88,7 @@ CORPUS = [
     (
         "bfloat16",
         made(nn.LSTMCell, dtype=jnp.bfloat16),
-        r"weight_ih is bfloat16; expected float32 or float64: cast it, or ask",
+        r"weight_ih is bfloat16; expected float32 or float64: cast the model",
     ),
     ("a bias that is not read", made(nn.LSTMCell, change=biased, use_bias=False), "the LSTMCell has surplus bias"),
     ("a class named LSTMCell", made(LSTMCell, dtype="float32"), "LSTMCell with a __call__ of its own"),
@@ -138,6 +138,6 @@ def test_a_file_of_leaves_says_what_to_do(tmp_path):
         "\n".join(line.strip() for line in lines).replace("weights.safetensors", f"{tmp_path}/w.safetensors"),
         scope,
     )
-    cell, params, _ = read_weights(tmp_path / "w.safetensors")
+    cell, params, _, _ = read_weights(tmp_path / "w.safetensors")
     assert cell == lstmx.GRU(3, 4)
     np.testing.assert_array_equal(params.bias, model.cell.bias)

@@ -143,7 +143,7 @@ CORPUS = [
     (
         "bfloat16",
         changed(lambda p: jax.tree.map(lambda x: x.astype(jnp.bfloat16), p)),
-        "is bfloat16; .*cast it, or ask",
+        "is bfloat16; .*cast the model",
     ),
     ("int8", changed(lambda p: jax.tree.map(lambda x: x.astype("int8"), p)), "is int8, as quantisation"),
     ("no number", alone(lambda: hk.LSTM(4), forget_bias=np.nan), "forget_bias is nan; expected a finite number"),

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shutil
+import zipfile
 
 import jax
 import numpy as np
@@ -555,6 +556,40 @@ def test_the_hard_sigmoid_of_keras_2_is_another_function(tmp_path):
     assert read_weights(path, "gru")[0].gate_activation == "hard_sigmoid"
     as_keras_2(path, timed(value=False))
     assert read_weights(path, "gru")[0].gate_activation == "hard_sigmoid_0.2"
+
+
+def test_an_archive_of_keras_2_is_read_as_its_h5(tmp_path):
+    def rewritten(change, version):
+        with zipfile.ZipFile(tmp_path / "new.keras") as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        config = json.loads(files["config.json"])
+        for layer in descriptions(config):
+            change(layer)
+        files |= {"config.json": json.dumps(config), "metadata.json": json.dumps({"keras_version": version})}
+        with zipfile.ZipFile(tmp_path / "old.keras", "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+
+    model = whole(recurrent_activation="hard_sigmoid")
+    model.save(tmp_path / "new.keras")
+    rewritten(timed(value=False), "2.15.0")
+    same(read_weights(tmp_path / "old.keras", "both"), model.get_layer("both"))
+    cell, params, *_ = read_weights(tmp_path / "old.keras", "gru")
+    assert cell.gate_activation == "hard_sigmoid_0.2"
+    np.testing.assert_array_equal(params.bias, from_keras(model.get_layer("gru"))[1].bias)
+    rewritten(timed(value=True), "2.15.0")
+    with pytest.raises(ValueError, match="has time_major=True, which Keras 3 has not"):
+        read_weights(tmp_path / "old.keras", "gru")
+
+
+def test_bfloat16_in_weights_alone_is_said_or_cast(tmp_path):
+    layer = L.LSTM(H, dtype="bfloat16", recurrent_initializer="glorot_uniform")
+    model = keras.Sequential([keras.Input((None, D)), layer])
+    model.save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(TypeError, match="kernel is bfloat16; expected float32 or float64"):
+        read_weights(tmp_path / "model.weights.h5")
+    found = read_weights(tmp_path / "model.weights.h5", choices=Choices(dtype="float32"))[1]
+    np.testing.assert_array_equal(found.input_kernel, array(layer.cell.kernel).astype("float32"))
 
 
 @pytest.mark.parametrize("bias", [True, False])

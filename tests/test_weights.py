@@ -1,6 +1,7 @@
 """`lstmx analyze --weights`: files of every kind, their layers, and what it says where they do not fit."""
 
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_a_model_of_lstmx_reads_text_with_its_vocabulary(tmp_path, capsys):
     printed = capsys.readouterr()
     assert "characters of the model's vocabulary" in summary(tmp_path)
     assert "The forget gate depends on what is read" in printed.out
-    assert "memory: " in printed.err or "files: " in printed.err  # the bar names the analysis
+    assert printed.err == ""  # no bar where the output is no terminal
     with np.load(tmp_path / "out" / "history.npz") as saved:
         np.testing.assert_array_equal(saved["inputs"].argmax(axis=1), [characters.index(c) for c in text])
     assert analyze(tmp_path, tmp_path / "m.safetensors", inputs="Zebra") == 2
@@ -79,7 +80,7 @@ def test_layers_are_listed_and_chosen(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     assert analyze(tmp_path, weights, "--layer", "encoder.rnn: layer 1") == 0
     assert "torch.safetensors, encoder.rnn: layer 1, on 60 steps" in summary(tmp_path)
-    cell, params, _ = read_weights(weights, "encoder.rnn")
+    cell, params, _, _ = read_weights(weights, "encoder.rnn")
     with np.load(tmp_path / "out" / "history.npz") as saved:
         np.testing.assert_allclose(saved["hidden_state"], lstmx.run(cell, params, XS)[0], atol=1e-6)
 
@@ -153,3 +154,86 @@ def test_a_model_of_onnx_and_files_cut_short(tmp_path, capsys):
         (tmp_path / name).write_bytes(whole[:100])
         assert analyze(tmp_path, tmp_path / name) == 2
         assert name in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------- names, notes and damage
+
+
+def test_a_part_of_a_module_of_one_cell_is_refused_and_whole_names_come_first(tmp_path, capsys):
+    save_file(state_dict(prefix="rnn."), tmp_path / "m.safetensors")
+    assert analyze(tmp_path, tmp_path / "m.safetensors", "--layer", "rnn: layer 7") == 2
+    assert "rnn is one cell, and has no 'layer 7' inside" in capsys.readouterr().err
+    both = state_dict(prefix="enc: fwd.") | state_dict(h=5, prefix="enc.")
+    save_file(both, tmp_path / "m.safetensors")
+    assert read_weights(tmp_path / "m.safetensors", "enc: fwd")[0].hidden_size == 4
+    assert read_weights(tmp_path / "m.safetensors", "enc")[0].hidden_size == 5
+    save_file(state_dict(prefix="state_dict.model.rnn."), tmp_path / "m.safetensors")
+    assert read_weights(tmp_path / "m.safetensors", "model.rnn")[2:] == ("state_dict.model.rnn", "")
+
+
+def test_choices_that_a_file_has_no_use_for_are_refused(tmp_path, capsys):
+    save_file(state_dict(), tmp_path / "m.safetensors")
+    lstmx.save(tmp_path / "own.safetensors", lstmx.GRU(3, 4), lstmx.GRU(3, 4).init(np.random.default_rng(0)))
+    for name, options, words in (
+        ("m", ("--reset", "after"), "leaves no reset to choose: expected none, got 'after'"),
+        ("m", ("--nonlinearity", "relu"), "nonlinearity is 'relu'; the state dict holds a GRU"),
+        ("own", ("--nonlinearity", "relu"), "leaves no nonlinearity to choose"),
+    ):
+        assert analyze(tmp_path, tmp_path / f"{name}.safetensors", *options) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_cast_and_a_backward_layer_are_said(tmp_path):
+    arrays = state_dict() | {f"{name}_reverse": x for name, x in state_dict().items()}
+    save_file({name: x.astype("float16") for name, x in arrays.items()}, tmp_path / "m.safetensors")
+    options = ("--dtype", "float32", "--layer", ": backward")
+    assert analyze(tmp_path, tmp_path / "m.safetensors", *options) == 0
+    assert "Assumed: weights of another dtype are cast to float32, as asked for." in summary(tmp_path)
+    assert "It reads backwards: its step 0 is the last step of the inputs" in summary(tmp_path)
+
+
+@slow
+@frameworks
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning", "ignore:.*TypedStorage:UserWarning")
+def test_damaged_files_and_odd_arrays_end_in_one_sentence(tmp_path, capsys):
+    torch = pytest.importorskip("torch", reason="it writes files of PyTorch")
+    files = pytest.importorskip("safetensors.torch", reason="NumPy has no numbers of eight bits to write")
+    onnx = pytest.importorskip("onnx", reason="it damages a model of ONNX")
+    arrays = torch.nn.GRU(3, 4).state_dict()
+    torch.save({k: v.to("meta") for k, v in arrays.items()}, tmp_path / "meta.pt")
+    torch.save({k: v.to_sparse() for k, v in arrays.items()}, tmp_path / "sparse.pt")
+    torch.save({k: v.to(torch.int32) for k, v in arrays.items()}, tmp_path / "int32.pt")
+    files.save_file({k: v.to(torch.float8_e4m3fn) for k, v in arrays.items()}, tmp_path / "f8.safetensors")
+    for name in ("junk.pt", "junk.keras", "junk.h5", "junk.onnx", "junk.msgpack"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 no such file")
+    with zipfile.ZipFile(tmp_path / "n.npz", "w") as archive:
+        archive.writestr("recurrent_kernel.npy", b"")
+    cell = lstmx.GRU(3, 4)
+    model = lstmx.convert.to_onnx(cell, cell.init(np.random.default_rng(0)))
+    kind, short, words = (onnx.ModelProto() for _ in range(3))
+    for one in (kind, short, words):
+        one.CopyFrom(model)
+    kind.graph.initializer[0].data_type = 99
+    short.graph.initializer[0].raw_data = short.graph.initializer[0].raw_data[:-3]
+    words.graph.node[0].attribute.append(onnx.helper.make_attribute("activations", [1, 2]))
+    for name, one in (("kind", kind), ("short", short), ("words", words)):
+        (tmp_path / f"{name}.onnx").write_bytes(one.SerializeToString())
+    for name, said in {
+        "meta.pt": "weight_ih_l0 holds no numbers (device meta)",
+        "sparse.pt": "weight_ih_l0 is sparse",
+        "int32.pt": "weight_ih_l0 is int32, as quantisation stores weights",
+        "f8.safetensors": "holds numbers that quantisation stores",
+        "junk.pt": "holds no plain weights, or is cut short",
+        "junk.keras": "is cut short, or no .keras file",
+        "junk.h5": "is no readable .h5 file",
+        "junk.onnx": "is no readable model of ONNX",
+        "junk.msgpack": "is cut short, or not what flax.serialization.to_bytes wrote",
+        "n.npz": "holds 'recurrent_kernel', which is no array",
+        "kind.onnx": "the tensor 'W' is damaged, or of an unknown kind",
+        "short.onnx": "the tensor 'W' is damaged, or of an unknown kind",
+        "words.onnx": "has activations [1, 2]; expected a list of str",
+    }.items():
+        assert analyze(tmp_path, tmp_path / name) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert "weights_only" not in error

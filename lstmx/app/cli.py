@@ -13,7 +13,7 @@ import numpy as np
 from lstmx.app.choices import Choices
 from lstmx.app.report import claim_folder, write_report
 from lstmx.app.storage import save_with
-from lstmx.app.tables import TABLES, read_table
+from lstmx.app.tables import TABLES, is_number, read_table
 from lstmx.app.weights import features_of_text, read_weights, recurrent_modules, vocabulary_of
 from lstmx.arrays import dtype_of
 from lstmx.cells import GRU, LSTM, SimpleRNN
@@ -145,10 +145,11 @@ def analyze(options: argparse.Namespace) -> None:
     if options.layer == "all":
         _analyze_all(options, choices, assumed)
         return
-    cell, params, name = read_weights(options.weights, options.layer, choices)
+    cell, params, name, part = read_weights(options.weights, options.layer, choices)
     inputs = _inputs(options, cell, params)
     inside = cell.cell_names() if isinstance(cell, Layers) else []
-    part = (options.layer or "").partition(": ")[2]
+    if part and not inside:
+        raise ValueError(f"{options.weights}: {name or 'the module'} is one cell, and has no {part!r} inside")
     if inside and part not in inside:
         listed = in_a_list(f"{name}: {one}" for one in inside)
         raise ValueError(
@@ -226,6 +227,8 @@ def _report(
     source = ", ".join(filter(None, (str(options.weights), ": ".join(filter(None, (name, part))))))
     source += "," if name or part else ""
     head = [f"{history.cell} from {source} on {len(inputs.xs):,} steps from {options.inputs}{inputs.words}."]
+    if part.endswith("backward"):
+        head.append("It reads backwards: its step 0 is the last step of the inputs, in figures and files, too.")
     head += [f"Assumed: {words}." for words in assumed]
     return write_report(folder, history, head, text, progress=True)
 
@@ -234,9 +237,12 @@ def _inputs(options: argparse.Namespace, cell: Any, params: Any) -> Inputs:
     """The inputs that a layer reads, in the dtype of its parameters."""
     path, size, dtype = options.inputs, cell.input_size, dtype_of(params)
     if path.suffix.lower() in TABLES:
-        xs, words = read_table(path, size, dtype)
+        xs, words = read_table(path, size, dtype, cast=options.dtype is not None)
         return Inputs(xs, None, words)
     text, _ = _text(path)
+    lines = [re.split(r"[,;\s]+", line.strip()) for line in text.splitlines() if line.strip()]
+    if lines and all(map(is_number, (word for line in lines for word in line if word))):
+        raise ValueError(f"{path} holds lines of numbers, and is no text to read: give them as .npy or .csv")
     xs, words = features_of_text(text, size, vocabulary_of(options.weights))
     return Inputs(xs.astype(dtype), text if len(xs) == len(text) else None, f", {words}")
 

@@ -32,7 +32,7 @@ def flax_readers(path: str | Path, choices: Choices) -> dict[str, Callable[[], t
     def reader(name: str) -> Callable[[], tuple[Any, Any]]:
         def read() -> tuple[Any, Any]:
             made = from_flax(tree, choices.nonlinearity, name, choices.dtype)
-            choices.tell(assumed(choices.nonlinearity))
+            choices.tell(assumed(made[0], choices.nonlinearity))
             return made
 
         return read

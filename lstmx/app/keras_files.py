@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def keras_readers(path: str | Path, choices: Choices) -> dict[str, Read]:
     os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras' own default is a package that lstmx does not need
     keras = require("keras", f"reading a {Path(path).suffix} file")
     if Path(path).suffix.lower() == ".keras":
-        return _readers(path, _loaded(keras, path, path), choices)
+        return _readers(path, _of_archive(keras, path), choices)
     h5py = require("h5py", "reading an .h5 file")
     try:
         with h5py.File(path) as file:
@@ -54,17 +55,44 @@ def keras_readers(path: str | Path, choices: Choices) -> dict[str, Read]:
         raise ValueError(f"{path} is no readable .h5 file: {str(error).splitlines()[0]}") from error
     if found is not None:
         return _readers_of_arrays(path, found, choices)
-    tree = json.loads(_text(config))
-    for layer in _layers(tree):
-        _as_keras_3(path, layer)
+    described = _in_words_of_keras_3(path, _text(config))
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copy(path, Path(folder) / "model.h5")
         with h5py.File(copy, "r+") as file:
-            file.attrs["model_config"] = json.dumps(tree)
+            file.attrs["model_config"] = described
         model = _loaded(keras, copy, path)
-    if version.startswith(("1", "2")):
-        _with_old_functions(keras, model)
-    return _readers(path, model, choices)
+    return _readers(path, _of_version(keras, model, version), choices)
+
+
+def _of_archive(keras: Any, path: str | Path) -> Any:
+    """The model in a .keras file, of Keras 3 or of 2.12 and later."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        version = str(json.loads(files["metadata.json"])["keras_version"])
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is cut short, or no .keras file: {error}") from error
+    if not version.startswith("2"):
+        return _loaded(keras, path, path)
+    files["config.json"] = _in_words_of_keras_3(path, _text(files["config.json"])).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "model.keras"
+        with zipfile.ZipFile(copy, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        model = _loaded(keras, copy, path)
+    return _of_version(keras, model, version)
+
+
+def _in_words_of_keras_3(path: str | Path, config: str) -> str:
+    """A model's description as Keras 3 has it."""
+    try:
+        tree = json.loads(config)
+    except ValueError as error:
+        raise ValueError(f"{path} has a description of its model that is no JSON: {error}") from error
+    for layer in _layers(tree):
+        _as_keras_3(path, layer)
+    return json.dumps(tree)
 
 
 def _text(value: Any) -> str:
@@ -121,8 +149,10 @@ def _as_keras_3(path: str | Path, layer: dict[str, Any]) -> None:
         )
 
 
-def _with_old_functions(keras: Any, model: Any) -> None:
-    """Give the cells of a model from Keras 2 the hard sigmoid of Keras 2, whose slope is 1/5 and not 1/6."""
+def _of_version(keras: Any, model: Any, version: str) -> Any:
+    """The model, its cells with the hard sigmoid of its version: in Keras 2 the slope is 1/5 and not 1/6."""
+    if not version.startswith(("1", "2")):
+        return model
 
     def hard_sigmoid_of_keras_2(x: Any) -> Any:
         return keras.ops.clip(0.2 * x + 0.5, 0, 1)
@@ -131,6 +161,7 @@ def _with_old_functions(keras: Any, model: Any) -> None:
         for name in ("activation", "recurrent_activation"):
             if getattr(cell, name, None) is keras.activations.hard_sigmoid:
                 setattr(cell, name, hard_sigmoid_of_keras_2)
+    return model
 
 
 # ----------------------------------------------------------------------------------------------- weights alone
@@ -150,7 +181,10 @@ def _weights_alone(file: Any) -> dict[str, Arrays]:
         else:  # of Keras 2, below the layer's name once more
             own = path[1:] if path[:1] == path[1:2] else path
         if own:
-            found.setdefault("/".join(own), {})[last.removesuffix(":0")] = np.asarray(item)
+            value = np.asarray(item)
+            if item.attrs.get("dtype") == "bfloat16" or value.dtype.kind == "V":  # two bytes, as Keras writes it
+                value = value.view(require("ml_dtypes", "reading bfloat16").bfloat16)
+            found.setdefault("/".join(own), {})[last.removesuffix(":0")] = value
 
     file.visititems(visit)
     found = {name: arrays for name, arrays in found.items() if "recurrent_kernel" in arrays}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,18 +144,22 @@ def write_report(
         text: the characters read, for a character model.
         comparison: curves of the models trained, for comparison.png.
         others: passes over the same inputs whose gradients to compare with this one's, by name.
-        progress: show a bar over the analyses, with the time left.
+        progress: show a bar over the analyses, with the time left, where the output is a terminal.
 
     Returns:
         The summary.
     """
     stages = _stages(folder, history, text, comparison, others or {})
-    bar = require("tqdm.auto", "progress=True").tqdm(total=len(stages), unit="analysis", disable=not progress)
+    bar = require("tqdm.auto", "progress=True").tqdm(
+        total=len(stages), unit="analysis", disable=None if progress else True
+    )
     lines = [*head, "", history.summary()]
     with bar:
         for name, stage in stages.items():
             bar.set_description(name)
-            lines += stage()
+            with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
+                lines += stage()
+            lines += [f"Warning: {words}." for words in dict.fromkeys(str(one.message) for one in caught)]
             bar.update()
     summary = "\n".join(lines) + "\n"
     (folder / "summary.txt").write_text(summary, encoding="utf-8")

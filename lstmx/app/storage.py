@@ -111,7 +111,7 @@ def read_safetensors(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is cut short, or none; or it is a folder.
-        TypeError: it holds bfloat16, and JAX is not installed.
+        TypeError: it holds bfloat16, and JAX is not installed; or numbers of eight bits.
         ImportError: safetensors is not installed.
     """
     safetensors = require("safetensors", "reading a .safetensors file")
@@ -126,6 +126,10 @@ def read_safetensors(
             return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is cut short, or no safetensors file: {error}") from error
+    except AttributeError as error:  # of a dtype that NumPy has not
+        raise TypeError(
+            f"{path} holds numbers that quantisation stores ({error}): take the model before it was quantised"
+        ) from error
     except TypeError as error:  # NumPy knows bfloat16 where JAX is installed
         raise TypeError(
             f"{path} holds numbers that NumPy lacks ({error}): save {{k: v.float() for k, v in state.items()}}, "
@@ -217,6 +221,9 @@ def load_parameters(path: str | Path) -> tuple[Any, Any]:
             named = {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a readable .npz archive of arrays: {error}") from error
+    others = [name for name, value in named.items() if not isinstance(value, np.ndarray)]
+    if others:
+        raise ValueError(f"{path} holds {others[0]!r}, which is no array")
     kind = CELLS[_guess(path, named)]
     kernels = [named[field] for field in ("input_kernel", "recurrent_kernel") if field in named]
     if any(kernel.ndim != 2 for kernel in kernels):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ Readers = dict[str, Callable[[], tuple[Any, Any]]]
 
 def read_weights(
     path: str | Path, layer: str | None = None, choices: Choices | None = None
-) -> tuple[Any, Any, str]:
+) -> tuple[Any, Any, str, str]:
     """A recurrent module from a file of weights, with parameters in NumPy.
 
     Args:
@@ -41,7 +42,7 @@ def read_weights(
         choices: what the file does not say.
 
     Returns:
-        The cell, or the layers, with the parameters, and its name in the file.
+        The cell, or the layers, with the parameters; its name in the file; and what `layer` says behind it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -51,10 +52,13 @@ def read_weights(
         ImportError: the package that reads such files is not installed.
     """
     found = recurrent_modules(path, choices)
-    name = None if layer is None else unwrapped(found, layer.partition(": ")[0])
+    name, part = layer, ""
+    if layer is not None and not any(f"/{one}".endswith((f"/{layer}", f".{layer}")) for one in found):
+        name, _, part = layer.rpartition(": ") if ": " in layer else (layer, "", "")
+        name = unwrapped(found, name)
     name, read = chosen(str(path), found, name, "--layer NAME, or --layer all")
     cell, params = read()
-    return cell, params, name
+    return cell, params, name, part
 
 
 def recurrent_modules(path: str | Path, choices: Choices | None = None) -> Readers:
@@ -70,7 +74,12 @@ def recurrent_modules(path: str | Path, choices: Choices | None = None) -> Reade
 
     def reader(read: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
         def cast() -> tuple[Any, Any]:
-            cell, params = read()
+            with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
+                cell, params = read()
+            for warning in caught:
+                choices.tell(str(warning.message))
+            if choices.dtype is not None:
+                choices.tell(f"weights of another dtype are cast to {choices.dtype}, as asked for")
             return cell, map_tree(lambda x: np.asarray(x, choices.dtype), params)
 
         return cast
@@ -114,7 +123,8 @@ def _unread(torch: Any, path: str | Path, words: str) -> str:
     if "torch.ScriptObject" in classes:
         return "holds a quantised model, whose weights are integers with scales; save it before it is quantised"
     if not classes:
-        return f"holds no plain weights, or is cut short: {(words.splitlines() or ['it is empty'])[0]}"
+        why = (words.splitlines() or ["it is empty"])[0].partition("Re-running")[0].partition("(1)")[0].strip()
+        return f"holds no plain weights, or is cut short: {why}"
     whole = any(name.startswith("torch.nn.modules") for name in classes)
     where = ".state_dict()" if whole else '["state_dict"]'
     advice = "save model.state_dict() and not the model" if whole else "save it without them"

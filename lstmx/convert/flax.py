@@ -121,10 +121,15 @@ def flax_cells(source: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def assumed(activation: str | None) -> str:
+def assumed(cell: Cell, activation: str | None) -> str:
     """What `from_flax` takes for granted of parameters in a file, in words."""
+    simple = isinstance(cell, SimpleRNN)
+    name = "SimpleCell with residual=False" if simple else f"{type(cell).__name__}Cell with gates of sigmoids"
     others = "tanh (--nonlinearity relu)" if activation is None else f"{activation}, as asked for"
-    return f"gates are sigmoids, and other functions {others}, which parameters of Flax do not tell"
+    return (
+        f"it is Flax's own {name.replace('JANET', 'MGU')}, as names and shapes say; parameters do not tell its "
+        f"functions, which are taken to be {others}, nor its dtype, which is taken to be theirs"
+    )
 
 
 def _unboxed(tree: Any) -> Any:

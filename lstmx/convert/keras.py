@@ -280,7 +280,8 @@ def record_keras(model: Any, x: Any, layer: str | None = None, library: str | No
         if one.compute_dtype != one.variable_dtype:
             raise ValueError(
                 f"{name} computes in {one.compute_dtype}, and lstmx in the {one.variable_dtype} of its weights: "
-                "their states differ. Load the model with the dtype policy of its weights"
+                "their states differ. Build the model with dtype='float32', or after "
+                "keras.config.set_dtype_policy('float32'), and give it these weights"
             )
         dropped = [kind for kind in ("dropout", "recurrent_dropout") if getattr(one, kind)]
         if arguments["training"] and dropped:

@@ -29,7 +29,7 @@ class Named:
 
     Raises:
         TypeError: an array of another dtype than float32 or float64, and no `dtype` to cast it to; one of complex
-            numbers, or of a dtype that quantisation stores.
+            numbers, or of a dtype that quantisation stores; a sparse one, or one without numbers.
         ValueError: `dtype` is another word.
     """
 
@@ -79,16 +79,18 @@ def as_floats(what: str, value: Any, dtype: str | None) -> Array:
     if not hasattr(value, "dtype"):
         value = np.asarray(value)
     kind = str(value.dtype).removeprefix("torch.")
-    if re.match(r"q|u?int[48]|float8", kind):
+    if re.match(r"q|u?int|bool|float[48]", kind):
         raise TypeError(
             f"{what} is {kind}, as quantisation stores weights, whose scales are elsewhere; expected float32 or "
             "float64: take the model before it was quantised"
         )
-    if kind not in _FLOATS and (dtype is None or "complex" in kind):
+    if kind not in _FLOATS and (dtype is None or not kind.startswith(("float", "bfloat"))):
         raise TypeError(
-            f'{what} is {kind}; expected float32 or float64: cast it, or ask for dtype="float32" (on the '
-            "command line --dtype float32)"
+            f"{what} is {kind}; expected float32 or float64: cast the model first, as by module.float(), or "
+            'convert its weights with dtype="float32" (on the command line --dtype float32)'
         )
+    if getattr(value, "is_meta", False) or "sparse" in str(getattr(value, "layout", "")):
+        raise TypeError(f"{what} {'holds no numbers (device meta)' if value.is_meta else 'is sparse'}")
     if hasattr(value, "detach"):  # PyTorch's
         value = value.detach().cpu()
         value = (value if kind in _FLOATS else value.float()).numpy()  # NumPy has no bfloat16
@@ -262,7 +264,7 @@ def chosen(what: str, found: dict[str, Any], name: str | None, how: str = "layer
     Args:
         what: where it was looked for, for the error's words.
         found: recurrent layers by name.
-        name: the name, or how one alone of the names ends, after a "/".
+        name: the name, or how one alone of the names ends, after a "/" or a ".".
         how: how one is named, for the error's words.
 
     Raises:
@@ -270,7 +272,7 @@ def chosen(what: str, found: dict[str, Any], name: str | None, how: str = "layer
     """
     if name is None and len(found) == 1:
         return next(iter(found.items()))
-    ends = [one for one in found if one.endswith(f"/{name}")]
+    ends = [one for one in found if one.endswith((f"/{name}", f".{name}"))]
     if name is not None and name not in found and len(ends) == 1:
         name = ends[0]
     if name is None or name not in found:

@@ -41,6 +41,7 @@ _ATTRIBUTES = (
 )
 _HARD_SIGMOID = (("alpha", 0.2), ("beta", 0.5))
 _GATES = {(0.2, 0.5): "hard_sigmoid_0.2", (1 / 6, 0.5): "hard_sigmoid"}  # max(0, min(1, alpha a + beta))
+_KINDS_OF_ATTRIBUTES = {"activations": str, "activation_alpha": float, "activation_beta": float}
 _UNREAD = ("output_sequence",)  # of the first operators, to which it said which outputs are asked for
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 
@@ -130,6 +131,10 @@ def _droppable(graph: Graph, what: str, word: str, name: str) -> None:
 
 def _converted(what: str, graph: Graph, node: Any, reset: str | None, dtype: str | None = None) -> tuple[Any, Any]:
     options = {one.name: _text(graph.onnx.helper.get_attribute_value(one)) for one in node.attribute}
+    for word, kind in _KINDS_OF_ATTRIBUTES.items():
+        values = options.get(word, [])
+        if not isinstance(values, list) or not all(isinstance(one, kind) for one in values):
+            raise ValueError(f"{what} has {word} {values!r}; expected a list of {kind.__name__}")
     kind, names = node.op_type, _names(node)
     directions = _checked_options(what, kind, options)
     arrays = {}

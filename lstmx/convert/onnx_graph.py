@@ -120,7 +120,11 @@ class Graph:
     def constant(self, name: str) -> np.ndarray | None:
         """A value that is the same whatever the inputs; None of another."""
         if name in self.tensors:
-            return self.onnx.numpy_helper.to_array(self._loaded(self.tensors[name]))
+            tensor = self._loaded(self.tensors[name])
+            try:
+                return self.onnx.numpy_helper.to_array(tensor)
+            except Exception as error:  # of onnx, of NumPy
+                raise ValueError(f"the tensor {name!r} is damaged, or of an unknown kind: {error}") from error
         names = self.leading_to(name)
         known = self.made_by.keys() | self.tensors.keys() | self.sparse.keys()
         inside = _inside(self.made_by[one] for one in names if one in self.made_by)

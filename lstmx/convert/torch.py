@@ -71,6 +71,9 @@ def from_torch(
             module of these kinds, is quantised, or has a forward of its own.
         ValueError: an array is missing, surplus or of another shape; one is made of others by a rule that is not
             known; `nonlinearity` of what has none or says its own; or another word.
+
+    Warns:
+        UserWarning: an RNN in a dict is taken to have tanh, since `nonlinearity` is None.
     """
     if nonlinearity is not None:
         one_of("nonlinearity", nonlinearity, ("tanh", "relu"))
@@ -84,7 +87,15 @@ def from_torch(
         return _converted(what, arrays, nonlinearity, dtype, dropout)
     if not isinstance(source, Mapping):
         raise TypeError(f"source is a {type(source).__name__}; expected an LSTM, GRU or RNN of PyTorch, or a dict")
-    return read_state_dict(source, prefix, nonlinearity, dtype, lambda words: None)
+    for name, value in source.items():
+        if not isinstance(name, str):
+            raise TypeError(f"source has the name {name!r}; expected arrays under PyTorch's names")
+        if isinstance(value, Mapping):
+            inside = "state_dict" if "state_dict" in source else name
+            raise TypeError(
+                f"source is a dict of dicts, as a checkpoint is; expected the arrays by name: source[{inside!r}]"
+            )
+    return read_state_dict(source, prefix, nonlinearity, dtype, _warned_of_tanh)
 
 
 def read_state_dict(
@@ -108,6 +119,12 @@ def read_state_dict(
     if nonlinearity is None and kind == "RNN":
         tell("the RNN's nonlinearity is tanh, which the file does not say (--nonlinearity relu)")
     return cell, params
+
+
+def _warned_of_tanh(words: str) -> None:
+    """Say of what is taken for granted what no shape shows."""
+    if "nonlinearity" in words:
+        warnings.warn("the RNN is taken to have tanh, which a dict does not say: pass nonlinearity=", stacklevel=4)
 
 
 def _converted(
@@ -161,6 +178,14 @@ def _of_module(source: Any) -> tuple[str, dict[str, Any], str, float]:
             f"source is a {kind} with a forward of its own: what it computes is not known from its weights. "
             "Record it by record_torch, which compares the outputs; or give source.state_dict() if it computes "
             f"what nn.{known.__name__} does"
+        )
+    known_hooks = ("torch.nn.utils.prune", "torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm")
+    hooks = [one for one in source._forward_pre_hooks.values() if type(one).__module__ not in known_hooks]
+    if hooks:
+        named = getattr(hooks[0], "__qualname__", type(hooks[0]).__name__)
+        raise ValueError(
+            f"source is a {kind} with a hook before its forward, {named}, which may change weights: record it by "
+            "record_torch, which sees them as they are then, or remove the hook"
         )
     weights, read = _live_weights(source)
     leaves = [name for name, _ in (*source.named_parameters(), *source.named_buffers())]
@@ -457,7 +482,7 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
         ImportError: PyTorch is not installed.
 
     Warns:
-        UserWarning: outputs are others than the model's at later steps, though not at the first.
+        UserWarning: outputs leave the model's at later steps, where rounding grows, as in a chaotic network.
     """
     torch = require("torch", "record_torch")
     if not isinstance(module, torch.nn.Module):
@@ -474,8 +499,16 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
     if not found and (quantised := [name for name, one in inside.items() if "quantiz" in type(one).__module__]):
         raise TypeError(f"{quantised[0] or 'module'} is quantised: record the model before it was quantised")
     name, inner = chosen("the model", found, unwrapped(found, layer))
+    for given in x if type(x) is tuple else (x,):
+        if not isinstance(given, torch.Tensor) and hasattr(given, "__array__"):
+            raise TypeError(
+                f"x is a {type(given).__name__}; expected what the model takes, tensors: torch.as_tensor(x), in "
+                "the dtype of its weights"
+            )
     if inner.training and getattr(inner, "dropout", 0.0) and inner.num_layers > 1:
-        raise ValueError(f"{name} drops outputs between its layers at random: call module.eval() first")
+        raise ValueError(
+            f"{name or 'the layer'} drops outputs between its layers at random: call module.eval() first"
+        )
     calls, weights = _listened(torch, module, x, name, inner)
     nonlinearity = getattr(inner, "nonlinearity", "tanh")
     cell, params = _converted(f"the {type(inner).__name__}", weights, nonlinearity, None)
@@ -507,7 +540,8 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
         elif inner.batch_first and piece.ndim == 3:
             piece = piece.transpose(0, 1)
         given = (piece,) if state is None else (piece, state if isinstance(inner, torch.nn.LSTM) else state[0])
-        theirs = _numpy(_listened(torch, inner, given, name, inner)[0][0].outputs.to(computed))
+        with _apart_from_the_model(torch, inner):
+            theirs = _numpy(_sequences(torch, inner, _class_of(torch, inner).forward(inner, *given)[0])[0])
     ours = np.asarray(run(cell, params, xs[:steps], states, lengths=counted)[0])
     apart = _apart(ours, theirs)
     if not apart <= 1e-4:
@@ -521,7 +555,8 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
     if apart > 0.01:
         warnings.warn(
             f"the outputs of {name or 'the layer'} in the model and in this history differ by up to {apart:.2g} "
-            "of the largest, not from the first steps on: a chaotic network, or a forward of its own",
+            "of the largest, not from the first steps on: rounding grows in it from step to step, as in a chaotic "
+            "network",
             stacklevel=2,
         )
     return made
@@ -552,11 +587,7 @@ def _listened(torch: Any, module: Any, x: Any, name: str, inner: Any) -> tuple[l
         return tuple(one.detach().clone() for one in (values if isinstance(values, tuple) else (values,)))
 
     def sequences(values: Any) -> tuple[Any, Any]:
-        if isinstance(values, torch.nn.utils.rnn.PackedSequence):
-            padded, lengths = torch.nn.utils.rnn.pad_packed_sequence(values)
-            return padded.detach(), lengths.numpy()
-        swapped = getattr(inner, "batch_first", False) and values.ndim == 3
-        return (values.transpose(0, 1) if swapped else values).detach().clone(), None
+        return _sequences(torch, inner, values)
 
     def listen(*args: Any, **kwargs: Any) -> Any:
         given: Any = dict(zip(("input", "hx"), args, strict=False)) | kwargs
@@ -565,6 +596,11 @@ def _listened(torch: Any, module: Any, x: Any, name: str, inner: Any) -> tuple[l
         state = given.get("hx")
         (inputs, lengths), state = sequences(given["input"]), None if state is None else kept(state)
         made = forward(*args, **kwargs)
+        own = _class_of(torch, inner)
+        if before is not None or type(inner).forward is not own.forward:
+            with _apart_from_the_model(torch, inner):
+                plain = own.forward(inner, given["input"], given.get("hx"))
+            _same_forward(what, torch, inner, made, plain)
         if hasattr(inner, "num_layers"):
             alone = isinstance(made, (torch.Tensor, torch.nn.utils.rnn.PackedSequence))  # of a subclass
             result, final = (made, ()) if alone else made
@@ -593,8 +629,7 @@ def _listened(torch: Any, module: Any, x: Any, name: str, inner: Any) -> tuple[l
             stack.enter_context(torch.no_grad())
             if compiled:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-            if any(parameter.is_cuda for parameter in inner.parameters()):  # cuDNN rounds factors to ten bits
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            stack.enter_context(_exact(torch, inner))
             module(*x) if type(x) is tuple else module(x)  # a PackedSequence is a tuple, too
     finally:
         del inner.forward
@@ -603,6 +638,60 @@ def _listened(torch: Any, module: Any, x: Any, name: str, inner: Any) -> tuple[l
     if not calls:
         raise ValueError(f"{what} was not called by the model")
     return calls, weights
+
+
+def _exact(torch: Any, inner: Any) -> Any:
+    """Without cuDNN, which rounds factors to ten bits, where a layer is on a GPU."""
+    on_gpu = any(parameter.is_cuda for parameter in inner.parameters())
+    return torch.backends.cudnn.flags(enabled=False) if on_gpu else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _apart_from_the_model(torch: Any, inner: Any) -> Iterator[None]:
+    """Run a layer by itself: without gradients, and in the precision of its weights."""
+    kinds = {parameter.device.type for parameter in inner.parameters()}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        for kind in kinds:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(_exact(torch, inner))
+        yield
+
+
+def _class_of(torch: Any, inner: Any) -> Any:
+    """The class of PyTorch that a layer is of, or of a subclass of."""
+    return next(one for one in type(inner).__mro__ if one in _classes(torch).values())
+
+
+def _sequences(torch: Any, inner: Any, values: Any) -> tuple[Any, Any]:
+    """Time first, apart from the model, and the lengths of a PackedSequence."""
+    if isinstance(values, torch.nn.utils.rnn.PackedSequence):
+        padded, lengths = torch.nn.utils.rnn.pad_packed_sequence(values)
+        return padded.detach(), lengths.numpy()
+    swapped = getattr(inner, "batch_first", False) and values.ndim == 3
+    return (values.transpose(0, 1) if swapped else values).detach().clone(), None
+
+
+def _same_forward(what: str, torch: Any, inner: Any, mine: Any, plain: Any) -> None:
+    """Raise ValueError unless the forward of a subclass gives what that of its class does on the same inputs.
+
+    One that returns less, or of another shape, is left to later.
+    """
+
+    def arrays(made: Any) -> list[np.ndarray]:
+        packed = isinstance(made, torch.nn.utils.rnn.PackedSequence)
+        parts = made if isinstance(made, tuple) and not packed else (made,)
+        fields = [one for part in parts for one in (part if type(part) is tuple else (part,))]
+        return [_numpy(_sequences(torch, inner, one)[0].double()) for one in fields]
+
+    pairs = [pair for pair in zip(arrays(plain), arrays(mine), strict=False) if pair[0].shape == pair[1].shape]
+    apart = max((_apart(*pair) for pair in pairs), default=0.0)
+    if apart > 1e-3:
+        raise ValueError(
+            f"{what} is a {type(inner).__name__} whose outputs or states differ by up to {apart:.2g} of the "
+            f"largest from those of nn.{_class_of(torch, inner).__name__} on the same inputs{_beside(inner)}: it "
+            "has a forward of its own, which is not known here"
+        )
 
 
 def _joined(torch: Any, name: str, inner: Any, calls: list[_Call]) -> _Call:
@@ -620,19 +709,21 @@ def _joined(torch: Any, name: str, inner: Any, calls: list[_Call]) -> _Call:
         state = tuple(map(torch.zeros_like, last.final)) if call.state is None else call.state
         if len(state) != len(last.final) or not all(map(torch.equal, last.final, state)):
             raise ValueError(
-                f"{what} with states that are not its own: call {k + 2} does not start from what call {k + 1} left"
+                f"{what} with states that are not its own: call {k + 2} does not start from what call {k + 1} "
+                "left; take its inputs of one call, as by a forward hook, and record these: "
+                "lstmx.record(*lstmx.convert.from_torch(module), xs)"
             )
     inputs, outputs = (torch.cat([getattr(call, one) for call in calls]) for one in ("inputs", "outputs"))
     return _Call(inputs, None, calls[0].state, outputs, calls[-1].final)
 
 
 def _apart(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The greatest difference of outputs, as a share of the greatest or of 1; inf where NaN are elsewhere."""
+    """The greatest difference of outputs, as a share of the greatest; inf where NaN are elsewhere."""
     if ours.shape != theirs.shape or not np.array_equal(np.isnan(ours), np.isnan(theirs)):
         return float("inf")
     if np.array_equal(ours, theirs, equal_nan=True):
         return 0.0
-    return float(np.nanmax(np.abs(ours - theirs)) / max(1.0, np.nanmax(np.abs(theirs))))
+    return float(np.nanmax(np.abs(ours - theirs)) / max(1e-30, np.nanmax(np.abs(theirs))))
 
 
 def _beside(module: Any) -> str:

@@ -90,7 +90,7 @@ def test_pytorch(name):
     prefixed = {f"model.rnn.{key}": value for key, value in module.state_dict().items()} | {
         "head.bias": torch.zeros(2)
     }
-    nonlinearity = "relu" if name == "ReLU" else "tanh"
+    nonlinearity = {"ReLU": "relu", "RNN": "tanh"}.get(name)
     assert_same(convert.from_torch(prefixed, "model.rnn.", nonlinearity)[1], params)
 
     given = [torch.tensor(field) for field in torch_states(cell, state)]

@@ -440,7 +440,7 @@ def test_msgpack_files(tmp_path):
     told = []
     cell, params, name, _ = read_weights(tmp_path / "m.msgpack", "decoder", Choices(tell=told.append))
     assert len(told) == 1
-    assert "own LSTMCell with gates of sigmoids, as names and shapes say; parameters do not tell its" in told[0]
+    assert "own GRUCell with gates of sigmoids, as names and shapes say; parameters do not tell its" in told[0]
     assert "taken to be tanh (--nonlinearity relu), nor its dtype" in told[0]
     assert name == "decoder"
     assert_read((cell, params), *expected)

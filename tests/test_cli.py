@@ -5,7 +5,8 @@ import pytest
 
 import lstmx
 from lstmx.app.cli import main
-from lstmx.app.reading import gate_by_character, text_properties, tracked_properties
+from lstmx.app.reading import gate_by_character, tracked_properties
+from lstmx.pages.signals import text_signals
 
 TEXT = "".join(f'line {k}: the "quick" brown fox\n  jumps over {k * k} dogs.\n' for k in range(60))
 SMALL = ["--hidden-size", "8", "--steps", "3"]
@@ -57,14 +58,26 @@ def test_deep_dive_writes_its_report_and_again(tmp_path, text_file, capsys):
 
 
 @pytest.mark.slow
-def test_deep_dive_is_the_default_command(tmp_path, text_file):
-    assert main(["--text", str(text_file), *SMALL, "--cell", "gru", "--output", str(tmp_path / "r")]) == 0
+def test_a_deep_dive_of_another_cell(tmp_path, text_file):
+    assert (
+        main(["deep-dive", "--text", str(text_file), *SMALL, "--cell", "gru", "--output", str(tmp_path / "r")])
+        == 0
+    )
     assert isinstance(lstmx.load(tmp_path / "r" / "parameters.safetensors")[0], lstmx.GRU)
 
 
 @pytest.mark.slow
 def test_deep_dive_of_a_cell_without_gates_says_what_it_can(tmp_path, text_file):
-    arguments = ["--text", str(text_file), *SMALL, "--cell", "simple-rnn", "--output", str(tmp_path / "r")]
+    arguments = [
+        "deep-dive",
+        "--text",
+        str(text_file),
+        *SMALL,
+        "--cell",
+        "simple-rnn",
+        "--output",
+        str(tmp_path / "r"),
+    ]
     assert main(arguments) == 0
     assert not (tmp_path / "r" / "saturation.png").exists()
     assert "final hidden state" in (tmp_path / "r" / "summary.txt").read_text(encoding="utf-8")
@@ -75,7 +88,7 @@ def test_a_foreign_folder_is_not_overwritten_unless_forced(tmp_path, text_file, 
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work")
-    arguments = ["--text", str(text_file), *SMALL, "--output", str(folder)]
+    arguments = ["deep-dive", "--text", str(text_file), *SMALL, "--output", str(folder)]
     assert main(arguments) == 2
     assert "holds files that no lstmx report wrote" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
@@ -100,7 +113,17 @@ def test_interrupted_training_still_reports(tmp_path, text_file, monkeypatch, ca
         return dataclasses.replace(task, batch=batch)
 
     monkeypatch.setattr(cli, "next_character", interrupted)
-    arguments = ["--text", str(text_file), "--hidden-size", "8", "--steps", "9", "--output", str(tmp_path / "r")]
+    arguments = [
+        "deep-dive",
+        "--text",
+        str(text_file),
+        "--hidden-size",
+        "8",
+        "--steps",
+        "9",
+        "--output",
+        str(tmp_path / "r"),
+    ]
     assert main(arguments) == 0
     assert "interrupted: reporting on what was trained so far" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "r").iterdir()} >= FILES
@@ -141,7 +164,11 @@ XS = np.zeros((4, 3), "float32")
             "xs.npy has 7 columns; the layer reads 3 features. Inputs are those of the layer",
         ),
         (np.zeros(4, "float32"), LSTM_ARRAYS, r"expected one sequence \[T, 3\]"),
-        (np.zeros((4, 3), int), LSTM_ARRAYS, "xs.npy is int64; expected numbers of float32: --dtype float32 casts them"),
+        (
+            np.zeros((4, 3), int),
+            LSTM_ARRAYS,
+            "xs.npy is int64; expected numbers of float32: --dtype float32 casts them",
+        ),
         (np.array([{"a": 1}], dtype=object), LSTM_ARRAYS, "not a readable .npy file of numbers"),
         (XS, {"input_kernel": LSTM_ARRAYS["input_kernel"]}, "holds input_kernel; expected recurrent_kernel"),
         (XS, {**LSTM_ARRAYS, "peephole": XS}, r"has surplus peephole; LSTM\(.*\) has"),
@@ -167,19 +194,19 @@ def test_a_file_that_is_no_archive_is_named(tmp_path, capsys):
 
 def test_text_that_is_not_utf_8_is_named_with_its_byte(tmp_path, capsys):
     (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
-    assert main(["--text", str(tmp_path / "latin.txt")]) == 2
+    assert main(["deep-dive", "--text", str(tmp_path / "latin.txt")]) == 2
     assert "is not UTF-8: byte 3 is 0xe9" in capsys.readouterr().err
 
 
 def test_a_short_text_is_refused_before_training(tmp_path, capsys):
     (tmp_path / "short.txt").write_text("too short")
-    assert main(["--text", str(tmp_path / "short.txt"), "--output", str(tmp_path / "r")]) == 2
+    assert main(["deep-dive", "--text", str(tmp_path / "short.txt"), "--output", str(tmp_path / "r")]) == 2
     assert "text has 9 characters" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
 
 
-def test_text_properties_of_a_line():
-    properties = text_properties('  a "bc" d\ne')
+def test_text_signals_of_a_line():
+    properties = text_signals('  a "bc" d\ne')
     np.testing.assert_array_equal(properties["the position in the line"], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 1])
     np.testing.assert_array_equal(properties["the position in the word"], [0, 0, 1, 0, 1, 2, 3, 4, 0, 1, 0, 1])
     np.testing.assert_array_equal(properties["the line's indentation"], [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 0, 0])
@@ -190,7 +217,7 @@ def test_a_unit_that_counts_is_found():
     rng = np.random.default_rng(0)
     cell = lstmx.LSTM(2, 6)
     history = lstmx.record(cell, cell.init(rng), rng.standard_normal((len(TEXT), 2)).astype("float32"))
-    history.states.cell[:, 4] = -text_properties(TEXT)["the position in the line"]
+    history.states.cell[:, 4] = -text_signals(TEXT)["the position in the line"]
     tracked = tracked_properties(history, TEXT)["the position in the line"]
     assert tracked.unit == 4
     assert tracked.correlation == pytest.approx(-1)
@@ -203,8 +230,10 @@ def test_gate_means_by_character():
 
 
 def test_version_and_help(capsys):
-    for argument in ("--version", "--help"):
+    for arguments in (["--version"], ["--help"], []):
         with pytest.raises(SystemExit) as exit:
-            main([argument])
+            main(arguments)
         assert exit.value.code == 0
-    assert f"lstmx {lstmx.__version__}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"lstmx {lstmx.__version__}" in printed
+    assert printed.count("train small character models on English text") == 2

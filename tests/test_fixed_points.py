@@ -462,3 +462,27 @@ def test_a_gate_that_rounds_to_one_makes_no_fixed_point(scale, seed):
     assert len(points.fixed) == 1
     assert np.abs(points.points.hidden).max() < 1
     assert points.index_sum == 1
+
+
+@pytest.mark.parametrize("library", ["numpy", "jax"])
+def test_a_recorded_pass_gives_the_candidates(library):
+    cell = lstmx.LSTM(3, 4)
+    params = cell.init(np.random.default_rng(0), "float64")
+    xs, mask = np.random.default_rng(1).normal(size=(9, 2, 3)), np.ones((9, 2), bool)
+    mask[5:, 1] = False
+    if library == "jax":
+        params, xs, mask = jax.tree.map(jax.numpy.asarray, (params, xs, mask))
+    history = lstmx.record(cell, params, xs, mask=mask)
+    states = lstmx.LSTMState(*(np.asarray(field)[np.asarray(mask)] for field in history.states))
+    states = jax.tree.map(jax.numpy.asarray, states) if library == "jax" else states
+    with jax.numpy_dtype_promotion("standard"):  # optax adds a Python float to an integer count
+        found, same = (lstmx.fixed_points(cell, params, None, one) for one in (history, states))
+    assert str(found) == str(same)
+    assert "from 14 candidates" in str(found)
+
+
+def test_a_pass_through_layers_gives_the_candidates():
+    stack = lstmx.Stack([lstmx.GRU(3, 3), lstmx.GRU(3, 2)])
+    params = stack.init(np.random.default_rng(0), "float64")
+    history = lstmx.record(stack, params, np.random.default_rng(1).normal(size=(6, 3)))
+    assert "from 6 candidates" in str(lstmx.fixed_points(stack, params, None, history))

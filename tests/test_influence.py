@@ -486,3 +486,17 @@ def test_kernel_steps_outside_the_history_are_refused(outputs, error, match):
 def test_the_kernel_refuses_to_run_within_jit():
     with pytest.raises(TypeError, match="gate_kernel sums in NumPy float64 and cannot run inside a JAX"):
         jax.jit(lstmx.gate_kernel)(random_history(lstmx.LSTM, "jax"))
+
+
+def test_what_is_printed():
+    cell = lstmx.LSTM(3, 5)
+    params = cell.init(np.random.default_rng(0), "float64")
+    history = lstmx.record(cell, params, np.random.default_rng(1).normal(size=(30, 2, 3)))
+    made = lstmx.influence(history)
+    lines = str(made).splitlines()
+    assert lines[0].startswith("how far h_t depends on x_s: 30 output steps on 30 earlier ones, from the least to")
+    assert lines[1].startswith(f"  mean lag {made.mean_lag.min():.4g} to {made.mean_lag.max():.4g} steps")
+    half, most = made.quantile(0.5), made.quantile(0.95)
+    assert f"within {half.min():.4g}" in lines[2]
+    assert f"{most.max():.4g} of 29 looked at" in lines[2]
+    assert "estimates from probes" in str(lstmx.influence(history, probes=4))

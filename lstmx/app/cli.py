@@ -34,9 +34,7 @@ _COMPILED = 30_000  # steps from which compiling for JAX takes less time than it
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status, 2 for an error of the user's input."""
     given = sys.argv[1:] if arguments is None else arguments
-    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
-        given = ["deep-dive", *given]  # they name no command
-    options = _parser().parse_args(given)
+    options = _parser().parse_args(given or ["--help"])
     try:
         options.command(options)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
@@ -59,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     dive = commands.add_parser(
         "deep-dive",
         formatter_class=shown,
-        help="train small character models on English text and report on their gates (the default)",
+        help="train small character models on English text and report on their gates",
     )
     dive.set_defaults(command=deep_dive)
     dive.add_argument("--text", type=Path, help="a UTF-8 text file; Python's own help topics if not given")
@@ -135,7 +133,7 @@ def deep_dive(options: argparse.Namespace) -> None:
         f"Under the microscope: {cell} on {len(passage):,} characters that it was not trained on.",
     ]
     print("\n" + write_report(folder, history, head, passage, comparison, others))
-    print(f"Figures, summary, parameters and history are in {folder}/")
+    print(f"A page to explore is {folder / 'index.html'}; figures, summary, parameters and history are beside it")
 
 
 def analyze(options: argparse.Namespace) -> None:
@@ -159,7 +157,7 @@ def analyze(options: argparse.Namespace) -> None:
     history = _recorded(cell, params, inputs)
     folder = claim_folder(options.output, options.force)
     print(_report(options, folder, history, name, part, inputs, assumed))
-    print(f"Figures, summary and history are in {folder}/")
+    print(f"A page to explore is {folder / 'index.html'}; figures, summary and history are beside it")
 
 
 def _analyze_all(options: argparse.Namespace, choices: Choices, assumed: list[str]) -> None:

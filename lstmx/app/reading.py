@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lstmx.history import History
+from lstmx.pages.signals import text_signals
 
 
 class Tracked(NamedTuple):
@@ -15,30 +16,6 @@ class Tracked(NamedTuple):
     unit: int
     correlation: float
     """Pearson correlation on the second half of the passage; the unit was chosen on the first."""
-
-
-def text_properties(text: str) -> dict[str, np.ndarray]:
-    """Numbers that a reader of a text could keep count of, one for each character."""
-    since_newline, since_space, indent = (np.zeros(len(text)) for _ in range(3))
-    quoted = np.zeros(len(text))
-    column = word = indentation = 0
-    leading, inside = True, False
-    for t, character in enumerate(text):
-        if character == "\n":
-            column, indentation, leading = 0, 0, True
-        else:
-            column += 1
-            leading = leading and character == " "
-            indentation += leading
-        word = 0 if character.isspace() else word + 1
-        inside = inside != (character == '"')
-        since_newline[t], since_space[t], indent[t], quoted[t] = column, word, indentation, inside
-    return {
-        "the position in the line": since_newline,
-        "the position in the word": since_space,
-        "the line's indentation": indent,
-        "being inside double quotes": quoted,
-    }
 
 
 def tracked_properties(history: History, text: str) -> dict[str, Tracked]:
@@ -57,7 +34,7 @@ def tracked_properties(history: History, text: str) -> dict[str, Tracked]:
     state = np.asarray(history.cell.named_fields(history.states).get("cell", history.hidden_state), np.float64)
     half = len(text) // 2
     found = {}
-    for name, values in text_properties(text).items():
+    for name, values in text_signals(text).items():
         if np.ptp(values[:half]) == 0 or np.ptp(values[half:]) == 0:
             continue
         unit = int(np.argmax(np.abs(_correlations(state[:half], values[:half]))))

@@ -18,11 +18,13 @@ from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, PathSpectrum, gradient_flow, path_spectrum
 from lstmx.history import History
 from lstmx.memory import memory_report
+from lstmx.pages import page
 from lstmx.statistics import GateStatistics, gate_statistics
 
 _MARK = ".lstmx-report"
 _DASHBOARD_STEPS = 400
 _LAG = 20
+_PAGE_BYTES = 6_000_000
 
 
 def claim_folder(path: str | Path, force: bool = False) -> Path:
@@ -174,11 +176,13 @@ def _stages(
     made = {"gates": lambda: _of_gates(folder, history, text) if gated else []}
     if text is not None and not gated:
         made["text"] = lambda: ["", *reading_sentences(history, text)]
-    made["gradients"] = lambda: _of_gradients(folder, history, others)
+    flows: dict[str, GradientFlow] = {}
+    made["gradients"] = lambda: _of_gradients(folder, history, others, flows)
     if history.cell.closed_form and "cell" in history.cell.state_type._fields:
         made["paths"] = lambda: _of_paths(folder, history)
     made["spectrum"] = lambda: _of_spectrum(folder, history)
     made["memory"] = lambda: _of_memory(folder, history)
+    made["page"] = lambda: _page(folder, history, text, others, flows)
     made["files"] = lambda: _files(folder, history, text, comparison)
     return made
 
@@ -191,9 +195,11 @@ def _of_gates(folder: Path, history: History, text: str | None) -> list[str]:
     return lines if text is None else [*lines, "", *reading_sentences(history, text)]
 
 
-def _of_gradients(folder: Path, history: History, others: dict[str, History]) -> list[str]:
+def _of_gradients(
+    folder: Path, history: History, others: dict[str, History], flows: dict[str, GradientFlow]
+) -> list[str]:
     flow = gradient_flow(history, "last")
-    flows = {type(history.cell).__name__: flow}
+    flows |= {type(history.cell).__name__: flow}
     flows |= {name: gradient_flow(other, "last", outputs="norms") for name, other in others.items()}
     _save(plot.gradient_flow(flow), folder / "gradient_flow.png")
     _save(plot.gates_ledger(flow).figure, folder / "gates_ledger.png")
@@ -218,6 +224,18 @@ def _of_memory(folder: Path, history: History) -> list[str]:
     memory = memory_report(history)
     _save(plot.memory(memory), folder / "memory.png")
     return ["", str(memory)]
+
+
+def _page(
+    folder: Path, history: History, text: str | None, others: dict[str, History], flows: dict[str, GradientFlow]
+) -> list[str]:
+    """A page of the pass, and of the SimpleRNN beside it where there is one."""
+    passes = {type(history.cell).__name__: history} | {
+        name: other for name, other in others.items() if name == "SimpleRNN"
+    }
+    shown = {name: flows[name] for name in passes}
+    page(passes, folder / "index.html", text=text, flow=shown, size=_PAGE_BYTES)
+    return []
 
 
 def _files(folder: Path, history: History, text: str | None, comparison: Comparison | None) -> list[str]:

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, is_traced, jax, jit, namespace, require, scan
+from lstmx.arrays import Array, is_jax, is_traced, jax, jit, map_tree, namespace, require, scan
 from lstmx.cells.base import Cell, P, S
 from lstmx.checks import constant, flag, positive
 from lstmx.dynamics.points import FixedPoints, Points, index_sum
+from lstmx.history import History
+from lstmx.layers import LayeredHistory
 from lstmx.linear import steps_of
 from lstmx.passes.run import record
 
@@ -27,7 +29,7 @@ def fixed_points(
     cell: Cell[P, S],
     params: P,
     x: Array | None,
-    candidates: S,
+    candidates: S | History[P, S] | LayeredHistory,
     *,
     iterations: int = 500,
     learning_rate: float = 0.1,
@@ -51,8 +53,8 @@ def fixed_points(
         cell: the cell.
         params: its parameters; their library is the library that runs.
         x: the constant input, [D]; None for zeros.
-        candidates: starting points, a state with a leading axis, fields [N, H]; such as states of a recorded pass,
-            `lstmx.LSTMState(*(field[::10] for field in history.states))`.
+        candidates: starting points: a recorded pass, whose states after all steps that count are taken, of every
+            sequence (`history[:500]` has fewer); or a state with a leading axis, fields [N, H].
         iterations: of Adam under JAX; most function calls of the root finder per candidate in NumPy.
         learning_rate: of Adam, falling to 0 along a cosine; in units of the state.
         tolerance: greatest |s − F(s)| of a coordinate, relative to 1 + the greatest |s|, of a fixed point; None
@@ -78,8 +80,8 @@ def fixed_points(
         >>> import lstmx, numpy
         >>> cell = lstmx.LSTM(3, 8)
         >>> params = cell.init(numpy.random.default_rng(0), "float64")
-        >>> states = lstmx.record(cell, params, numpy.random.default_rng(1).normal(size=(20, 3))).states
-        >>> lstmx.fixed_points(cell, params, None, states).census
+        >>> history = lstmx.record(cell, params, numpy.random.default_rng(1).normal(size=(20, 3)))
+        >>> lstmx.fixed_points(cell, params, None, history).census
         {0: 1}
     """
     positive("iterations", iterations)
@@ -125,7 +127,15 @@ def _checked(cell: Any, params: Any, x: Any, candidates: Any) -> tuple[Any, Arra
     if is_traced(params, x, candidates):
         raise TypeError("fixed_points reads the numbers that it finds and cannot run inside a JAX transformation")
     if candidates is None:
-        raise TypeError("candidates is None; expected states to start from, such as history.states")
+        raise TypeError("candidates is None; expected a recorded pass, or states to start from")
+    if isinstance(candidates, (History, LayeredHistory)):
+        counts = None if candidates.counts is None else np.asarray(candidates.counts).reshape(-1)
+
+        def rows(field: Array) -> Array:
+            flat = field.reshape(-1, field.shape[-1])
+            return flat if counts is None else flat[np.flatnonzero(counts)]
+
+        candidates = map_tree(rows, candidates.states)
     params, x, candidates, batch = constant(cell, params, x, candidates, name="candidates")
     if len(batch) != 1:
         raise ValueError(

@@ -94,6 +94,34 @@ class Influence:
         whole = np.nansum(profile, axis=0)
         return np.nansum(lags * profile, axis=0) / np.where(whole == 0, np.nan, whole)
 
+    def __str__(self) -> str:
+        """How far back the inputs, or states, are that outputs depend on."""
+        what = "x_s" if self.of == "inputs" else "the state after s"
+        lags = {"mean": self.mean_lag, "half": self.quantile(0.5), "95 %": self.quantile(0.95)}
+        over = "" if self.log_norms.ndim == 2 else ", from the least to the greatest of the sequences"
+
+        def told(values: np.ndarray) -> str:
+            low, high = np.nanmin(values), np.nanmax(values)
+            return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+
+        known = {name: told(value) for name, value in lags.items() if not np.isnan(value).all()}
+        if not known:
+            return f"no output depends on {what} of any step"
+        profile = self._relative_profile()
+        lines = [
+            f"how far h_t depends on {what}: {len(self.outputs):,} output steps on {len(self.inputs):,} earlier "
+            f"ones{over}",
+            f"  mean lag {known['mean']} steps: each lag counts by the mean norm of its derivatives",
+            f"  half of the norms' sum lies within {known['half']} steps, 95 % within {known['95 %']} of "
+            f"{len(profile) - 1:,} looked at",
+        ]
+        if self.standard_error is not None:
+            error = np.nanmedian(np.asarray(self.standard_error))
+            lines.append(
+                f"  norms are estimates from probes, with a relative standard error of {error:.1%} (median)"
+            )
+        return "\n".join(lines)
+
     def quantile(self, fraction: float = 0.95) -> np.ndarray:
         """Least lag within which this fraction of the lag profile's sum lies, in steps, [*batch].
 

@@ -378,7 +378,11 @@ def fields_of(history: History) -> list[str]:
     states = [f"{name}_state" for name in cell.named_fields(history.states)]
     shown = list(cell.gate_type._fields if cell.closed_form else history.kept_rows)
     lead = len(history.batch) + 1
-    return [name for name in dict.fromkeys([*states, *shown]) if getattr(history[:1], name).ndim == lead + 1]
+    return [
+        name
+        for name in dict.fromkeys(["hidden_state", *states, *shown])
+        if getattr(history[:1], name).ndim == lead + 1
+    ]
 
 
 def values_of(history: Any, name: str) -> Iterator[tuple[int, np.ndarray]]:

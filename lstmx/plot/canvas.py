@@ -112,7 +112,7 @@ def finish(sheet: Sheet, own: str, title: str | None) -> Sheet:
     return sheet
 
 
-def columns(figure: Figure | SubFigure, most: int, letters: float = 14) -> int:
+def columns(figure: Figure | SubFigure, most: int, letters: float) -> int:
     """How many panels, each of at least so many heights of a letter, stand beside each other: from 1 to `most`."""
     from matplotlib import rcParams
 
@@ -297,13 +297,10 @@ def traces(
     shown = values if counts is None else values[counts]
     low, high = (np.nan_to_num(end(np.where(np.isfinite(shown), shown, np.nan), axis=0)) for end in _ENDS)
     height = float((high - low).max()) or 1.0
-    lines(
-        ax, values - (low + high) / 2 + height * np.arange(len(labels)), labels, counts=counts, tokens=look.tokens
-    )
+    lanes = (values - (low + high) / 2) / height + np.arange(len(labels))
+    lines(ax, lanes, labels, counts=counts, tokens=look.tokens)
     ax.get_legend().remove()
-    ax.set_yticks(height * np.arange(len(labels)), labels)
-    ax.set_ylim(-0.55 * height, (len(labels) - 0.45) * height)
-    ax.set_ylabel(f"{row} (lane: {height:.2g})")
+    index_axis(ax.yaxis, f"{row} (lane: {height:.2g})", len(labels), tokens=labels)
 
 
 def heat_map(

@@ -108,7 +108,7 @@ def dynamics(
     else:
         panels = _gated(one, look) if one.gates else _ungated(one, history.cell.bounded, look)
     figure = canvas.figure_for(figure, (13.5, 0.5 + 3 * math.ceil(len(panels) / 3)))
-    width = canvas.columns(figure, 3)
+    width = canvas.columns(figure, 3, 17)
     grid = figure.add_gridspec(math.ceil(len(panels) / width), width)
     axes = [figure.add_subplot(grid[divmod(k, width)]) for k in range(len(panels))]
     for panel, ax in zip(panels, axes, strict=True):

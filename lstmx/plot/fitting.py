@@ -91,15 +91,13 @@ def break_lines(text: Text, room: float, words: str | None = None, across: bool 
 
 def _above(ax: Axes, title: str, legend: bool) -> None:
     """The legend above the axes, where it covers no data, and the title above it."""
-    right = ax.figure.transSubfigure.transform((ax.get_position(original=True).x1, 0))[0]
-    room = right - ax.bbox.x0  # axes of equal scales are narrower than their place in the figure
-    size = float(ax.xaxis.label.get_fontsize())
+    room, size = ax.bbox.width, float(ax.xaxis.label.get_fontsize())
     height = 0.0
     if legend:
         box = _legend(ax, room).get_window_extent()
         height = box.height * 72 / ax.figure.dpi
     text = ax.set_title("", loc="left", fontsize=size, pad=height + (0.1 if legend else 0.6) * size)
-    break_lines(text, room, title)
+    break_lines(text, room - size / 2, title)
 
 
 def _legend(ax: Axes, room: float) -> Any:

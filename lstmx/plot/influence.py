@@ -137,10 +137,10 @@ def _profile(ax: Axes, one: Influence, reach: int) -> None:
 
 def _step_axis(axis: Any, name: str, steps: Any, joined: str, tokens: list[str] | None) -> None:
     """Label an axis of positions in `steps` by the steps at them."""
-    from matplotlib.ticker import EngFormatter, FuncFormatter
+    from matplotlib.ticker import FuncFormatter
 
-    steps, words = np.asarray(steps), EngFormatter(sep="")
+    steps = np.asarray(steps)
     shown = None if tokens is None else [tokens[step] for step in steps]
     canvas.index_axis(axis, name, len(steps), canvas.block_size(len(steps)), joined, shown)
     if tokens is None:
-        axis.set_major_formatter(FuncFormatter(lambda at, _: words(steps.take(round(at), mode="clip"))))
+        axis.set_major_formatter(FuncFormatter(lambda at, _: str(steps.take(round(at), mode="clip"))))

@@ -66,13 +66,13 @@ def _notions(ax: Axes, report: MemoryReport) -> None:
             ax.annotate("∞", (2 * most, row), **beside)
         else:
             across = ax.get_yaxis_transform()
-            ax.text(0.02, row, "unknown", transform=across, va="center", color="0.4", fontsize="small")
+            ax.text(0.02, row, "unknown", transform=across, va="center", color="0.5", fontsize="small")
     if finite.size and (values[np.isfinite(values)] > 0).all():
         canvas.log_axis(ax.xaxis, float(finite.min()), 2 * most)
     ax.set_yticks(rows, [notion.name for notion in report.notions])
     ax.set(xlabel="steps", ylim=(-0.6, len(values) - 0.4))
     ax.margins(x=0.25)
-    ax.grid(axis="x", color="0.9")
+    ax.grid(axis="x", color="0.5", alpha=0.3)
     ax.set_axisbelow(True)
     ax.set_title("each notion, in steps", loc="left")
 

@@ -43,8 +43,8 @@ def eigenvalues(points: FixedPoints, *, ax: Axes | None = None, title: str | Non
 
     angle = np.linspace(0, 2 * np.pi, 400)
     ax.plot(np.cos(angle), np.sin(angle), color="0.6", linewidth=1)
-    ax.axhline(0, color="0.85", linewidth=0.8, zorder=0)
-    ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)
+    ax.axhline(0, color="0.6", alpha=0.5, linewidth=0.8, zorder=0)
+    ax.axvline(0, color="0.6", alpha=0.5, linewidth=0.8, zorder=0)
     modes = points.fixed.unstable_modes
     for (count, number), (colour, marker) in zip(points.census.items(), canvas.styles(), strict=False):
         values = points.eigenvalues[modes == count].ravel()
@@ -62,7 +62,9 @@ def eigenvalues(points: FixedPoints, *, ax: Axes | None = None, title: str | Non
         values = others.eigenvalues.ravel()
         look = {"color": canvas.ink(ax), "markersize": 4, "alpha": 0.7, "label": name}
         ax.plot(np.real(values), np.imag(values), marker, **look)
-    ax.set(xlabel="real part", ylabel="imaginary part", aspect="equal")
+    ax.set(xlabel="real part", ylabel="imaginary part")
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.locator_params(nbins=5)  # a number that depends on the width makes a layout swing
     if ax.get_legend_handles_labels()[0]:
         canvas.legend_above(ax)
     return canvas.finish(ax, f"eigenvalues at {_number(points)} (index sum {_word(points.index_sum)})", title)
@@ -105,7 +107,12 @@ def phase_portrait(
     ax = canvas.axes_for(ax, (6.5, 5))
 
     centre = states.mean(axis=0)
-    _, values, axes = np.linalg.svd(np.cov(states.T, bias=True))
+    if len(states) < states.shape[-1]:  # singular values of the states, with two components in any case
+        padding = np.zeros((2, states.shape[-1]))
+        _, roots, axes = np.linalg.svd(np.concatenate([states - centre, padding]), full_matrices=False)
+        values = roots**2
+    else:
+        _, values, axes = np.linalg.svd(np.cov(states.T, bias=True))
     share = values / (values.sum() or 1.0)
     drawn = (states[:: canvas.block_size(len(states), _POINTS)] - centre) @ axes[:2].T
     size = 3 if len(drawn) <= _FEW else 1.5
@@ -121,6 +128,7 @@ def phase_portrait(
         xlabel=f"first principal component ({share[0]:.0%} of the variance)",
         ylabel=f"second principal component ({share[1]:.0%})",
     )
+    ax.locator_params(nbins=5)  # a number that depends on the width makes a layout swing
     canvas.legend_above(ax)
     return canvas.finish(ax, f"{_number(points)} among {len(states):,} states", title)
 

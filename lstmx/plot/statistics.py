@@ -69,7 +69,6 @@ def saturation(
         ylabel="right saturation (fraction of time above 0.9)",
         xlim=(-0.03, 1.03),
         ylim=(-0.03, 1.03),
-        aspect="equal",
     )
     sizes = {len(picked) for picked in drawn.values()}
     canvas.legend_above(ax)

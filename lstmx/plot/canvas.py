@@ -298,8 +298,8 @@ def traces(
     low, high = (np.nan_to_num(end(np.where(np.isfinite(shown), shown, np.nan), axis=0)) for end in _ENDS)
     height = float((high - low).max()) or 1.0
     lanes = (values - (low + high) / 2) / height + np.arange(len(labels))
-    lines(ax, lanes, labels, counts=counts, tokens=look.tokens)
-    ax.get_legend().remove()
+    for k, colour in zip(range(len(labels)), itertools.cycle(COLOURS), strict=False):  # one by one have no legend
+        lines(ax, lanes[:, k : k + 1], labels[k : k + 1], [colour], counts, look.tokens)
     index_axis(ax.yaxis, f"{row} (lane: {height:.2g})", len(labels), tokens=labels)
 
 
@@ -371,7 +371,8 @@ def index_axis(
         from lstmx.plot.display import TokenLocator
 
         axis.set_major_locator(TokenLocator(length))
-        axis.set_major_formatter(FuncFormatter(lambda at, _: tokens[round(at)] if 0 <= at < length else ""))
+        words = list(tokens)
+        axis.set_major_formatter(FuncFormatter(lambda at, _: words[round(at)] if 0 <= at < length else ""))
         if isinstance(axis, XAxis) and max(map(len, tokens)) > 1:
             axis.set_tick_params(rotation=90)
     axis.axes.set(**{f"{axis.axis_name}lim": (-0.5, length - 0.5)})

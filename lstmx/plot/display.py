@@ -37,8 +37,9 @@ class TokenLocator(Locator):
         """Of an axis of so many positions."""
         self.length = length
 
-    def __call__(self) -> np.ndarray:
+    def __call__(self) -> Any:
         """The positions, for the present size of the axes."""
+        assert self.axis is not None  # matplotlib sets it
         letters = (3 if isinstance(self.axis, XAxis) else 2) * self.axis.get_tick_space()  # heights of one
         return np.arange(0, self.length, max(1, math.ceil(1.3 * self.length / max(letters, 1))))
 

@@ -56,11 +56,12 @@ def fit(sheet: Axes | Figure | SubFigure) -> None:
 
 def _fit_across(axes: Sequence[Axes], titles: list[str], names: list[str], legends: list[bool]) -> None:
     """Break what is read from left to right: titles, names of axes, legends and words in the panels."""
-    for ax, legend in zip(axes, legends, strict=True):  # wide texts would narrow the panels that they have to fit
+    for ax in axes:  # wide texts would narrow the panels that they have to fit
         ax.set_title("", loc="left")
         ax.set_xlabel("")
-        if legend and ax.get_legend():
-            ax.get_legend().remove()
+        legend = ax.get_legend()
+        if legend is not None:
+            legend.remove()
     _lay_out(axes)
     for ax, title, name, legend in zip(axes, titles, names, legends, strict=True):
         _above(ax, title, legend)
@@ -86,7 +87,7 @@ def break_lines(text: Text, room: float, words: str | None = None, across: bool 
     extent = text.get_window_extent()
     length = extent.width if across else extent.height
     if length > room > 0:
-        text.set_fontsize(text.get_fontsize() * max(0.5, room / length))
+        text.set_fontsize(float(text.get_fontsize()) * max(0.5, room / length))
 
 
 def _above(ax: Axes, title: str, legend: bool) -> None:

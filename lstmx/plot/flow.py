@@ -243,10 +243,13 @@ def _index(name: str, flow: Any, sequence: Any, every: bool = False) -> tuple[in
         raise TypeError(
             f"{name} is a {type(flow).__name__}; expected a GradientFlow, as from lstmx.gradient_flow(history)"
         )
-    if every and isinstance(sequence, str) and sequence == "all":
-        some_sequence(f"the {name}", flow.log_norm.shape[1:])
-        return ()
-    return canvas.sequence_index(sequence, flow.log_norm.shape[1:], name)
+    batch = flow.log_norm.shape[1:]
+    if not (every and isinstance(sequence, str) and sequence == "all"):
+        return canvas.sequence_index(sequence, batch, name)
+    if not batch:
+        raise ValueError(f"sequence is 'all'; the {name} has no batch axes: expected 0")
+    some_sequence(f"the {name}", batch)
+    return ()
 
 
 def _decay(one: GradientFlow) -> str:

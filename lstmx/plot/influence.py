@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def influence(
     counts = None if influence.counts is None else np.asarray(influence.counts)[(..., *index)]
     one = dataclasses.replace(parts.one_sequence(influence, ("log_norms",), index), counts=counts)
     last = int(max(np.max(one.outputs), np.max(one.inputs)))
-    length = last + 1 if labels is None else max(last + 1, len(labels))
+    length = max(last + 1, len(labels)) if isinstance(labels, Sized) else last + 1
     tokens = canvas.tokens_for(labels, length, "influence")
     figure = canvas.figure_for(figure, (11, 4.5))
 

@@ -83,7 +83,7 @@ def _let_rows_fit(ax: Axes, rows: int) -> None:
     room = ax.bbox.height / (rows + 0.2)
     highest = max(text.get_window_extent().height for text in texts)
     for text in texts if highest > room else ():
-        text.set_fontsize(text.get_fontsize() * room / highest)
+        text.set_fontsize(float(text.get_fontsize()) * room / highest)
 
 
 def _by_lag(ax: Axes, report: MemoryReport) -> None:

@@ -39,7 +39,7 @@ def counted(label: str, logs: Array) -> str:
 
 def counted_steps(logs: np.ndarray) -> np.ndarray | None:
     """Which steps of a flow's log norms [T, ...] count, those that are no NaN in some sequence; None for all."""
-    counts = ~np.isnan(logs.reshape(len(logs), -1)).all(axis=1)
+    counts = np.asarray(~np.isnan(logs.reshape(len(logs), -1)).all(axis=1))
     return None if counts.all() else counts
 
 

@@ -90,7 +90,7 @@ def _orders(ax: Axes, series: dict[str, np.ndarray], remainder: Any, whole: Any,
         ax.plot(parts.decades(logs), color=colour, marker=marker, linewidth=1, label=parts.counted(label, logs))
     colour = canvas.COLOURS[0]
     label = parts.counted(f"all above {above - 1}", remainder)
-    look = {"color": colour, "marker": "o", "fillstyle": "none", "linestyle": "", "label": label}
+    look: dict[str, Any] = {"color": colour, "marker": "o", "fillstyle": "none", "linestyle": "", "label": label}
     ax.plot([above], parts.decades(remainder), **look)
     label = parts.counted("all orders together", whole)
     ax.axhline(float(parts.decades(whole)), color="0.4", linestyle="--", linewidth=1, label=label)

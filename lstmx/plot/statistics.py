@@ -44,18 +44,15 @@ def saturation(
         figure 2.
     """
     _check(statistics)
-    drawn = {
-        name: canvas.units_for(np.arange(len(gate.left)) if units is None else units, len(gate.left), name)
-        for name, gate in statistics.gates.items()
-    }
+    picked = {name: canvas.units_for(units, len(gate.left), name) for name, gate in statistics.gates.items()}
     ax = canvas.axes_for(ax, (5, 5))
 
     ax.plot([0, 1], [1, 0], color="0.6", linestyle="--", linewidth=1, label="always saturated")
     for (name, gate), style in zip(statistics.gates.items(), canvas.styles(), strict=False):
         colour, marker = style
         ax.plot(
-            np.asarray(gate.left)[drawn[name]],
-            np.asarray(gate.right)[drawn[name]],
+            np.asarray(gate.left) if picked[name] is None else np.asarray(gate.left)[picked[name]],
+            np.asarray(gate.right) if picked[name] is None else np.asarray(gate.right)[picked[name]],
             color=colour,
             marker=marker,
             linestyle="",
@@ -70,7 +67,7 @@ def saturation(
         xlim=(-0.03, 1.03),
         ylim=(-0.03, 1.03),
     )
-    sizes = {len(picked) for picked in drawn.values()}
+    sizes = {len(gate.left) if units is None else len(units) for gate in statistics.gates.values()}
     canvas.legend_above(ax)
     return canvas.finish(ax, "gate saturation" + (f" of {max(sizes)} units" if len(sizes) == 1 else ""), title)
 

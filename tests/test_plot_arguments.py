@@ -2,6 +2,7 @@
 
 import inspect
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -178,8 +179,9 @@ def test_wrong_units_are_refused(name):
 
 
 def test_a_step_function_has_no_units():
-    cell = lstmx.from_step(lambda params, h, x: params["decay"] * h + x.sum(), np.zeros(2), 3)
-    history = lstmx.record(cell, {"decay": np.array(0.5)}, SHORT.inputs.astype("float64"))
+    cell = lstmx.from_step(lambda params, h, x: params["decay"] * h + x.sum(), jax.numpy.zeros(2), 3)
+    params, xs = {"decay": jax.numpy.array(0.5)}, jax.numpy.asarray(SHORT.inputs, "float64")
+    history = lstmx.record(cell, params, xs)
     for draw in (lstmx.plot.dynamics, lambda history, units: lstmx.plot.variants({"a": history}, units=units)):
         with pytest.raises(ValueError, match=r"units is \[0\]; .* has no units: expected None"):
             draw(history, units=[0])

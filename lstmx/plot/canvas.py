@@ -122,7 +122,7 @@ def columns(figure: Figure | SubFigure, most: int, letters: float) -> int:
 
 def pair(figure: Figure | SubFigure, ratios: tuple[float, float]) -> list[Axes]:
     """Two panels, beside each other with widths in these ratios, or above each other in a narrow figure."""
-    if columns(figure, 2, 18) == 2:
+    if columns(figure, 2, 22) == 2:
         return list(figure.subplots(1, 2, width_ratios=ratios))
     return list(figure.subplots(2, 1))
 

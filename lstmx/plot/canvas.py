@@ -311,13 +311,13 @@ def heat_map(
     limits: tuple[float, float] | None = None,
     counts: np.ndarray | None = None,
     look: Look = _PLAIN,
-    names: Sequence[str] | None = None,
 ) -> None:
     """Draw `values` [T, n] as an image, step to the right and `row` upwards, with a labelled colour bar if any.
 
     The colours span `limits`; None for 0, or the negative of the greatest magnitude drawn, up to the latter. Steps
-    where `counts` [T] is false are left blank, in front of hatching. Rows have the given names; None for numbers.
+    where `counts` [T] is false are left blank, in front of hatching.
     """
+    names = None
     if look.units is not None and row == "unit":
         values, names = values[:, look.units], [str(unit) for unit in look.units]
     sizes = [block_size(length) for length in values.shape]

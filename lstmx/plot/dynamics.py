@@ -67,8 +67,8 @@ def dynamics(
         title: what stands above; None for what the figure says by itself, "" for nothing.
         cmap: the colour map of all heat maps, as matplotlib takes it; None for the figure's own.
         labels: tokens, one str for each step, shown at the steps in place of their numbers; None for the numbers.
-        units: indices of the units drawn, with the first six of them as lines; distributions, means and norms are
-            of all units; None for all.
+        units: indices of the units drawn, the first six of them as lines; None for all. Distributions, means and
+            norms are of all in any case.
 
     Returns:
         The figure drawn on.

@@ -48,7 +48,7 @@ def effect(
         title: what stands above; None for what the figure says by itself, "" for nothing.
         cmap: the colour map of all heat maps, as matplotlib takes it; None for the figure's own.
         labels: tokens, one str for each step, shown at the steps in place of their numbers; None for the numbers.
-        units: indices of the units drawn; the norm is over all; None for all.
+        units: indices of the units in heat maps; None for all. The norm is over all in any case.
 
     Returns:
         The figure drawn on.

@@ -56,10 +56,8 @@ def fit(sheet: Axes | Figure | SubFigure) -> None:
 
 def _fit_across(axes: Sequence[Axes], titles: list[str], names: list[str], legends: list[bool]) -> None:
     """Break what is read from left to right: titles, names of axes, legends and words in the panels."""
-    for ax in axes:  # wide texts would narrow the panels that they have to fit
-        ax.set_title("", loc="left")
-        ax.set_xlabel("")
-        legend = ax.get_legend()
+    for ax in axes:
+        legend = ax.get_legend()  # one that is too wide would narrow the panel that it has to fit
         if legend is not None:
             legend.remove()
     _lay_out(axes)

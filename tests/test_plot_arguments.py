@@ -290,3 +290,15 @@ def test_a_network_of_which_nothing_is_kept_has_a_figure_of_memory():
     params = type(cell.parameter_shapes())(*map(np.zeros, cell.parameter_shapes()))
     history = lstmx.record(cell, params, SHORT.inputs.astype("float64"))
     render(lstmx.plot.memory(lstmx.memory_report(history, lags=5)))  # a warning is an error here
+
+
+def test_orders_are_those_of_the_farthest_step_that_one_reaches():
+    logs = np.full((50, 3), -np.inf)
+    logs[-10:] = np.linspace(-9, 0, 10)[:, None] - np.arange(3)
+    total = np.linspace(-49, 0, 50)
+    paths = lstmx.gradients.PathSpectrum(logs, total - 1, total, None, None, None, None)
+    ax = lstmx.plot.path_spectrum(paths).axes[0]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), logs[40] / np.log(10))
+    assert (
+        ax.get_title("left").replace("\n", " ") == "norm of each order, from the end to step 40, with none before"
+    )

@@ -241,3 +241,19 @@ def test_panels_in_a_row_keep_to_themselves(name, monkeypatch):
     for ax in figure.subplots(1, 3):
         FIGURES[name][0](*SMALL, ax)
     check(figure, monkeypatch)
+
+
+@pytest.mark.parametrize("fault", ["a title that is cut", "a legend on another text", "a name on data"])
+def test_the_check_sees_faults(fault, monkeypatch):
+    figure = sheet(COLUMN, 3)
+    left, right = figure.subplots(1, 2)
+    check(figure, monkeypatch)
+    if fault == "a title that is cut":
+        right.set_title("of more words than have room in a panel of this width", loc="left")
+    elif fault == "a legend on another text":
+        left.set_title("some words", loc="left")
+        left.text(0, 1.05, "others", transform=left.transAxes)
+    else:
+        left.set_title("a name that reaches to the other panel", loc="left", y=0.5)
+    with pytest.raises(AssertionError):
+        check(figure, monkeypatch)

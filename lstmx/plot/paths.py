@@ -65,7 +65,7 @@ def path_spectrum(
 
     if matrix:
         series = {"order k": one.log_matrix_norms, "order k, from c to c": one.log_cell_norms}
-        _orders(figure.subplots(), series, one.log_remainder, one.log_total, "first step")
+        _orders(figure.subplots(), series, one.log_remainder, one.log_total, "the first step")
         what = "Jacobian product"
         mean, remainder = one.mean_order, one.log_remainder
     else:
@@ -74,7 +74,7 @@ def path_spectrum(
         first = int(counts.argmax())
         some = counts & np.isfinite(one.log_norms).any(axis=1)  # no order that is told apart reaches farther
         at = int(some.argmax()) if some.any() else first
-        place = "first step" if at == first else f"step {at:,}, with none before"
+        place = "the first step" if at == first else f"step {at:,}, with none before"
         _orders(left, {"order k": one.log_norms[at]}, one.log_remainder[at], one.log_total[at], place)
         _shares(right, np.concat([one.log_norms, one.log_remainder[:, None]], axis=1)[counts][::-1], cmap)
         what = f"gradient over {steps_in_words(len(counts), counts)}"
@@ -97,7 +97,7 @@ def _orders(ax: Axes, series: dict[str, np.ndarray], remainder: Any, whole: Any,
     canvas.index_axis(ax.xaxis, "order (crossings of h)", above + 1)
     ax.set_ylabel("log₁₀ norm")
     canvas.legend_above(ax)
-    ax.set_title(f"norm of each order, from the end to the {place}", loc="left")
+    ax.set_title(f"norm of each order, from the end to {place}", loc="left")
 
 
 def _shares(ax: Axes, logs: np.ndarray, cmap: Any) -> None:

@@ -380,12 +380,13 @@ def index_axis(
 
 def log_axis(axis: Any, low: float, high: float) -> None:
     """A logarithmic axis of plain numbers, at 1, 2 and 5 of each decade where they have room."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
+    thousands = EngFormatter(sep="")
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     few = 3 * np.log10(high / low) < axis.get_tick_space()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda x, at: thousands(x) if x >= 1000 else f"{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -27,7 +27,7 @@ def pytest_configure(config):
     With `-m ""` the same tests and the slow ones run the programs that users run, as in .ci/run.
     """
     if config.getoption("markexpr") == "not slow" and "XLA_FLAGS" not in os.environ:
-        quick = "--xla_backend_optimization_level=0"
+        quick = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
         if jax.__version_info__ < (0, 11):  # 0.12 has no such flag, and aborts at one that it does not know
             quick += " --xla_cpu_use_fusion_emitters=false"
         os.environ["XLA_FLAGS"] = quick

@@ -22,6 +22,7 @@ OWN = [name for name in ZOO if name not in OF_FRAMEWORKS]
 
 every = pytest.mark.parametrize("name", cases(ZOO))
 each = pytest.mark.parametrize("name", cases(OWN))
+two = pytest.mark.parametrize("name", cases(OWN, ("linear unit", "mLSTM")))  # what takes longer to compile
 of_the_library = pytest.mark.parametrize("name", cases(OF_THE_LIBRARY))
 
 
@@ -290,7 +291,7 @@ def each_alone(recurrence, counts, resets):
 
 
 @pytest.mark.parametrize("controls", cases(CONTROLS, ("all",)))
-@each
+@two
 def test_a_controlled_batch_is_each_sequence_alone(name, controls):
     options, counts, resets = CONTROLS[controls]
     recurrence, cell, params, xs, state = made(name, (2, 2), length=7)
@@ -373,7 +374,7 @@ def gradient_of_outputs(name):
 
 
 @pytest.mark.parametrize("loss", ["last", "every"])
-@each
+@two
 def test_a_gradient_flow_is_the_chain_of_pullbacks_in_plain_numbers(name, loss):
     _, history, before = steps_of(name, (2,))
     given = history.params, history.inputs, history.initial
@@ -411,7 +412,7 @@ def test_a_gradient_flow_takes_a_function_and_keeps_its_digits_out_of_the_range_
     assert abs(flow.decay_rate.rate + np.log(MAGNITUDES[0])) < 1e-12
 
 
-@each
+@two
 def test_influence_is_the_norm_of_the_jacobian_between_each_pair_of_steps(name):
     recurrence, cell, params, xs, state = made(name, length=4)
     history = lstmx.record(cell, params, xs, state)
@@ -483,7 +484,7 @@ def test_a_long_jacobian_has_the_singular_values_of_the_product(name):
     assert np.all(np.exp(found)[~known] < 2e-5 * np.broadcast_to(expected[:, :1], expected.shape)[~known])
 
 
-@each
+@two
 def test_a_lyapunov_spectrum_of_a_history_is_that_of_its_jacobians(name):
     recurrence = ZOO[name]
     params, xs, _ = recurrence.draw((2,), length=40)

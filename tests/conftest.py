@@ -22,10 +22,11 @@ collect_ignore = ["numpy_alone.py"]  # runs where JAX is absent; see its docstri
 
 
 def pytest_configure(config):
-    """By default XLA compiles quickly rather than well, as most of the time goes to compilation.
+    """One thread for NumPy's products; and by default XLA compiles quickly rather than well, which takes most time.
 
     With `-m ""` the same tests and the slow ones run the programs that users run, as in .ci/run.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of a worker, which has one core
     if config.getoption("markexpr") == "not slow" and "XLA_FLAGS" not in os.environ:
         quick = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
         if jax.__version_info__ < (0, 11):  # 0.12 has no such flag, and aborts at one that it does not know

@@ -27,14 +27,7 @@ def autonomous(units, gain, steps, count):
     return lstmx.autonomous_spectrum(cell, params, None, start, steps, count, transient=steps // 5)
 
 
-@pytest.mark.parametrize(
-    ("gain", "theory"),
-    [
-        pytest.param(1.5, 0.065217, marks=pytest.mark.slow),
-        (2, 0.154724),
-        pytest.param(5, 0.532428, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("gain", "theory"), [(1.5, 0.065217), (2, 0.154724), (5, 0.532428)])
 def test_the_greatest_exponent_of_a_wide_tanh_network_is_that_of_mean_field_theory(gain, theory):
     """V23: within 0.015 at N = 800, where the theory is that of infinitely many units."""
     spectrum = autonomous(800, gain, 1500, 1)
@@ -50,13 +43,7 @@ def test_a_chaotic_network_has_the_counted_exponents_dimension_and_entropy():
 
 
 @pytest.mark.parametrize(
-    ("gain", "noise", "expected"),
-    [
-        pytest.param(1, 0.5, -0.2725, marks=pytest.mark.slow),
-        (1.5, 1, -0.1418),
-        (3, 0.5, 0.2989),
-        pytest.param(0.5, 1, -1.0957, marks=pytest.mark.slow),
-    ],
+    ("gain", "noise", "expected"), [(1, 0.5, -0.2725), (1.5, 1, -0.1418), (3, 0.5, 0.2989), (0.5, 1, -1.0957)]
 )
 def test_the_greatest_exponent_of_a_driven_tanh_network(gain, noise, expected):
     """V26: N = 600, T = 1300."""

@@ -187,10 +187,7 @@ def test_kernels_are_spread_as_the_frameworks_own(framework, kind):
             assert np.abs(kernel).max() > 0.98 * bound
 
 
-@pytest.mark.parametrize(
-    "framework",
-    ["pytorch", "keras", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flax", "haiku"))],
-)
+@pytest.mark.parametrize("framework", ["pytorch", "keras", "flax", "haiku"])
 def test_jax_draws_from_the_same_distributions(framework):
     params, expected = default(framework, lstmx.LSTM, "jax"), MEASURED[framework, lstmx.LSTM]
     for kernel, deviation, bound in zip(params[:2], expected, BOUNDS[framework, lstmx.LSTM], strict=True):

@@ -121,8 +121,8 @@ FORMS = [
 @pytest.mark.parametrize(("verb", "form"), FORMS, ids=lambda x: getattr(x, "__name__", str(x)))
 @pytest.mark.parametrize("narrow", [True, False], ids=["narrow", "wide"])
 def test_a_pass_in_old_memory_is_a_fresh_one(kind, library, verb, form, narrow, monkeypatch):
-    jax.clear_caches()
     if not narrow:
+        jax.clear_caches()  # the form is chosen when JAX traces
         monkeypatch.setattr("lstmx.passes.forward._NARROW", 0)
     cell, params, xs, state = draw_pass(kind, batch=(2,))
     params, xs, state = to(library, (params, xs, state))
@@ -137,7 +137,8 @@ def test_a_pass_in_old_memory_is_a_fresh_one(kind, library, verb, form, narrow, 
             touch()
     with pytest.raises(RuntimeError, match="was handed to record"):
         verb(cell, params, xs, reuse=old, **form)
-    jax.clear_caches()
+    if not narrow:
+        jax.clear_caches()
 
 
 @pytest.mark.parametrize("keep", ["all", "states"])

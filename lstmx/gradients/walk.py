@@ -264,6 +264,7 @@ def _log_norm_of_pairs(pairs: Any, exponent: Array) -> Array:
     return logs[0] if len(logs) == 1 else log_hypot(namespace(*logs).stack(logs), axis=0)
 
 
+@jit()
 def _alignment(pairs: Any, gradient: Any) -> Array:
     """Cosine between a step's part of ∂L/∂U (or ∂L/∂W), which the pairs make up, and the whole, [T, *batch]."""
     kernel = gradient.recurrent_kernel if "recurrent_kernel" in gradient._fields else gradient.input_kernel

@@ -22,7 +22,7 @@ collect_ignore = ["numpy_alone.py"]  # runs where JAX is absent; see its docstri
 
 
 def pytest_configure(config):
-    """One thread for NumPy's products; and by default XLA compiles quickly rather than well, which takes most time.
+    """One thread for NumPy's products, and by default XLA compiles quickly: compilation takes most of the time.
 
     With `-m ""` the same tests and the slow ones run the programs that users run, as in .ci/run.
     """

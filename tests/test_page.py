@@ -129,7 +129,7 @@ def test_longer_passes_show_every_kth_step_and_say_so(disk, tmp_path):
     data = data_of(path)
     series = data["series"][0]
     every = series["steps"][1]
-    assert f"Only every {every}th step is shown" in data["about"]
+    assert f"One step in {every} is shown" in data["about"]
     assert series["tokens"][0] == ("abcde" * 1000)[:every]
     assert "".join(series["tokens"]) == "abcde" * 1000
     values = np.asarray(whole.forget_gate)[::every]

@@ -125,9 +125,7 @@ def page(
     names = list(dict.fromkeys(repr(one.history.cell) for one in passes))
     about = f"{', '.join(names)}: {length:,} steps."
     if every > 1:
-        about += (
-            f"\nOnly every {every}th step is shown: fewer fields, fewer units or a larger size show more of them."
-        )
+        about += f"\nOne step in {every} is shown: fewer fields, fewer units or a larger size show more of them."
     if sequences is None and any(math.prod(one.batch) > _SEQUENCES for one in named.values()):
         about += f"\nOf the batch, {_SEQUENCES} sequences are shown: sequences= names others."
     files = {name: resources.files("lstmx.pages").joinpath(f"page.{name}").read_text("utf-8") for name in _FILES}

@@ -343,7 +343,7 @@ def record_onnx(
             by the inputs' names. Those that the operator does not depend on may be left out of a dict.
         node: as for `from_onnx`.
         library: "jax" or "numpy", of the history; None for JAX where it is installed. A history for JAX of a short
-            pass, such as 1,000 steps of a sequence with 32 units, is computed in NumPy: sooner than JAX compiles.
+            pass, such as 1,000 steps of a sequence with 32 units, is computed in NumPy, sooner than JAX compiles.
         reset: as for `from_onnx`.
 
     Returns:

@@ -442,7 +442,7 @@ def record_torch(module: Any, x: Any, layer: str | None = None, library: str | N
         layer: the name of the layer in `module.named_modules()`, where there are several. The "_orig_mod." of
             `torch.compile` and the "module." of `DataParallel` may be left out of it.
         library: "jax" or "numpy", of the history; None for JAX where it is installed. A history for JAX of a short
-            pass, such as 1,000 steps of a sequence with 32 units, is computed in NumPy: sooner than JAX compiles.
+            pass, such as 1,000 steps of a sequence with 32 units, is computed in NumPy, sooner than JAX compiles.
 
     Returns:
         The history that `lstmx.record` makes of the layer's own weights, inputs, lengths (of a PackedSequence) and

@@ -1,6 +1,7 @@
 """What every test shares: strict JAX on two CPU devices, the three cells, and the two libraries."""
 
 import contextlib
+import gc
 import os
 
 import hypothesis
@@ -26,6 +27,7 @@ def pytest_configure(config):
 
     With `-m ""` the same tests and the slow ones run the programs that users run, as in .ci/run.
     """
+    gc.set_threshold(100_000, 50, 100)  # what JAX traces lives on: look through it seldom
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of a worker, which has one core
     if config.getoption("markexpr") == "not slow" and "XLA_FLAGS" not in os.environ:
         quick = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"

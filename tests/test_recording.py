@@ -25,7 +25,7 @@ def kept_fields(history):
 
 
 @each_batch
-@pytest.mark.parametrize("every", [1, 2, 3, 7, 12])
+@pytest.mark.parametrize("every", [1, 3, 12, *(pytest.param(every, marks=pytest.mark.slow) for every in (2, 7))])
 def test_an_excerpt_is_the_history_at_its_steps(kind, library, batch, every):
     cell, *given = draw_pass(kind, batch=batch)
     given = to(library, given)
@@ -42,7 +42,7 @@ def test_an_excerpt_is_the_history_at_its_steps(kind, library, batch, every):
     assert set(fields) <= set(dir(made))
 
 
-@pytest.mark.parametrize("batch", [(), (2,)], ids=str)
+@pytest.mark.parametrize("batch", [(), pytest.param((2,), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize(("dtype", "bits"), [("float16", 11), ("bfloat16", 8)])
 def test_half_precision_rounds_what_is_stored_and_not_what_runs(kind, library, batch, every, dtype, bits):

@@ -60,7 +60,7 @@ def dies(windows, share, time, rest=0.02, series=100):
 
 @pytest.mark.parametrize("mean", [0.0, CHAOS])
 @pytest.mark.parametrize("time", [0, 1, 3, 5, 10])
-@pytest.mark.parametrize("windows", [128, 250, 1000])
+@pytest.mark.parametrize("windows", [128, 250, pytest.param(1000, marks=pytest.mark.slow)])
 def test_correlated_windows_are_stationary(windows, time, mean):
     """False alarms of one exponent: fewer than 5 % of 400 series."""
     assert alarms(mean + SPREAD * correlated(windows, 400, time)) < 0.05

@@ -105,6 +105,10 @@ def test_several_histories_a_text_and_signals(tmp_path):
     assert "<title>A &lt; B</title>" in page
     words = data_of(lstmx.page(passes, tmp_path / "p.html", text=["</script>"] * len(text)))["series"][0]["tokens"]
     assert words == ["</script>"] * len(text)
+    words = data_of(lstmx.page(passes, tmp_path / "p.html", text=["{{script}}"] * len(text)))["series"][0][
+        "tokens"
+    ]
+    assert words == ["{{script}}"] * len(text)
 
 
 def test_2000_steps_of_128_units_and_6_fields_are_at_most_3_megabytes(tmp_path):

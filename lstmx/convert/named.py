@@ -275,8 +275,8 @@ def chosen(what: str, found: dict[str, Any], name: str | None, how: str = "layer
     """
     if name is None and len(found) == 1:
         return next(iter(found.items()))
-    ends = [one for one in found if one.endswith((f"/{name}", f".{name}"))]
-    if name is not None and name not in found and len(ends) == 1:
+    ends = ending(found, name)
+    if name not in found and len(ends) == 1:
         name = ends[0]
     if name is None or name not in found:
         asked = "no recurrent layer that lstmx knows" if name is None else f"no recurrent layer {name!r}"
@@ -285,6 +285,11 @@ def chosen(what: str, found: dict[str, Any], name: str | None, how: str = "layer
         listed = f"; those are: {in_a_list(found)}" if found else ""
         raise ValueError(f"{what} has {asked}{listed}")
     return name, found[name]
+
+
+def ending(found: Iterable[str], name: str | None) -> list[str]:
+    """The names that are this one, or end with it after a "/" or a "."."""
+    return [one for one in found if name is not None and f"/{one}".endswith((f"/{name}", f".{name}"))]
 
 
 def in_a_list(names: Iterable[str]) -> str:

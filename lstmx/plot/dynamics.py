@@ -14,7 +14,7 @@ from lstmx.history import History
 from lstmx.layers import LayeredPass
 from lstmx.plot import canvas
 from lstmx.plot.canvas import Look
-from lstmx.plot.passes import Pass, Shown, one_pass
+from lstmx.plot.passes import Pass, Shown, one_pass, units_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,13 +96,13 @@ def dynamics(
     look = Look(canvas.tokens_for(labels, len(history), "history"), cmap)
     if isinstance(history, LayeredPass):
         layers = {name: one_pass(part, index, turn) for name, (part, turn) in history.cells().items()}
-        looks = {name: look._replace(units=_units(units, one, name)) for name, one in layers.items()}
+        looks = {name: look._replace(units=units_of(one, units, name)) for name, one in layers.items()}
         figure = _draw_layers(layers, looks, figure)
         own = f"{len(layers)} layers over {layers[next(iter(layers))].steps}{where}"
         return canvas.finish(figure, own, title)
 
     one = one_pass(history, index)
-    look = look._replace(units=_units(units, one, "history"))
+    look = look._replace(units=units_of(one, units, "history"))
     if not one.closed_form:
         panels = _of_step_function(one, look)
     else:
@@ -121,14 +121,6 @@ def dynamics(
     number = one.output.shape[1] if one.closed_form else sum(x.values.shape[1] for x in one.states.values())
     of = f"of {_count(number, 'unit')}" if one.closed_form else f"with a state of {_count(number, 'number')}"
     return canvas.finish(figure, f"{one.kind} {of} over {one.steps}{where}", title)
-
-
-def _units(units: Any, one: Pass, name: str) -> np.ndarray | None:
-    if units is not None and not one.closed_form:
-        raise ValueError(
-            f"units is {units}; the state of the step function {one.kind} has no units: expected None"
-        )
-    return canvas.units_for(units, one.output.shape[1], name)
 
 
 def _gated(one: Pass, look: Look) -> list[_Panel]:

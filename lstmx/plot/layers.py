@@ -11,7 +11,7 @@ from lstmx.checks import require_history
 from lstmx.gradients import GradientFlow, LayeredFlow
 from lstmx.history import History
 from lstmx.plot import canvas, parts
-from lstmx.plot.passes import Pass, one_pass, steps_in_words
+from lstmx.plot.passes import Pass, one_pass, steps_in_words, units_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,7 +142,8 @@ def variants(
     """
     shown = _checked(histories, flows, sequence)
     tokens = canvas.tokens_for(labels, len(next(iter(histories.values()))), "histories")
-    rows_of = {name: _units(units, one, name) for name, one in shown.items()}
+    picked = {name: units_of(one, units, f"histories[{name!r}]") for name, one in shown.items()}
+    rows_of = {name: slice(None) if units is None else picked[name] for name in shown}
     rows = 2 if flows is None else 3
     figure = canvas.figure_for(figure, (max(5.5, 1.2 + 2.2 * len(shown)), 2.2 * rows))
     panels = figure.subplots(rows, len(shown), sharex=True, sharey="row", squeeze=False)
@@ -183,14 +184,6 @@ def variants(
     beyond = f" (greatest of all: {max(greatest):.2g})" if max(greatest) > most else ""
     own = f"gates from 0 to 1, states from −{most:.2g} to {most:.2g}{beyond}"
     return canvas.finish(figure, own, title)
-
-
-def _units(units: Any, one: Pass, name: str) -> np.ndarray | slice:
-    """The columns of a state that are drawn."""
-    if units is not None and not one.closed_form:
-        raise ValueError(f"units is {units}; the state of histories[{name!r}] has no units: expected None")
-    picked = canvas.units_for(units, one.output.shape[1], f"histories[{name!r}]")
-    return slice(None) if picked is None else picked
 
 
 def _checked(histories: Mapping, flows: Mapping | None, sequence: int | tuple[int, ...]) -> dict[str, Pass]:

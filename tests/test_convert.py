@@ -130,7 +130,7 @@ def test_missing_surplus_and_misshapen_arrays_are_named():
         convert.from_flax(convert.to_flax(LSTM, drawn(LSTM)) | {"extra": {"kernel": np.zeros(2, "float32")}})
 
 
-@pytest.mark.parametrize("function", [convert.from_equinox, convert.from_keras, convert.from_flax])
+@pytest.mark.parametrize("function", [convert.from_keras, convert.from_flax])
 def test_what_is_no_module_is_named(function):
     with pytest.raises(TypeError, match=r"is a int; expected"):
         function(3)

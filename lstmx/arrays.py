@@ -161,19 +161,21 @@ def result(cls: type[T] | None = None, *, static: Sequence[str] = ()) -> Any:
     made: Any = dataclasses.dataclass(frozen=True, eq=False, repr=cls.__repr__ is object.__repr__)(cls)
     names = [field.name for field in dataclasses.fields(made)]
     if made.__str__ is not object.__str__:
-        made.__str__ = _without_numbers(made.__str__)
+        made.__str__ = _without_numbers(made.__str__, repr)
+    if hasattr(made, "_repr_html_"):
+        made._repr_html_ = _without_numbers(made._repr_html_, lambda self: None)  # then a notebook shows `repr`
     made._array_fields = tuple(name for name in names if name not in static)
     if has_jax:
         jax.tree_util.register_dataclass(made, list(made._array_fields), list(static))
     return made
 
 
-def _without_numbers(told: Callable[[Any], str]) -> Callable[[Any], str]:
-    """`__str__` that inside a JAX transformation, where numbers cannot be read, is `repr`."""
+def _without_numbers(told: Callable[[Any], Any], otherwise: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What says a result's numbers, and `otherwise` inside a JAX transformation, where they cannot be read."""
 
     @functools.wraps(told)
-    def shown(self: Any) -> str:
-        return repr(self) if is_traced(self) else told(self)
+    def shown(self: Any) -> Any:
+        return otherwise(self) if is_traced(self) else told(self)
 
     return shown
 

@@ -10,7 +10,6 @@ import numpy as np
 from lstmx.arrays import (
     Array,
     columns,
-    is_traced,
     jit,
     map_tree,
     namespace,
@@ -103,10 +102,8 @@ class GateStatistics:
         units = len(next(iter(self.gates.values())).mean)
         return f"GateStatistics({', '.join(self.gates)}: {units} units)"
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         """What a notebook shows: the table, and each gate's mean by unit."""
-        if is_traced(self):
-            return None
         strips = [Strip(name.replace("_", " "), gate.mean, (0, 1)) for name, gate in self.gates.items()]
         return shown(str(self), strips, "units, each the mean over steps and sequences,")
 

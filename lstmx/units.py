@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -163,7 +163,9 @@ def search(
     batch = history.batch
     marked = None
     if stretch is not None:
-        marked = (*_steps(stretch, len(history)), _sequence(sequence, batch))
+        alone = not batch and sequence == 0
+        index = () if alone else sequence_within(f"sequence is {sequence!r}", sequence, batch)
+        marked = (*_steps(stretch, len(history)), index)
         start, stop, index = marked
         values = _read(history, name, start, stop)[(slice(None), *index)]
         units = np.flatnonzero((values >= above).all(axis=0))
@@ -173,12 +175,13 @@ def search(
                 f"one keeps up is {values.min(axis=0).max():.3g}: lower above, or mark a shorter stretch"
             )
     else:
-        units = _units(units, total)
+        units = units_within(units, total)
     on = np.zeros((len(history), *batch), np.int32)
     for start, values in values_of(history, name):
         on[start : start + len(values)] = (values[..., units] >= above).sum(axis=-1)
-    if history.counts is not None:
-        on[~np.asarray(history.counts)] = 0
+    counts = history.counts
+    if counts is not None:
+        on[~np.asarray(counts)] = 0
     least = math.ceil(share * len(units) - 1e-9)
     starts, stops, sequences, sums = _runs(on.reshape(len(on), -1), least)
     index = np.stack(np.unravel_index(sequences, batch), axis=-1) if batch else np.zeros((len(starts), 0), int)
@@ -267,9 +270,8 @@ def units_like(
     positive("key", key, 0)
     count = math.prod(history.batch)
     signal = _signal(history, signal).reshape(len(history), count)
-    counts = np.ones(signal.shape, bool)
-    if history.counts is not None:
-        counts = np.asarray(history.counts).reshape(signal.shape)
+    counts = history.counts
+    counts = np.ones(signal.shape, bool) if counts is None else np.asarray(counts).reshape(signal.shape)
     if not np.isfinite(signal[counts]).all():
         step = int(np.flatnonzero((~np.isfinite(signal) & counts).any(axis=1))[0])
         raise ValueError(f"signal holds NaN or infinity, first at step {step}")
@@ -279,10 +281,10 @@ def units_like(
     if size <= 1e-12 * max(1.0, float(np.abs(signal).max(initial=0))) or not counts.sum() > 2:
         raise ValueError("signal is the same at every step that counts; a correlation with it is not defined")
     lags = _lags(counts.sum(axis=0), shifts, key)
-    sums, moments = _products(history, name, signal / size, counts, lags)
-    spread = np.sqrt(np.maximum(moments[1] - moments[0] ** 2 / counts.sum(), 0.0))
-    moving = spread > 1e-6 * np.sqrt(np.maximum(moments[1], 1e-300))
-    correlations = np.where(moving[:, None], sums / np.where(moving, spread, 1.0)[:, None], 0.0)
+    products, total, squares = _sums(history, name, signal / size, counts, lags)
+    spread = np.sqrt(np.maximum(squares - total**2 / counts.sum(), 0.0))
+    moving = spread > 1e-6 * np.sqrt(np.maximum(squares, 1e-300))
+    correlations = np.where(moving[:, None], products / np.where(moving, spread, 1.0)[:, None], 0.0)
     observed, shifted = correlations[:, 0], correlations[:, 1:]
     p_values = np.ones(len(observed))
     if moving.any():
@@ -316,21 +318,16 @@ def _lags(lengths: np.ndarray, shifts: int, key: int) -> np.ndarray:
     return lags
 
 
-class _Moments(NamedTuple):
-    total: np.ndarray
-    squares: np.ndarray
-
-
-def _products(
+def _sums(
     history: Any, name: str, signal: np.ndarray, counts: np.ndarray, lags: np.ndarray
-) -> tuple[np.ndarray, _Moments]:
-    """Sums over steps and sequences of each unit times each shifted signal, [H, shifts]; and the units' moments.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums over steps and sequences: of each unit times each shifted signal [H, 1 + shifts], of it, of its square.
 
-    The signal adds up to 0, so that what is subtracted from a unit does not matter to the former.
+    A unit counts from its mean over the first part. The signal adds up to 0, so that its products are the same.
     """
     doubled = [np.tile(signal[counts[:, b], b], 2) for b in range(signal.shape[1])]
     lengths, done = counts.sum(axis=0), np.zeros(signal.shape[1], int)
-    sums, moments, origin = 0.0, _Moments(np.zeros(()), np.zeros(())), None
+    products, total, squares, origin = 0.0, 0.0, 0.0, None
     for start, part in values_of(history, name):
         values = part.reshape(len(part), signal.shape[1], -1)
         here = counts[start : start + len(part)]
@@ -341,13 +338,11 @@ def _products(
             if not len(rows):
                 continue
             windows = np.lib.stride_tricks.sliding_window_view(doubled[b].astype(rows.dtype), len(rows))
-            sums = sums + (windows[lengths[b] + done[b] - lags[:, b]] @ rows).T.astype(np.float64)
+            products = products + (windows[lengths[b] + done[b] - lags[:, b]] @ rows).T.astype(np.float64)
+            total = total + rows.sum(axis=0, dtype=np.float64)
+            squares = squares + np.einsum("tu,tu->u", rows, rows, dtype=np.float64)
             done[b] += len(rows)
-            moments = _Moments(
-                moments.total + rows.sum(axis=0, dtype=np.float64),
-                moments.squares + np.einsum("tu,tu->u", rows, rows, dtype=np.float64),
-            )
-    return np.asarray(sums), moments
+    return np.asarray(products), np.asarray(total), np.asarray(squares)
 
 
 # ------------------------------------------------------------------------------------------- what is searched
@@ -378,7 +373,11 @@ def fields_of(history: History) -> list[str]:
     states = [f"{name}_state" for name in cell.named_fields(history.states)]
     shown = list(cell.gate_type._fields if cell.closed_form else history.kept_rows)
     lead = len(history.batch) + 1
-    return [name for name in dict.fromkeys([*states, *shown]) if getattr(history[:1], name).ndim == lead + 1]
+    return [
+        name
+        for name in dict.fromkeys(["hidden_state", *states, *shown])
+        if getattr(history[:1], name).ndim == lead + 1
+    ]
 
 
 def values_of(history: Any, name: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -412,7 +411,7 @@ def _signal(history: Any, signal: Any) -> np.ndarray:
     return np.broadcast_to(found.reshape(*found.shape, *(1,) * (len(shape) - found.ndim)), shape)
 
 
-def _units(units: Any, total: int) -> np.ndarray:
+def units_within(units: Any, total: int) -> np.ndarray:
     """Indices of units that are there.
 
     Raises:
@@ -439,13 +438,18 @@ def _steps(stretch: Any, length: int) -> tuple[int, int]:
     return start, stop
 
 
-def _sequence(sequence: Any, batch: tuple[int, ...]) -> tuple[int, ...]:
-    """The index of a sequence in the batch; () where there is no batch."""
+def sequence_within(came: str, sequence: Any, batch: tuple[int, ...]) -> tuple[int, ...]:
+    """The index of a sequence in the batch; `came` says what came, for the error's words.
+
+    Raises:
+        TypeError: no integers.
+        ValueError: not one for each batch axis, or one outside its axis.
+    """
     index = sequence if isinstance(sequence, tuple) else (sequence,)
-    if not batch and index == (0,):
-        return ()
-    if len(index) != len(batch) or any(not hasattr(one, "__index__") for one in index):
-        raise ValueError(f"sequence is {sequence!r}; expected an integer for each of the batch axes {batch}")
+    if any(not hasattr(one, "__index__") for one in index):
+        raise TypeError(f"{came}; expected integers, one for each of the batch axes {batch}")
+    if len(index) != len(batch):
+        raise ValueError(f"{came}; expected an integer for each of the batch axes {batch}")
     if any(not 0 <= one < size for one, size in zip(index, batch, strict=True)):
-        raise ValueError(f"sequence is {sequence!r}; expected an index within the batch axes {batch}")
+        raise ValueError(f"{came}; expected indices within the batch axes {batch}")
     return tuple(map(int, index))

@@ -1,6 +1,8 @@
 """What every test shares: strict JAX on two CPU devices, the three cells, and the two libraries."""
 
 import contextlib
+import gc
+import os
 
 import hypothesis
 import jax
@@ -18,6 +20,21 @@ hypothesis.settings.register_profile("lstmx", deadline=None, max_examples=25, de
 hypothesis.settings.load_profile("lstmx")
 
 collect_ignore = ["numpy_alone.py"]  # runs where JAX is absent; see its docstring
+
+
+def pytest_configure(config):
+    """One thread for NumPy's products; and by default XLA compiles quickly rather than well.
+
+    With `-m ""` the same tests and the slow ones run the programs that users run, as in .ci/run.
+    """
+    gc.set_threshold(100_000, 50, 100)  # what JAX traces lives on: look through it seldom
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of a worker, which has one core
+    if config.getoption("markexpr") == "not slow" and "XLA_FLAGS" not in os.environ:
+        quick = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+        if jax.__version_info__ < (0, 11):  # 0.12 has no such flag, and aborts at one that it does not know
+            quick += " --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = quick
+
 
 AS_A_USER_FINDS_JAX = {"test_readme", "test_models_keras"}
 PROMOTED_BY_OPTAX = {

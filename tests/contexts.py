@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import plain
+import test_page as pages
 from reference import to
 
 import lstmx
@@ -691,6 +692,77 @@ def gate_statistics(case):
 @analysis(CONTEXTS)
 def summarise(case):
     return lambda *given: lstmx.summarise(case.cell, *given, **case.said), statistics_hold(case)
+
+
+def gate_of(case, cell):
+    """The gate that keeps a cell's state, and what it is in each sequence, [n, H] in the order of time."""
+    name = "forget_gate" if "forget_gate" in case.by_hand[0].gates[cell] else "update_gate"
+    return name, case.gate(name, cell)
+
+
+@analysis(CELL, [((*STACK, *BOTH), TypeError, "takes the history of one cell")], traced=IN_TRACE)
+def search(case):
+    name, values = gate_of(case, case.cells()[0])
+    above = float(np.median(np.concatenate(values)[:, :2].min(axis=1))) + 1e-7  # no value itself
+
+    def verify(found):
+        hits = {(b, int(t)) for b, at in enumerate(case.at) for t in at[(values[b][:, :2] >= above).all(axis=1)]}
+        shown = [
+            (int(b), t)
+            for a, z, (b,) in zip(found.start, found.stop, found.sequence, strict=True)
+            for t in range(a, z)
+        ]
+        assert len(shown) == len(set(shown))
+        assert set(shown) == hits
+        for b, t in {(b, z) for z, (b,) in zip(found.stop.tolist(), found.sequence.tolist(), strict=True)}:
+            assert (b, t) not in hits  # a stretch goes as far as it can
+
+    return lambda *given: lstmx.search(case.recorded(*given), units=[0, 1], above=above, field=name), verify
+
+
+@analysis(CONTEXTS, traced=IN_TRACE)
+def units_like(case):
+    signal = np.random.default_rng(3).normal(size=case.counts.shape)
+
+    def compute(*given):
+        history, field = case.recorded(*given), None
+        if case.kind == "lstm":
+            field = "forget_gate"
+        return lstmx.units_like(history, np.where(case.counts, signal, np.nan), field=field)
+
+    def verify(found):
+        if case.kind != "lstm":
+            parts = {name: (part, turned) for name, (part, turned) in case.history.cells().items()}
+            assert set(found) == set(parts)
+            for name, (part, turned) in parts.items():
+                values = np.asarray(turned(getattr(part, found[name].field)))[case.counts]
+                expected = [np.corrcoef(x, signal[case.counts])[0, 1] for x in values.T]
+                np.testing.assert_allclose(found[name].correlation, expected, atol=1e-10)
+            return
+        y = np.concatenate([signal[at, b] for b, at in enumerate(case.at)])
+        expected = [np.corrcoef(x, y)[0, 1] for x in np.concatenate(case.gate("forget_gate")).T]
+        np.testing.assert_allclose(found.correlation, expected, atol=1e-10)
+
+    return compute, verify
+
+
+@analysis(CONTEXTS, traced=IN_TRACE)
+def page(case):
+    def verify(path):
+        shown = {one["name"]: one for one in pages.data_of(path)["series"]}
+        for name in case.cells():
+            gate, values = gate_of(case, name)
+            for b, at in enumerate(case.at):
+                series = shown[", ".join(filter(None, (name, f"sequence {b}")))]
+                (field,) = [one for one in series["fields"] if one["name"] == gate.replace("_", " ")]
+                made = pages.decoded(field, case.length)
+                np.testing.assert_allclose(made[at], values[b], atol=0.003)
+                assert np.isnan(np.delete(made, at, axis=0)).all()
+
+    def compute(*given):
+        return lstmx.page(case.recorded(*given), case.new_path().with_suffix(".html"))
+
+    return compute, verify
 
 
 # -------------------------------------------------------------------------------------------------- dynamics

@@ -409,7 +409,7 @@ ZOO = {
     )
 }
 OF_FRAMEWORKS = tuple(name for name in ZOO if "Cell" in name)
-FORMS = ("linear unit", "mLSTM", "delta net", "LSTM")  # one array and several, gates and none, functions and names
+FORMS = ("linear unit", "mLSTM", "LSTM")  # one array and several, gates and none, functions and names
 
 
 def cases(names, always=FORMS):

@@ -5,7 +5,7 @@ import pytest
 
 import lstmx
 from lstmx.app.cli import main
-from lstmx.app.reading import gate_by_character, tracked_properties
+from lstmx.app.reading import characters_that_matter, gate_by_character, tracked_properties
 from lstmx.pages.signals import text_signals
 
 TEXT = "".join(f'line {k}: the "quick" brown fox\n  jumps over {k * k} dogs.\n' for k in range(60))
@@ -227,6 +227,17 @@ def test_gate_means_by_character():
     gate = np.array([[0.0, 0.2], [1.0, 1.0]] * 12)
     assert gate_by_character(gate, "ab" * 12) == pytest.approx({"a": 0.1, "b": 1.0})
     assert gate_by_character(gate, "ab" * 12, least=13) == {}
+
+
+def test_characters_that_matter_are_those_of_the_greatest_gradients():
+    cell = lstmx.LSTM(2, 4)
+    xs = np.random.default_rng(1).normal(size=(len(TEXT), 2)).astype("float32")
+    flow = lstmx.gradient_flow(lstmx.record(cell, cell.init(np.random.default_rng(0)), xs))
+    norms = np.linalg.norm(flow.inputs, axis=-1)
+    lines = characters_that_matter(flow, TEXT, 3)
+    assert [int(line.split()[1]) for line in lines] == np.argsort(-norms)[:3].tolist()
+    step = int(np.argmax(norms))
+    assert f"[{TEXT[step]}]".replace("\n", "⏎") in lines[0]
 
 
 def test_version_and_help(capsys):

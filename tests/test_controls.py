@@ -60,6 +60,11 @@ def gradient(model, weights, said, **options):
     return jax.jit(jax.grad(lambda *given: loss_of(model, weights, *given, said, **options), (0, 1)))
 
 
+def cases(pairs, always):
+    """Pairs for `parametrize`, of which those that `always` is true of are not slow."""
+    return [pair if always(*pair) else pytest.param(*pair, marks=pytest.mark.slow) for pair in pairs]
+
+
 def counted(said):
     """True where a step counts, [T, 3]."""
     if "lengths" in said:
@@ -69,7 +74,12 @@ def counted(said):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [(name, said) for name in EVERY for said in ("lengths", "all")] + [("LSTM", "mask"), ("LSTM", "resets")],
+    cases(
+        [(name, said) for name in EVERY for said in ("lengths", "all")] + [("LSTM", "mask"), ("LSTM", "resets")],
+        lambda name, said: (
+            name in ("LSTM", "wide GRU before", "both", "Zoneout LSTM") or (said == "all" and "wide" not in name)
+        ),
+    ),
 )
 def test_gradients_are_those_of_autodiff_and_of_each_compacted_sequence(name, said):
     model, said = EVERY[name], SAID[said]
@@ -108,7 +118,7 @@ def test_gradients_under_vmap_are_those_of_each_batch(name):
         assert_close(jax.tree.map(lambda x, k=k: x[k], found), expected, 1e-11)
 
 
-@pytest.mark.parametrize("said", ["lengths", "all"])
+@pytest.mark.parametrize("said", [pytest.param("lengths", marks=pytest.mark.slow), "all"])
 @pytest.mark.parametrize("name", ZONED)
 def test_gradients_with_draws_are_those_of_autodiff(name, said):
     model, said = ZONED[name], SAID[said] | {"key": 3}
@@ -154,8 +164,9 @@ def test_what_stands_at_a_step_that_does_not_count_is_never_read(junk, library):
     clean, marred = (lstmx.record(model, *to(library, (params, x)), mask=to(library, mask)) for x in (xs, dirty))
     assert_same(marred.states, clean.states)
     assert_same(marred.inputs, clean.inputs)
-    for name, value in analyses(marred).items():
-        assert_same(value, analyses(clean)[name])
+    found, expected = analyses(marred), analyses(clean)
+    for name, value in found.items():
+        assert_same(value, expected[name])
     options = {"mask": mask}
     assert_same(lstmx.run(model, params, dirty, **options), lstmx.run(model, params, xs, **options))
     for differentiation in ("pullback", "autodiff"):
@@ -340,8 +351,11 @@ ANALYSES = {
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [(name, {}) for name in ANALYSES]
-    + [(name, {"mask": MASK}) for name in ANALYSES if name != "lyapunov_spectrum"],
+    cases(
+        [(name, {}) for name in ANALYSES]
+        + [(name, {"mask": MASK}) for name in ANALYSES if name != "lyapunov_spectrum"],
+        lambda name, said: bool(said) or name == "lyapunov_spectrum",
+    ),
 )
 def test_a_compiled_function_may_close_over_inputs_or_parameters(name, said):
     model = CELLS["LSTM"]

@@ -1,11 +1,13 @@
 """Weights in the layouts of frameworks, by hand and without any of these: where blocks go, and what is refused."""
 
+import jax
 import numpy as np
 import pytest
-from reference import assert_same
+from reference import assert_close, assert_same, is_in, to
 
 import lstmx
 from lstmx import convert
+from lstmx.convert import named
 
 H, D = 2, 3
 LSTM, GRU = lstmx.LSTM(D, H), lstmx.GRU(D, H)
@@ -128,7 +130,7 @@ def test_missing_surplus_and_misshapen_arrays_are_named():
         convert.from_flax(convert.to_flax(LSTM, drawn(LSTM)) | {"extra": {"kernel": np.zeros(2, "float32")}})
 
 
-@pytest.mark.parametrize("function", [convert.from_equinox, convert.from_keras, convert.from_flax])
+@pytest.mark.parametrize("function", [convert.from_keras, convert.from_flax])
 def test_what_is_no_module_is_named(function):
     with pytest.raises(TypeError, match=r"is a int; expected"):
         function(3)
@@ -172,3 +174,23 @@ def test_the_forget_bias_that_init_would_draw_is_no_option_of_a_framework():
     cell = lstmx.LSTM(D, H, forget_bias=3.0)
     params = cell.init(np.random.default_rng(0))
     assert_same(convert.from_flax(convert.to_flax(cell, params))[1], params)
+
+
+# ------------------------------------------------------------------------------------------------ passes of models
+
+
+@pytest.mark.parametrize("library", [None, "jax", "numpy"])
+@pytest.mark.parametrize("kind", ["cell", "layers"])
+def test_a_short_pass_is_computed_in_numpy_and_belongs_to_the_library_asked_for(kind, library, monkeypatch):
+    cell = LSTM if kind == "cell" else lstmx.Stack([lstmx.Bidirectional(LSTM), lstmx.GRU(2 * H, H)])
+    params = cell.init(np.random.default_rng(0), dtype="float64")
+    xs, counts = np.random.default_rng(1).normal(size=(9, 2, D)), np.array([9, 4])
+    made = named.recorded(cell, params, xs, None, library, lengths=counts)
+    expected = lstmx.record(cell, params, xs, lengths=counts)
+    assert_same(to("numpy", made), expected)
+    assert is_in(library or "jax", made)
+
+    monkeypatch.setattr(named, "_SHORT", 0)
+    long = named.recorded(cell, params, xs, None, library, lengths=counts)
+    assert_close(long, made, 1e-14)
+    assert jax.tree.structure(long) == jax.tree.structure(made)

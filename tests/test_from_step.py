@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from recurrences import MAGNITUDES, OF_FRAMEWORKS, OF_THE_LIBRARY, ZOO, cases, flat_step, plain_pass
+from recurrences import MAGNITUDES, OF_FRAMEWORKS, OF_THE_LIBRARY, ZOO, cases, flat_step, plain_pass, split
 from reference import assert_close, render, to
 
 import lstmx
@@ -22,6 +22,7 @@ OWN = [name for name in ZOO if name not in OF_FRAMEWORKS]
 
 every = pytest.mark.parametrize("name", cases(ZOO))
 each = pytest.mark.parametrize("name", cases(OWN))
+two = pytest.mark.parametrize("name", cases(OWN, ("linear unit", "mLSTM")))  # what takes longer to compile
 of_the_library = pytest.mark.parametrize("name", cases(OF_THE_LIBRARY))
 
 
@@ -108,9 +109,14 @@ def test_gradients_of_a_run_need_no_jit_and_may_be_mapped(name):
     def alone(gradient):
         return lambda params, xs, state: gradient(params, xs[:, 0], one_of(state, 0))
 
+    def compiled(transform, gradient):
+        return jax.jit(transform(gradient))
+
     run = functools.partial(lstmx.run, cell)
     for transform in (mapped, alone):
-        expected = gradients(plain, weights, (params, xs, state), transform)
+        expected = gradients(
+            plain, weights, (params, xs, state), lambda gradient, of=transform: jax.jit(of(gradient))
+        )
         assert_close(gradients(run, weights, (params, xs, state), transform), expected, 1e-12)
 
 
@@ -260,39 +266,46 @@ CONTROLS = {
 }
 
 
-def each_alone(recurrence, params, xs, state, counts, resets):
-    """Outputs and final states of every sequence run alone over its counted steps, each piece from its start."""
-    outputs = jnp.zeros((*xs.shape[:-1], plain_pass(recurrence, params, xs).outputs.shape[-1]))
-    finals = state
-    for index in np.ndindex(2, 2):
-        steps, now = np.flatnonzero(counts[:, *index]), one_of(state, index)
-        for piece in np.split(steps, np.flatnonzero(resets[steps, *index])):
-            if len(piece):
-                begun = recurrence.state if resets[piece[0], *index] else now
-                plain = plain_pass(recurrence, params, xs[piece, *index], begun)
-                outputs, now = outputs.at[piece, *index].set(plain.outputs), plain.final
-        finals = jax.tree.map(lambda x, y, at=index: x.at[at].set(y), finals, now)
-    return outputs, finals
+def each_alone(recurrence, counts, resets):
+    """A function to outputs and final states of every sequence run alone, step by step where they count."""
+
+    @jax.jit
+    def step(params, state, x):
+        after = split(recurrence.step(params, state, x), recurrence.state)[0]
+        return after, recurrence.read(after)
+
+    def alone(params, xs, state):
+        rows, finals = [], []
+        for index in np.ndindex(2, 2):
+            now = one_of(state, index)
+            for t in range(len(xs)):
+                output = jnp.zeros(jax.eval_shape(recurrence.read, now).shape)
+                if counts[t, *index]:
+                    now, output = step(params, recurrence.state if resets[t, *index] else now, xs[t, *index])
+                rows.append(output)
+            finals.append(now)
+        outputs = jnp.stack(rows).reshape(2, 2, len(xs), -1).transpose(2, 0, 1, 3)
+        return outputs, jax.tree.map(lambda *x: jnp.stack(x).reshape(2, 2, *x[0].shape), *finals)
+
+    return alone
 
 
 @pytest.mark.parametrize("controls", cases(CONTROLS, ("all",)))
-@each
+@two
 def test_a_controlled_batch_is_each_sequence_alone(name, controls):
     options, counts, resets = CONTROLS[controls]
     recurrence, cell, params, xs, state = made(name, (2, 2), length=7)
     weights = weights_of(plain_pass(recurrence, params, xs).outputs)
 
-    def alone(params, xs, state):
-        return each_alone(recurrence, params, xs, state, counts, resets)
-
+    alone = each_alone(recurrence, counts, resets)
     hidden = jnp.where(counts[..., None], xs, jnp.nan)
     run = functools.partial(lstmx.run, cell, **options)
-    expected = jax.jit(alone)(params, xs, state)
+    expected = alone(params, xs, state)
     assert_close(run(params, hidden, state), expected, 1e-13)
     history = lstmx.record(cell, params, hidden, state, **options)
     assert_close((history.outputs, history.final), expected, 1e-13)
 
-    expected = gradients(alone, weights, (params, xs, state), jax.jit)
+    expected = gradients(alone, weights, (params, xs, state), lambda gradient: gradient)
     assert_close(gradients(run, weights, (params, hidden, state), jax.jit), expected, 1e-12)
     final = jax.tree.map(lambda x: 2 * x, history.final)
     found = lstmx.backward(history, weights, final)
@@ -318,7 +331,7 @@ def test_jacobians_are_those_of_the_joint_state_in_the_order_of_its_leaves(name)
         return flat_step(recurrence, history.params, x)[0](joint)
 
     for argument, found in enumerate((lstmx.jacobians(history), lstmx.input_jacobians(history))):
-        expected = jax.vmap(jax.vmap(jax.jacfwd(step, argument)))(before, history.inputs)
+        expected = jax.jit(jax.vmap(jax.vmap(jax.jacfwd(step, argument))))(before, history.inputs)
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, atol=1e-13)
     whole = lstmx.jacobians(history)
@@ -336,30 +349,48 @@ def test_backward_is_the_gradient_of_the_plain_scan(name):
     assert_close((found.parameters, found.inputs, found.initial), expected, 1e-12)
 
 
+@functools.cache
+def pullback(name):
+    """The cotangent of a state with its direct part added, and that of the state before it."""
+    recurrence = ZOO[name]
+
+    @jax.jit
+    def pulled(params, before, x, after, weights, cotangent):
+        step, pack, unpack = flat_step(recurrence, params, x)
+        direct = jax.vjp(lambda s: recurrence.read(unpack(s)), pack(after))[1](weights)[0]
+        return cotangent + direct, jax.vjp(step, before)[1](cotangent + direct)[0]
+
+    return pulled
+
+
+@functools.cache
+def gradient_of_outputs(name):
+    """Gradients of the weighted sum of a plain scan's outputs for parameters, inputs and initial state."""
+
+    def total(params, xs, state, weights):
+        return (plain_pass(ZOO[name], params, xs, state).outputs * weights).sum()
+
+    return jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+
+
 @pytest.mark.parametrize("loss", ["last", "every"])
-@each
+@two
 def test_a_gradient_flow_is_the_chain_of_pullbacks_in_plain_numbers(name, loss):
-    recurrence, history, before = steps_of(name, (2,))
+    _, history, before = steps_of(name, (2,))
     given = history.params, history.inputs, history.initial
     weights = weights_of(history.outputs) if loss == "every" else jnp.zeros_like(history.outputs).at[-1].set(1.0)
     flow = lstmx.gradient_flow(history, weights if loss == "every" else "last")
 
-    _, pack, unpack = flat_step(recurrence, history.params, history.inputs[0, 0])
     norms = np.zeros((6, 2))
     for b in range(2):
         cotangent = jnp.zeros(before.shape[-1])
         for t in reversed(range(6)):
-            after = pack(one_of(history.states, (t, b)))
-            cotangent = cotangent + jax.vjp(lambda s: recurrence.read(unpack(s)), after)[1](weights[t, b])[0]
-            norms[t, b] = np.linalg.norm(cotangent)
-            step = flat_step(recurrence, history.params, history.inputs[t, b])[0]
-            cotangent = jax.vjp(step, before[t, b])[1](cotangent)[0]
+            at = one_of((before, history.inputs, history.states, weights), (t, b))
+            total, cotangent = pullback(name)(history.params, *at, cotangent)
+            norms[t, b] = np.linalg.norm(total)
     np.testing.assert_allclose(np.exp(flow.log_norm), norms, rtol=1e-11, atol=1e-14)
 
-    def total(params, xs, state):
-        return (plain_pass(recurrence, params, xs, state).outputs * weights).sum()
-
-    expected = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(*given)
+    expected = gradient_of_outputs(name)(*given, weights)
     assert_close((flow.parameters, flow.inputs, flow.initial), expected, 1e-12)
     assert flow.log_highway is None
     assert flow.gates is None
@@ -381,7 +412,7 @@ def test_a_gradient_flow_takes_a_function_and_keeps_its_digits_out_of_the_range_
     assert abs(flow.decay_rate.rate + np.log(MAGNITUDES[0])) < 1e-12
 
 
-@each
+@two
 def test_influence_is_the_norm_of_the_jacobian_between_each_pair_of_steps(name):
     recurrence, cell, params, xs, state = made(name, length=4)
     history = lstmx.record(cell, params, xs, state)
@@ -400,7 +431,7 @@ def test_influence_is_the_norm_of_the_jacobian_between_each_pair_of_steps(name):
                 return now
             return jnp.concatenate([now, plain_pass(recurrence, params, xs[s + 1 :], begun).outputs])
 
-        jacobian = jax.jacrev(read)(pack(one_of(history.states, s)))
+        jacobian = jax.jit(jax.jacrev(read))(pack(one_of(history.states, s)))
         norms[s:, s] = np.linalg.norm(jacobian, axis=(1, 2))
     np.testing.assert_allclose(lstmx.influence(history, of="state").norms, norms, rtol=1e-11, atol=1e-14)
 
@@ -453,7 +484,7 @@ def test_a_long_jacobian_has_the_singular_values_of_the_product(name):
     assert np.all(np.exp(found)[~known] < 2e-5 * np.broadcast_to(expected[:, :1], expected.shape)[~known])
 
 
-@each
+@two
 def test_a_lyapunov_spectrum_of_a_history_is_that_of_its_jacobians(name):
     recurrence = ZOO[name]
     params, xs, _ = recurrence.draw((2,), length=40)
@@ -489,11 +520,27 @@ def test_fixed_points_come_back_in_the_user_s_tree():
     assert_close(one_of(points.points, 0), expected, 1e-9)
 
 
-@pytest.mark.parametrize("name", cases(OWN, ("mLSTM", "linear unit")))
-def test_a_memory_report_has_every_notion_but_those_of_retention_gates(name):
+@functools.cache
+def long_enough(name):
+    """The history of a pass that a report or a figure can be made of."""
     recurrence = ZOO[name]
     params, xs, _ = recurrence.draw(length=150)
-    report = lstmx.memory_report(lstmx.record(recurrence.cell(), params, xs), lags=30)
+    return lstmx.record(recurrence.cell(), params, xs)
+
+
+@functools.cache
+def memory_of(name):
+    return lstmx.memory_report(long_enough(name), lags=30)
+
+
+@functools.cache
+def spectrum_of(name):
+    return lstmx.lyapunov_spectrum(long_enough(name), count=2)
+
+
+@pytest.mark.parametrize("name", cases(OWN, ("mLSTM", "linear unit")))
+def test_a_memory_report_has_every_notion_but_those_of_retention_gates(name):
+    report = memory_of(name)
     names = [notion.name for notion in report.notions]
     assert not any("highway" in word for word in names)
     notions = ("Lyapunov time", "gradient half-life", "gradient horizon", "influence lag", "truncation length")
@@ -716,40 +763,32 @@ def points_of(history):
 
 
 DRAWINGS = {
-    "dynamics": lstmx.plot.dynamics,
-    "gradient_flow": lambda history: lstmx.plot.gradient_flow(lstmx.gradient_flow(history)),
-    "influence": lambda history: lstmx.plot.influence(lstmx.influence(history)).figure,
-    "spectrum": lambda history: lstmx.plot.spectrum(lstmx.lyapunov_spectrum(history, count=2)).figure,
-    "local": lambda history: lstmx.plot.local_exponents(lstmx.lyapunov_spectrum(history, count=2), 2).figure,
-    "memory": lambda history: lstmx.plot.memory(lstmx.memory_report(history, lags=20)),
-    "eigenvalues": lambda history: lstmx.plot.eigenvalues(points_of(history)).figure,
+    "dynamics": lambda name: lstmx.plot.dynamics(long_enough(name)),
+    "gradient_flow": lambda name: lstmx.plot.gradient_flow(lstmx.gradient_flow(long_enough(name))),
+    "influence": lambda name: lstmx.plot.influence(lstmx.influence(long_enough(name))).figure,
+    "spectrum": lambda name: lstmx.plot.spectrum(spectrum_of(name)).figure,
+    "local": lambda name: lstmx.plot.local_exponents(spectrum_of(name), 2).figure,
+    "memory": lambda name: lstmx.plot.memory(memory_of(name)),
+    "eigenvalues": lambda name: lstmx.plot.eigenvalues(points_of(long_enough(name))).figure,
 }
-
-
-def long_enough(name):
-    """A recurrence and the history of a pass that a figure can be made of."""
-    recurrence = ZOO[name]
-    params, xs, _ = recurrence.draw(length=80)
-    return recurrence, lstmx.record(recurrence.cell(), params, xs)
 
 
 @pytest.mark.usefixtures("_pyplot_is_left_alone")
 @pytest.mark.parametrize("name", cases(OWN, ("mLSTM",)))
 @pytest.mark.parametrize("drawing", DRAWINGS)
 def test_figures_are_drawn(drawing, name):
-    recurrence, history = long_enough(name)
-    figure = DRAWINGS[drawing](history)
+    figure = DRAWINGS[drawing](name)
     render(figure)
     if drawing == "dynamics":
         words = " ".join(ax.get_title(loc="left") + " " + ax.get_title() for ax in figure.axes)
-        for gate in recurrence.gates:
+        for gate in ZOO[name].gates:
             assert gate.replace("_", " ") in words.lower()
 
 
 @pytest.mark.usefixtures("_pyplot_is_left_alone")
 @pytest.mark.parametrize("name", cases([name for name in OWN if ZOO[name].gates], ("LSTM",)))
 def test_the_saturation_of_its_gates_is_drawn(name):
-    render(lstmx.plot.saturation(lstmx.gate_statistics(long_enough(name)[1])).figure)
+    render(lstmx.plot.saturation(lstmx.gate_statistics(long_enough(name))).figure)
 
 
 # --------------------------------------------------------------------------------------------------------- errors

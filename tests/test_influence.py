@@ -319,7 +319,7 @@ def test_a_quantile_takes_only_a_fraction(fraction):
 
 def test_an_influence_is_a_tree_that_says_what_it_is():
     matrix = influence_of([[1.0, 0], [1, 1]])
-    assert str(matrix) == "Influence(2 output steps on 2 earlier steps, exact)"
+    assert repr(matrix) == "Influence(2 output steps on 2 earlier steps, exact)"
     assert isinstance(jax.tree.map(lambda x: x, matrix), lstmx.Influence)
     probed = lstmx.influence(random_history(lstmx.GRU), outputs=3, probes=2)
     assert repr(probed) == "Influence(1 output steps on 7 earlier steps, by probes)"

@@ -329,7 +329,7 @@ class TestFigures:
         np.testing.assert_allclose(panels[0, 0].images[0].get_array(), histories["V"].forget_gate.T)
         assert len({ax.images[0].get_clim() for ax in panels[1]}) == 1
         assert len({ax.get_ylim() for ax in panels[2]}) == 1
-        np.testing.assert_allclose(panels[2, 1].lines[0].get_ydata(), flows["NFG"].log_norm)
+        np.testing.assert_allclose(panels[2, 1].lines[0].get_ydata(), flows["NFG"].log_norm / np.log(10))
         assert len(lstmx.plot.variants(histories).axes) == 6
 
     def test_what_cannot_be_drawn_is_refused(self):

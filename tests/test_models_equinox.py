@@ -141,3 +141,8 @@ def test_a_file_of_leaves_says_what_to_do(tmp_path):
     cell, params, _, _ = read_weights(tmp_path / "w.safetensors")
     assert cell == lstmx.GRU(3, 4)
     np.testing.assert_array_equal(params.bias, model.cell.bias)
+
+
+def test_what_is_no_module_is_named():
+    with pytest.raises(TypeError, match=r"is a int; expected"):
+        convert.from_equinox(3)

@@ -820,7 +820,9 @@ def test_all_layers_that_the_inputs_fit_are_reported_on(tmp_path, capsys):
     assert analyze(tmp_path, tmp_path / "model.pt", "--layer", "all") == 0
     said = (tmp_path / "out" / "summary.txt").read_text()
     assert f"encoder: layer 1: in {tmp_path / 'out' / 'encoder-layer-1'}/" in said
-    assert "Left out: decoder: xs has 3 features in its last axis; this LSTM expects input_size=8" in said
+    assert (
+        f"Left out: decoder: {tmp_path / 'xs.npy'} has 3 columns; the layer reads 8 features. Inputs are" in said
+    )
     assert "Left out: pruned: the state dict under 'pruned.': weight_hh_l0 is made of" in said
     made = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
     assert made == {"encoder-layer-0", "encoder-layer-1", "other"}
@@ -832,4 +834,4 @@ def test_all_layers_that_the_inputs_fit_are_reported_on(tmp_path, capsys):
     assert analyze(tmp_path, tmp_path / "model.pt", "--layer", "all", inputs=np.zeros((9, 7), "float32")) == 2
     error = capsys.readouterr().err
     assert "has no recurrent layer that reads these inputs" in error
-    assert "Left out: other: xs has 7 features in its last axis; this LSTM expects input_size=3" in error
+    assert f"Left out: other: {tmp_path / 'xs.npy'} has 7 columns; the layer reads 3 features. Inputs are" in error

@@ -164,11 +164,21 @@ def test_long_histories_are_thinned_out_and_say_so(kind):
     assert heat.get_ylabel() == "unit"
 
     lines = panel(figure, "hidden state, first units")
-    blocks = history.hidden_state[:, :6].reshape(1000, 10, 6)
+    hidden = history.hidden_state[:, :6].astype("float64")
+    low, high = hidden.min(0), hidden.max(0)
+    height = (high - low).max()
+    lanes = (hidden - (low + high) / 2) / height + np.arange(
+        6
+    )  # over so many steps each unit has a lane of its own
+    blocks = lanes.reshape(1000, 10, 6)
     np.testing.assert_allclose(ydata(lines), blocks.mean(1), atol=1e-6)
+    assert lines.get_yticks().tolist() == [*range(6)]
+    assert [text.get_text() for text in lines.get_yticklabels()] == [*"012345"]
+    assert lines.get_ylabel() == f"unit (lane: {height:.2g})"
+    assert lines.get_legend() is None
     for k, drawn in enumerate(lines.collections):
         heights = drawn.get_paths()[0].vertices[:, 1]
-        assert (heights.min(), heights.max()) == (blocks[..., k].min(), blocks[..., k].max())
+        np.testing.assert_allclose((heights.min(), heights.max()), (blocks[..., k].min(), blocks[..., k].max()))
     assert len(lines.collections) == 6
     assert lines.get_xlabel() == "step (mean and range of 10)"
 
@@ -201,7 +211,8 @@ def test_the_last_block_is_as_long_as_what_is_left():
     line = panel(figure, "hidden state, first units").lines[0]
     assert len(line.get_xdata()) == 501
     assert line.get_xdata()[[0, -1]].tolist() == [0.5, 1000]
-    np.testing.assert_allclose(line.get_ydata()[-1], history.hidden_state[-1, 0], rtol=1e-6)
+    norm = panel(figure, "hidden state: norm").lines[0].get_ydata()
+    np.testing.assert_allclose(norm[-1], np.linalg.norm(history.hidden_state[-1]), rtol=1e-6)
 
     heat = panel(figure, "inputs")
     assert heat.images[0].get_extent() == [-0.5, 1001.5, -0.5, 6.5]

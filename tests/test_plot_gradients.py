@@ -36,10 +36,10 @@ def flow_of(log_norm, **fields):
     return GradientFlow(**nothing | given | fields)
 
 
-def finite(logs, index=()):
-    """One sequence with a gap for each exact zero."""
+def decades(logs, index=()):
+    """One sequence of natural logs as log₁₀, with a gap for each exact zero."""
     logs = np.asarray(logs, "float64")[(..., *index)]
-    return np.where(np.isneginf(logs), np.nan, logs)
+    return np.where(np.isneginf(logs), np.nan, logs) / np.log(10)
 
 
 def steps_drawn(ax):
@@ -53,12 +53,7 @@ pytestmark = pytest.mark.usefixtures("_pyplot_is_left_alone")
 
 
 SHOWN = {
-    lstmx.LSTM: {
-        "log_norm": "joint state",
-        "log_norm_hidden": "h",
-        "log_norm_cell": "c",
-        "log_highway": "retention gates alone",
-    },
+    lstmx.LSTM: {"log_norm": "joint state", "log_highway": "retention gates alone"},
     lstmx.GRU: {"log_norm": "joint state", "log_highway": "retention gates alone"},
     lstmx.SimpleRNN: {"log_norm": "joint state"},
 }
@@ -70,13 +65,19 @@ def test_flow_panels_are_fields_of_the_flow(kind, library, outputs):
     figure = lstmx.plot.gradient_flow(flow)
     render(figure)  # a warning is an error here
 
-    norms, profile, *alignment = figure.axes
+    norms, *relative, profile = figure.axes[: 3 if kind is lstmx.LSTM else 2]
+    alignment = figure.axes[len(relative) + 2 :]
     assert [line.get_label() for line in norms.lines] == list(SHOWN[kind].values())
     for line, name in zip(norms.lines, SHOWN[kind], strict=True):
-        np.testing.assert_array_equal(line.get_ydata(), getattr(flow, name))
-    np.testing.assert_array_equal(profile.lines[0].get_ydata(), finite(flow.log_parameter_profile))
+        np.testing.assert_allclose(line.get_ydata(), decades(getattr(flow, name)))
+    for ax in relative:
+        for line, part in zip(ax.lines, (flow.log_norm_hidden, flow.log_norm_cell), strict=True):
+            expected = decades(np.asarray(part) - np.asarray(flow.log_norm))
+            np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-5, atol=1e-6)
+        assert labels(ax) == ["h", "c"]
+    np.testing.assert_allclose(profile.lines[0].get_ydata(), decades(flow.log_parameter_profile))
     assert profile.get_title("left") == "part of each step in ∂L/∂U (1 exact zero)"  # that of the zero state
-    assert norms.get_ylabel() == profile.get_ylabel() == "ln of L2 norm"
+    assert norms.get_ylabel() == profile.get_ylabel() == "log₁₀ norm"
     assert [ax.get_xlabel() for ax in figure.axes][-1] == "step"
     assert len(alignment) == (outputs == "all")
     for ax in alignment:
@@ -123,9 +124,10 @@ def test_exact_zeros_are_gaps_that_the_legend_counts(library):
     ax = figure.axes[0]
     assert labels(ax) == [f"{label} (10 exact zeros)" for label in SHOWN[lstmx.LSTM].values()]
     for line, name in zip(ax.lines, SHOWN[lstmx.LSTM], strict=True):
-        np.testing.assert_array_equal(line.get_ydata(), finite(getattr(flow, name)))
+        np.testing.assert_allclose(line.get_ydata(), decades(getattr(flow, name)))
     assert np.isfinite(ax.get_ylim()).all()
-    assert figure.axes[1].get_title("left").endswith("(11 exact zeros)")
+    assert labels(figure.axes[1]) == ["h (10 exact zeros)", "c (10 exact zeros)"]
+    assert figure.axes[2].get_title("left").endswith("(11 exact zeros)")
 
 
 def test_zeros_of_a_single_line_are_counted_in_the_title():
@@ -146,7 +148,7 @@ def test_a_million_steps_are_drawn_as_a_thousand_blocks():
     assert figure.axes[-1].get_xlabel() == "step (mean and range of 1,000)"
     joint = figure.axes[0].lines[0].get_ydata()
     assert np.isnan(joint[:100]).all()
-    np.testing.assert_allclose(joint[100:], log_norm.reshape(1000, 1000)[100:].mean(1))
+    np.testing.assert_allclose(joint[100:], decades(log_norm.reshape(1000, 1000)[100:].mean(1)))
     assert labels(figure.axes[0]) == [
         "joint state (100,000 exact zeros)",
         "retention gates alone (100,000 exact zeros)",
@@ -232,12 +234,12 @@ def test_flows_of_any_length_are_compared_from_their_ends(library):
     ax = lstmx.plot.compare_flows(flows)
     render(ax.figure)
     for line, flow in zip(ax.lines, flows.values(), strict=True):
-        np.testing.assert_array_equal(line.get_ydata(), np.asarray(flow.log_norm)[::-1])
+        np.testing.assert_allclose(line.get_ydata(), decades(flow.log_norm)[::-1])
         np.testing.assert_array_equal(line.get_xdata(), np.arange(len(flow.log_norm)))
     assert labels(ax)[0] == f"LSTM: half-life {flows['LSTM'].half_life:.4g} steps"
     assert labels(ax)[2] == "SimpleRNN: half-life unknown"
     assert ax.get_xlim() == (-0.5, 39.5)
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("steps back from the last", "ln of L2 norm")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("steps back from the last", "log₁₀ norm")
 
 
 def test_half_lives_and_zeros_are_in_the_legend_of_a_comparison():
@@ -274,12 +276,12 @@ def test_orders_at_the_first_step_and_their_shares_are_drawn(library, max_order)
 
     left, right = figure.axes
     orders, above, whole = left.lines
-    np.testing.assert_array_equal(orders.get_ydata(), paths.log_norms[0])
+    np.testing.assert_allclose(orders.get_ydata(), decades(paths.log_norms[0]))
     assert above.get_xdata().tolist() == [max_order + 1]
-    np.testing.assert_array_equal(above.get_ydata(), np.asarray(paths.log_remainder)[:1])
-    assert set(whole.get_ydata()) == {float(paths.log_total[0])}
+    np.testing.assert_allclose(above.get_ydata(), decades(paths.log_remainder)[:1])
+    np.testing.assert_allclose(whole.get_ydata(), decades(paths.log_total)[0])
     assert labels(left) == ["order k", f"all above {max_order}", "all orders together"]
-    assert (left.get_xlabel(), left.get_ylabel()) == ("order (crossings of h)", "ln of L2 norm")
+    assert (left.get_xlabel(), left.get_ylabel()) == ("order (crossings of h)", "log₁₀ norm")
 
     logs = np.concat([paths.log_norms, np.asarray(paths.log_remainder)[:, None]], axis=1)[::-1]
     norms = np.exp(logs.astype("float64"))
@@ -298,9 +300,9 @@ def test_matrix_orders_have_one_panel(library):
     figure = lstmx.plot.path_spectrum(paths)
     render(figure)
     (ax,) = figure.axes
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), paths.log_matrix_norms)
-    np.testing.assert_array_equal(ax.lines[1].get_ydata(), paths.log_cell_norms)
-    np.testing.assert_array_equal(ax.lines[2].get_ydata(), [paths.log_remainder])
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), decades(paths.log_matrix_norms))
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), decades(paths.log_cell_norms))
+    np.testing.assert_allclose(ax.lines[2].get_ydata(), [decades(paths.log_remainder)])
     assert labels(ax)[:2] == ["order k", "order k, from c to c"]
     assert figure.get_suptitle() == f"orders of the Jacobian product: mean order at least {paths.mean_order:.4g}"
 
@@ -370,15 +372,15 @@ def test_influence_is_a_map_of_logs_and_a_profile(kind, library, probes):
     render(figure)
 
     pairs, profile = figure.axes[:2]
-    np.testing.assert_allclose(image(pairs, 20, 20), finite(result.log_norms), rtol=1e-6)
-    assert pairs.images[0].colorbar.ax.get_ylabel() == "ln of Frobenius norm"
+    np.testing.assert_allclose(image(pairs, 20, 20), decades(result.log_norms), rtol=1e-6)
+    assert pairs.images[0].colorbar.ax.get_ylabel() == "log₁₀ of Frobenius norm"
     assert (pairs.get_xlabel(), pairs.get_ylabel()) == ("input step", "output step")
     line, mean, reach = profile.lines
-    np.testing.assert_allclose(line.get_ydata(), np.log(result.lag_profile), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(line.get_ydata(), np.log10(result.lag_profile), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(mean.get_xdata(), result.mean_lag, rtol=1e-5)
     assert set(reach.get_xdata()) == {int(result.quantile(0.95))}
     assert labels(profile) == [f"mean lag {result.mean_lag:.4g}", f"95 % within {result.quantile(0.95)}"]
-    assert (profile.get_xlabel(), profile.get_ylabel()) == ("lag in steps", "ln of mean Frobenius norm")
+    assert (profile.get_xlabel(), profile.get_ylabel()) == ("lag in steps", "log₁₀ of mean Frobenius norm")
     kind = "exact" if probes is None else "by probes"
     assert figure.get_suptitle() == f"influence of earlier steps on outputs ({kind})"
 
@@ -386,7 +388,7 @@ def test_influence_is_a_map_of_logs_and_a_profile(kind, library, probes):
 def test_later_inputs_are_blank_and_colours_span_the_rest():
     pairs = lstmx.plot.influence(sloped(range(30), range(30))).axes[0]
     assert np.isnan(image(pairs, 30, 30)[np.triu_indices(30, 1)]).all()
-    np.testing.assert_allclose(pairs.images[0].get_clim(), (-2.9, 0))
+    np.testing.assert_allclose(pairs.images[0].get_clim(), (-2.9 / np.log(10), 0))
     assert pairs.images[0].get_cmap().name == "viridis"
 
 
@@ -395,8 +397,9 @@ def test_norms_beyond_the_float_range_are_drawn(slope):
     figure = lstmx.plot.influence(sloped(range(40), range(40), slope))
     render(figure)
     shown = figure.axes[1].lines[0].get_ydata()
+    assert len(shown) == (1 if slope < 0 else 40)  # one step changes the norm by more than twelve decades
     seen = np.isfinite(shown)
-    np.testing.assert_allclose(shown[seen], slope * np.arange(40)[seen], atol=1e-9)
+    np.testing.assert_allclose(shown[seen], slope * np.arange(len(shown))[seen] / np.log(10), atol=1e-9)
     assert labels(figure.axes[1])[1] == f"95 % within {0 if slope < 0 else 39}"
 
 
@@ -405,9 +408,9 @@ def test_influence_on_one_output_is_a_line(library):
     figure = lstmx.plot.influence(result)
     render(figure)
     ax = figure.axes[0]
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), np.asarray(result.log_norms)[0])
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), decades(result.log_norms)[0])
     assert ax.get_title("left") == "influence on the output of step 19"
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("input step", "ln of Frobenius norm")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("input step", "log₁₀ of Frobenius norm")
     assert set(ticks(ax.xaxis)) <= {str(step) for step in range(5, 20)}
 
 
@@ -426,11 +429,29 @@ def test_large_maps_are_thinned_out_and_say_so():
 
 
 def test_a_long_line_of_influence_is_thinned_out_and_says_so():
-    figure = lstmx.plot.influence(sloped([4999], range(5000)))
+    figure = lstmx.plot.influence(sloped([4999], range(5000), -0.001))
     render(figure)
     assert [steps_drawn(ax) for ax in figure.axes] == [1000, 1000]
     assert figure.axes[0].get_xlabel() == "input step (mean and range of 5)"
     assert figure.axes[1].get_xlabel() == "lag in steps (mean and range of 5)"
+
+
+def test_what_is_twelve_decades_below_the_greatest_is_left_out():
+    figure = lstmx.plot.influence(sloped([1999], range(2000)))
+    line, profile = (ax.lines[0].get_ydata() for ax in figure.axes)
+    assert len(line) == len(profile) == 1 + int(120 * np.log(10))
+    np.testing.assert_allclose(profile[[0, -1]], [0, -27.6 / np.log(10)])
+    assert figure.axes[1].get_title("left") == "lag profile (beyond, less than 10⁻¹² of the greatest)"
+
+
+def test_short_influence_on_many_outputs_is_a_map_over_the_lag():
+    figure = lstmx.plot.influence(sloped(range(300), range(300), -1))
+    reach = 1 + int(12 * np.log(10))
+    pairs = figure.axes[0]
+    expected = np.where(np.subtract.outer(np.arange(300), np.arange(reach)) < 0, np.nan, -np.arange(reach))
+    np.testing.assert_allclose(image(pairs, 300, reach), expected / np.log(10))
+    assert (pairs.get_xlabel(), pairs.get_ylabel()) == ("lag in steps", "output step")
+    assert pairs.get_title("left") == "influence on each output, by lag"
 
 
 @pytest.mark.parametrize("steps", [[0], [0, 1]])
@@ -490,7 +511,7 @@ def test_a_sequence_of_a_batch_is_picked(name, batch, sequence, library):
 def test_a_sequence_of_matrix_orders_is_picked():
     paths = lstmx.path_spectrum(recorded(lstmx.LSTM, 6, batch=(2,)), 3, matrix=True)
     figure = lstmx.plot.path_spectrum(paths, 1)
-    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), paths.log_matrix_norms[:, 1])
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), decades(paths.log_matrix_norms[:, 1]))
     assert figure.get_suptitle().startswith("orders of the Jacobian product, sequence 1: mean order")
 
 

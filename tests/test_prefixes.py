@@ -17,8 +17,11 @@ def affine(earlier, later):
     return c * a, c * b + d
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 9, 10, 16, 17, 97, 100])
-@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+@pytest.mark.parametrize(
+    "length",
+    [1, 2, 3, 5, 10, 17, 97, *(pytest.param(length, marks=pytest.mark.slow) for length in (4, 9, 16, 100))],
+)
+@pytest.mark.parametrize("shape", [(), pytest.param((3,), marks=pytest.mark.slow), (2, 3)])
 def test_prefixes(library, length, shape):
     rng = np.random.default_rng(length)
     tree = tuple(rng.normal(size=(length, *shape)) for _ in range(2))

@@ -79,9 +79,12 @@ def test_help_has_a_line_for_every_public_name(module):
 
 def test_help_lists_names_under_what_they_are_for():
     headings = re.findall(r"^\n(\S.*)\n  (\w+)  ", lstmx.__doc__, re.MULTILINE)
-    assert {("Run a model", "run"), ("Gradients", "backward"), ("Disk", "save"), ("Figures", "plot")} <= set(
-        headings
-    )
+    assert {
+        ("Run a model", "run"),
+        ("Gradients", "backward"),
+        ("Disk", "save"),
+        ("Figures and pages", "plot"),
+    } <= set(headings)
 
 
 @pytest.mark.parametrize("name", ["chrono", "clamp", "Edit", "adding_problem", "Task", "Batch"])

@@ -67,6 +67,7 @@ RIGHT = {
     "step": lambda: lambda params, state, x: state,
     "state": lambda: np.zeros(4),
     "steps": lambda: 2,
+    "signal": lambda: np.arange(len(things()["xs"])),
     "input_size": lambda: 3,
     "hidden_size": lambda: 3,
     "model": lambda: lstmx.Model(lstmx.LSTM(2, 4), 1, "mean_squared_error"),
@@ -81,7 +82,7 @@ ELSEWHERE = {
     *("record_flax", "record_keras", "record_torch"),  # which need models of theirs; tests/test_live.py has these
     *("record_onnx", "convert.record_onnx"),  # and tests/test_models_onnx.py this
 }
-MORE = {"edits.noise": {"cell_state": 1.0}, "fixed_points": {"x": None}}
+MORE = {"edits.noise": {"cell_state": 1.0}, "fixed_points": {"x": None}, "search": {"units": [0]}}
 
 
 def required(function):

@@ -168,6 +168,7 @@ BOUNDS = {
 
 
 @functools.cache
+@functools.cache
 def default(framework, kind, library="numpy"):
     """Parameters of 256 units with 64 inputs, in NumPy."""
     params = init(kind(D, H), library, scheme=lstmx.schemes.defaults_of(framework))

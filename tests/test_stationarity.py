@@ -60,7 +60,7 @@ def dies(windows, share, time, rest=0.02, series=100):
 
 @pytest.mark.parametrize("mean", [0.0, CHAOS])
 @pytest.mark.parametrize("time", [0, 1, 3, 5, 10])
-@pytest.mark.parametrize("windows", [128, 250, 1000])
+@pytest.mark.parametrize("windows", [128, 250, pytest.param(1000, marks=pytest.mark.slow)])
 def test_correlated_windows_are_stationary(windows, time, mean):
     """False alarms of one exponent: fewer than 5 % of 400 series."""
     assert alarms(mean + SPREAD * correlated(windows, 400, time)) < 0.05
@@ -237,7 +237,7 @@ def test_lost_directions_have_nothing_to_compare():
 # ----------------------------------------------------------------------------------- derivatives, left to itself
 
 
-@pytest.mark.parametrize("of", ["params", "x", "state"])
+@pytest.mark.parametrize("of", ["params", *(pytest.param(one, marks=pytest.mark.slow) for one in ("x", "state"))])
 def test_the_exponents_of_a_network_left_alone_can_be_differentiated(of):
     """By reverse mode, against central differences of the spectrum in NumPy, along random directions."""
     cell, params, xs, state = draw_pass(lstmx.LSTM, features=2, hidden=2)

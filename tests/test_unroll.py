@@ -115,8 +115,13 @@ def test_record_is_the_textbook_loop(kind, seed, length, batch, features, hidden
 @each_dtype
 @pytest.mark.parametrize(
     ("length", "hidden", "batch"),
-    [(6, 4, ()), (6, 4, (2,)), (6, 4, (2, 3)), (1, 4, ()), (6, 1, (2,))],
-    ids=["one", "batch", "two batch axes", "T = 1", "H = 1"],
+    [
+        pytest.param(6, 4, (), id="one"),
+        pytest.param(6, 4, (2,), id="batch", marks=pytest.mark.slow),
+        pytest.param(6, 4, (2, 3), id="two batch axes"),
+        pytest.param(1, 4, (), id="T = 1"),
+        pytest.param(6, 1, (2,), id="H = 1"),
+    ],
 )
 def test_jax_is_numpy(kind, dtype, length, hidden, batch):
     cell, *given = draw_pass(kind, length, batch, hidden=hidden, dtype=dtype)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lstmx.gradients import GradientFlow
 from lstmx.history import History
 from lstmx.pages.signals import text_signals
 
@@ -40,6 +41,26 @@ def tracked_properties(history: History, text: str) -> dict[str, Tracked]:
         unit = int(np.argmax(np.abs(_correlations(state[:half], values[:half]))))
         found[name] = Tracked(unit, float(_correlations(state[half:, unit : unit + 1], values[half:])[0]))
     return found
+
+
+def characters_that_matter(flow: GradientFlow, text: str, count: int = 8) -> list[str]:
+    """The characters on which the loss of a flow depends most, with where they stand and what stands around them.
+
+    Args:
+        flow: of one sequence [T], with the gradients of its inputs.
+        text: the T characters read.
+        count: how many.
+
+    Returns:
+        Lines, the greatest norm of the gradient of a character's input first.
+    """
+    norms = np.linalg.norm(np.asarray(flow.inputs, np.float64), axis=-1)
+    lines = []
+    for step in np.argsort(-norms, kind="stable")[:count]:
+        before, after = text[max(0, step - 12) : step], text[step + 1 : step + 9]
+        around = f"{before}[{text[step]}]{after}".replace("\n", "⏎")
+        lines.append(f"step {step:>6}  {norms[step]:9.3g}  {around}")
+    return lines
 
 
 def gate_by_character(gate: np.ndarray, text: str, least: int = 10) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lstmx import plot
-from lstmx.app.reading import gate_by_character, tracked_properties
+from lstmx.app.reading import characters_that_matter, gate_by_character, tracked_properties
 from lstmx.app.storage import save_history
 from lstmx.arrays import require
 from lstmx.comparison import Comparison
@@ -177,7 +177,7 @@ def _stages(
     if text is not None and not gated:
         made["text"] = lambda: ["", *reading_sentences(history, text)]
     flows: dict[str, GradientFlow] = {}
-    made["gradients"] = lambda: _of_gradients(folder, history, others, flows)
+    made["gradients"] = lambda: _of_gradients(folder, history, text, others, flows)
     if history.cell.closed_form and "cell" in history.cell.state_type._fields:
         made["paths"] = lambda: _of_paths(folder, history)
     made["spectrum"] = lambda: _of_spectrum(folder, history)
@@ -196,7 +196,11 @@ def _of_gates(folder: Path, history: History, text: str | None) -> list[str]:
 
 
 def _of_gradients(
-    folder: Path, history: History, others: dict[str, History], flows: dict[str, GradientFlow]
+    folder: Path,
+    history: History,
+    text: str | None,
+    others: dict[str, History],
+    flows: dict[str, GradientFlow],
 ) -> list[str]:
     flow = gradient_flow(history, "last")
     flows |= {type(history.cell).__name__: flow}
@@ -205,7 +209,11 @@ def _of_gradients(
     _save(plot.gates_ledger(flow).figure, folder / "gates_ledger.png")
     if len(flows) > 1:
         _save(plot.compare_flows(flows).figure, folder / "gradients.png")
-    return ["", "From the last step back, the " + str(flow), "", *flow_sentences(flows)]
+    lines = ["", "From the last step back, the " + str(flow), "", *flow_sentences(flows)]
+    if text is None:
+        return lines
+    matter = characters_that_matter(flow, text)
+    return [*lines, "", "It depends most on these characters (norm of the gradient of each one's input):", *matter]
 
 
 def _of_paths(folder: Path, history: History) -> list[str]:

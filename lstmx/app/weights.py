@@ -16,7 +16,7 @@ from lstmx.app.keras_files import keras_readers
 from lstmx.app.storage import EXTRA, load, load_parameters, read_safetensors
 from lstmx.arrays import map_tree, require
 from lstmx.convert import from_onnx
-from lstmx.convert.named import chosen
+from lstmx.convert.named import chosen, ending
 from lstmx.convert.onnx_graph import load_model, operators
 from lstmx.convert.torch import read_state_dict, unwrapped
 
@@ -53,10 +53,9 @@ def read_weights(
     """
     found = recurrent_modules(path, choices)
     name, part = layer, ""
-    if layer is not None and not any(f"/{one}".endswith((f"/{layer}", f".{layer}")) for one in found):
-        name, _, part = layer.rpartition(": ") if ": " in layer else (layer, "", "")
-        name = unwrapped(found, name)
-    name, read = chosen(str(path), found, name, "--layer NAME, or --layer all")
+    if layer is not None and ": " in layer and not ending(found, layer):
+        name, _, part = layer.rpartition(": ")
+    name, read = chosen(str(path), found, unwrapped(found, name), "--layer NAME, or --layer all")
     cell, params = read()
     return cell, params, name, part
 

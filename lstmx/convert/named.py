@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, map_tree, namespace
+from lstmx.arrays import Array, is_jax, jnp, leaves, map_tree, namespace
 from lstmx.cells import GRU, LSTM, Cell, GRUParams, LSTMParams, ResetBeforeParams, SimpleRNN, SimpleRNNParams
 from lstmx.checks import one_of, parameters
 from lstmx.draws import in_library
@@ -17,6 +18,8 @@ from lstmx.layers import Bidirectional, Directions, Layers, Stack
 from lstmx.passes.run import record
 
 _FLOATS = ("float32", "float64")
+_STEP = 10**6  # products in the time of which NumPy calls what a step consists of, about 30 µs
+_SHORT = 2 * 10**9  # products that NumPy takes in a tenth of a second, and so in less than a compilation
 
 
 class Named:
@@ -272,8 +275,8 @@ def chosen(what: str, found: dict[str, Any], name: str | None, how: str = "layer
     """
     if name is None and len(found) == 1:
         return next(iter(found.items()))
-    ends = [one for one in found if one.endswith((f"/{name}", f".{name}"))]
-    if name is not None and name not in found and len(ends) == 1:
+    ends = ending(found, name)
+    if name not in found and len(ends) == 1:
         name = ends[0]
     if name is None or name not in found:
         asked = "no recurrent layer that lstmx knows" if name is None else f"no recurrent layer {name!r}"
@@ -282,6 +285,11 @@ def chosen(what: str, found: dict[str, Any], name: str | None, how: str = "layer
         listed = f"; those are: {in_a_list(found)}" if found else ""
         raise ValueError(f"{what} has {asked}{listed}")
     return name, found[name]
+
+
+def ending(found: Iterable[str], name: str | None) -> list[str]:
+    """The names that are this one, or end with it after a "/" or a "."."""
+    return [one for one in found if name is not None and f"/{one}".endswith((f"/{name}", f".{name}"))]
 
 
 def in_a_list(names: Iterable[str]) -> str:
@@ -336,6 +344,14 @@ def once(name: str, calls: list[Any]) -> Any:
 def recorded(
     cell: Any, params: Any, xs: Any, state: Any, library: str | None, lengths: Any = None, mask: Any = None
 ) -> Any:
-    """The history of a layer from NumPy arrays, in the library that is asked for."""
+    """The history of a layer from NumPy arrays, in the library that is asked for.
+
+    One for JAX of a pass that is `_SHORT` is computed in NumPy and handed over: JAX would take longer to compile.
+    """
     given = map_tree(lambda x: np.ascontiguousarray(x), (params, xs, state))
-    return record(cell, *in_library(given, library), lengths=lengths, mask=mask)
+    moved = in_library(given, library)
+    length, *batch = xs.shape[:-1]
+    products = math.prod(batch) * sum(weight.size for weight in leaves(params))  # of each step
+    if not is_jax(namespace(moved[1])) or length * (products + _STEP) > _SHORT:
+        return record(cell, *moved, lengths=lengths, mask=mask)
+    return map_tree(jnp.asarray, record(cell, *given, lengths=lengths, mask=mask))

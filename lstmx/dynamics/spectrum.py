@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, result
+from lstmx.arrays import Array, result
 from lstmx.checks import array
 from lstmx.strips import Strip, shown
 
@@ -220,10 +220,8 @@ class LyapunovSpectrum:
         head = self.steps % self.window
         return np.array(([head] if head else []) + [self.window] * (self.steps // self.window), np.float64)
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         """What a notebook shows: the summary, and the greatest exponents over time."""
-        if is_traced(self):
-            return None
         local = self.over_sequences
         strips = [Strip(f"exponent {k + 1}", local[:, k]) for k in range(min(3, local.shape[1]))]
         return shown(str(self), strips, f"windows of {self.window:,} steps")

@@ -9,7 +9,7 @@ from typing import Any, Generic
 
 import numpy as np
 
-from lstmx.arrays import Array, exp, is_traced, jit, map_tree, namespace, result, varying_as
+from lstmx.arrays import Array, exp, jit, map_tree, namespace, result, varying_as
 from lstmx.cells.base import P, S
 from lstmx.gradients.summary import FlowSummary
 from lstmx.history import History, StoredHistory
@@ -88,10 +88,8 @@ class GradientFlow(FlowSummary, Generic[P, S]):
         of = f", batch {tuple(batch)}" if batch else ""
         return f"GradientFlow({length} steps{of}{self._verdicts})"
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         """What a notebook shows: the summary, and the norms' logarithms to base 10 over the steps."""
-        if is_traced(self):
-            return None
         norms = {"joint state": self.log_norm, "h": self.log_norm_hidden, "c": self.log_norm_cell}
         known = {name: np.asarray(x, np.float64) / math.log(10) for name, x in norms.items() if x is not None}
         strips = [Strip(f"log₁₀ of {name}", x.reshape(len(x), -1).mean(axis=1)) for name, x in known.items()]
@@ -264,6 +262,7 @@ def _log_norm_of_pairs(pairs: Any, exponent: Array) -> Array:
     return logs[0] if len(logs) == 1 else log_hypot(namespace(*logs).stack(logs), axis=0)
 
 
+@jit()
 def _alignment(pairs: Any, gradient: Any) -> Array:
     """Cosine between a step's part of ∂L/∂U (or ∂L/∂W), which the pairs make up, and the whole, [T, *batch]."""
     kernel = gradient.recurrent_kernel if "recurrent_kernel" in gradient._fields else gradient.input_kernel

@@ -394,16 +394,20 @@ class History(Generic[P, S]):
 
     def _repr_html_(self) -> str | None:
         """What a notebook shows: the cell and the pass, and its gates and states on the mean over units."""
-        if is_traced(self) or 0 in self.batch:
+        if 0 in self.batch:
             return None  # then it shows `repr`
         steps = range(len(self))
         if self.inputs.size // self.cell.input_size * self.cell.hidden_size > _SHOWN:
             steps = np.linspace(0, len(self) - 1, min(len(self), 120)).astype(int)  # gates of some steps only
         parts = [self] if isinstance(steps, range) else [self[step : step + 1] for step in steps]
         counts = None if self.counts is None else np.asarray(self.counts)[steps]
-        strips, states = [], (f"{name}_state" for name in self.cell.named_fields(self.states))
-        for name in dict.fromkeys([*states, *self._shown]):
-            values = np.concatenate([np.asarray(getattr(part, name), np.float64) for part in parts])
+        named = [
+            {f"{name}_state": x for name, x in self.cell.named_fields(part.states).items()} | part.gates._asdict()
+            for part in parts
+        ]
+        strips = []
+        for name in named[0]:
+            values = np.concatenate([np.asarray(one[name], np.float64) for one in named])
             if counts is not None:
                 values[~counts] = np.nan
             with warnings.catch_warnings(action="ignore"):  # of steps where nothing counts

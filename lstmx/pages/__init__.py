@@ -6,6 +6,7 @@ import html
 import itertools
 import json
 import math
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -21,7 +22,7 @@ from lstmx.history import History, StoredHistory
 from lstmx.layers import LayeredHistory
 from lstmx.pages.signals import text_signals
 from lstmx.statistics import gate_statistics
-from lstmx.units import fields_of, values_of
+from lstmx.units import fields_of, sequence_within, units_within, values_of
 
 _LEVELS = 254  # codes 0 to 254 for numbers, 255 for none
 _BESIDE_CODES = 200_000  # bytes kept for the script, the words and the lines
@@ -40,10 +41,14 @@ class _Pass(NamedTuple):
 
     name: str
     history: Any
+    """Of this sequence alone, in NumPy; or on disk, of the whole batch."""
     sequence: tuple[int, ...]
     in_time: Any
     """Brings rows into the order of time."""
     flow: GradientFlow | None
+    """Of the whole batch."""
+    timescale: list[float | None] | None
+    """The geometric time scale of each unit; None of a cell without a gate that keeps its state."""
     tokens: Sequence[str] | None
 
 
@@ -125,12 +130,13 @@ def page(
     names = list(dict.fromkeys(repr(one.history.cell) for one in passes))
     about = f"{', '.join(names)}: {length:,} steps."
     if every > 1:
-        about += (
-            f"\nOnly every {every}th step is shown: fewer fields, fewer units or a larger size show more of them."
-        )
+        about += f"\nOne step in {every} is shown: fewer fields, fewer units or a larger size show more of them."
     if sequences is None and any(math.prod(one.batch) > _SEQUENCES for one in named.values()):
         about += f"\nOf the batch, {_SEQUENCES} sequences are shown: sequences= names others."
-    files = {name: resources.files("lstmx.pages").joinpath(f"page.{name}").read_text("utf-8") for name in _FILES}
+    files = {
+        name: resources.files("lstmx.pages").joinpath(f"page.{name}").read_text("utf-8")
+        for name in ("html", "css", "js")
+    }
     written = {
         "title": html.escape(
             title or f"gates of {', '.join(type(one.history.cell).__name__ for one in passes[:2])}"
@@ -142,14 +148,8 @@ def page(
         ),
         "script": files["js"],
     }
-    made = files["html"]
-    for name, value in written.items():
-        made = made.replace("{{" + name + "}}", value)
-    path.write_text(made, encoding="utf-8")
+    path.write_text(re.sub(r"\{\{(\w+)\}\}", lambda place: written[place[1]], files["html"]), encoding="utf-8")
     return path
-
-
-_FILES = ("html", "css", "js")
 
 
 def _flows(flow: Any, named: dict[str, Any], several: bool) -> dict[str, Any]:
@@ -188,14 +188,17 @@ def _passes(named: dict[str, Any], flows: dict[str, Any], text: Any, sequences: 
         flow = flows.get(name)
         layered = isinstance(history, LayeredHistory)
         cells = history.cells() if layered else {"": (history, lambda x: x)}
-        for (part, (one, in_time)), (index, tokens) in itertools.product(
-            cells.items(), zip(indices, texts, strict=True)
-        ):
-            which = f"sequence {', '.join(map(str, index))}" if index else ""
-            full = ", ".join(filter(None, (name, part, which))) or type(one.cell).__name__
-            passes.append(
-                _Pass(full, one, index, in_time, flow[part] if layered and flow is not None else flow, tokens)
-            )
+        for part, (one, in_time) in cells.items():
+            own_flow = flow[part] if layered and flow is not None else flow
+            timescale = None
+            if one.cell.retention_gate is not None and one.cell.gate_names:
+                timescale = _numbers(np.asarray(gate_statistics(one).timescale))
+            one = one if isinstance(one, StoredHistory) else one.to_numpy()
+            for index, tokens in zip(indices, texts, strict=True):
+                which = f"sequence {', '.join(map(str, index))}" if index else ""
+                full = ", ".join(filter(None, (name, part, which))) or type(one.cell).__name__
+                alone = one if isinstance(one, StoredHistory) else one.sequence(*index)
+                passes.append(_Pass(full, alone, index, in_time, own_flow, timescale, tokens))
     return passes
 
 
@@ -205,12 +208,8 @@ def _indices(sequences: Any, batch: tuple[int, ...]) -> list[tuple[int, ...]]:
         return list(itertools.islice(np.ndindex(*batch), _SEQUENCES))
     if not batch:
         raise ValueError(f"sequences is {sequences!r}; this history has no batch axes: expected None")
-    found = [one if isinstance(one, tuple) else (one,) for one in sequences]
-    for index in found:
-        if len(index) != len(batch) or not all(hasattr(one, "__index__") for one in index):
-            raise TypeError(f"sequences has {index!r}; expected integers, one for each of the batch axes {batch}")
-        if any(not 0 <= one < many for one, many in zip(index, batch, strict=True)):
-            raise ValueError(f"sequences has {index!r}; expected indices within the batch axes {batch}")
+    indices = (one if isinstance(one, tuple) else (one,) for one in sequences)
+    found = [sequence_within(f"sequences has {index!r}", index, batch) for index in indices]
     if not found:
         raise ValueError("sequences is empty; expected at least one")
     return found
@@ -263,11 +262,7 @@ def _shown(one: _Pass, units: Any, fields: Any) -> dict[str, np.ndarray]:
         }
     if units is None:
         return {name: np.arange(size) for name, size in sizes.items()}
-    picked, total = np.asarray(units), max(sizes.values())
-    if picked.ndim != 1 or picked.dtype.kind not in "iu" or not len(picked):
-        raise TypeError(f"units is {units!r}; expected a list of indices of units")
-    if picked.min() < 0 or picked.max() >= total or len(set(picked.tolist())) < len(picked):
-        raise ValueError(f"units is {picked.tolist()}; expected indices from 0 to {total - 1}, none twice")
+    picked = units_within(units, max(sizes.values()))
     within = {name: picked[picked < size] for name, size in sizes.items()}
     return {name: some for name, some in within.items() if len(some)}
 
@@ -284,33 +279,33 @@ def _series(
     one: _Pass, shown: dict[str, np.ndarray], steps: np.ndarray, every: int, own: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """A pass as the script reads it, in the order of time."""
-    at = (slice(None), *one.sequence)
-    length = len(one.history)
-    counts = one.history.counts
-    counted = np.ones(length, bool) if counts is None else np.asarray(one.in_time(np.asarray(counts)))[at]
+    history, at = one.history, (slice(None), *one.sequence)
+    stored = isinstance(history, StoredHistory)
 
-    def rows(array: np.ndarray) -> np.ndarray:
-        """Of an array [T, *batch, H] in the history's own order, the steps shown."""
-        return np.asarray(one.in_time(array))[at][steps]
+    def rows(array: Any, own: bool = False) -> np.ndarray:
+        """The steps shown of an array [T, *batch, ...], or of this sequence's own [T, ...], in order of time."""
+        return np.asarray(one.in_time(np.asarray(array) if own else np.asarray(array)[at]))[steps]
 
-    gradients = _gradients(one.flow)
+    counts = history.counts
+    counted = np.ones(len(steps), bool) if counts is None else rows(counts, own=not stored)
+    gradients, gates = _gradients(one.flow), {} if stored else history.gates._asdict()
     made = []
     for name, picked in shown.items():
         if name in gradients:
             with np.errstate(divide="ignore"):
-                values, limits = np.log10(np.abs(rows(np.asarray(gradients[name])).astype(np.float64))), "range"
-        elif isinstance(one.history, StoredHistory):  # whose order is that of time
-            parts = (part[at][(-start) % every :: every] for start, part in values_of(one.history, name))
-            values, limits = np.concatenate(list(parts)), _limits(one.history, name)
+                values, limits = np.log10(np.abs(rows(gradients[name]).astype(np.float64))), "range"
+        elif stored:  # whose order is that of time
+            parts = (part[at][(-start) % every :: every] for start, part in values_of(history, name))
+            values, limits = np.concatenate(list(parts)), _limits(history, name)
         else:
-            values, limits = rows(np.asarray(getattr(one.history, name))), _limits(one.history, name)
-        made.append(_coded(name, np.where(counted[steps, None], values[:, picked], np.nan), limits, picked))
+            field = gates[name] if name in gates else getattr(history, name)
+            values, limits = rows(field, own=True), _limits(history, name)
+        made.append(_coded(name, np.where(counted[:, None], values[:, picked], np.nan), limits, picked))
     norms = []
     for name, attribute in _NORMS.items():
         value = None if one.flow is None else getattr(one.flow, attribute)
         if value is not None:
-            logs = np.asarray(one.in_time(np.asarray(value)))[at][steps] / math.log(10)
-            norms.append({"name": name, "values": _numbers(logs)})
+            norms.append({"name": name, "values": _numbers(rows(value) / math.log(10))})
     tokens = None
     signals = dict(own)
     if one.tokens is not None:
@@ -322,7 +317,7 @@ def _series(
         "tokens": tokens,
         "fields": made,
         "norms": norms,
-        "timescale": _timescale(one.history),
+        "timescale": one.timescale,
         "signals": {name: _numbers(values[steps]) for name, values in signals.items()},
     }
 
@@ -356,10 +351,3 @@ def _coded(name: str, values: np.ndarray, limits: str, units: np.ndarray) -> dic
 def _numbers(values: np.ndarray) -> list[float | None]:
     """Numbers as JSON has them, to five digits; None where there is none."""
     return [float(f"{x:.5g}") if math.isfinite(x) else None for x in values.astype(np.float64)]
-
-
-def _timescale(history: Any) -> list[float | None] | None:
-    """The geometric time scale of each unit; None of a cell without a gate that keeps its state."""
-    if history.cell.retention_gate is None or not history.cell.gate_names:
-        return None
-    return _numbers(np.asarray(gate_statistics(history).timescale))

@@ -395,7 +395,12 @@ function tell() {
   byId("unit").value = unit;
   const spans = byId("text").children;
   for (const span of byId("text").querySelectorAll(".here")) span.classList.remove("here");
-  if (spans[i]) spans[i].classList.add("here");
+  if (!spans[i]) return;
+  spans[i].classList.add("here");
+  const box = byId("text"), top = spans[i].offsetTop - box.offsetTop;
+  if (view.held && (top < box.scrollTop || top > box.scrollTop + box.clientHeight - 30)) {
+    box.scrollTop = top - box.clientHeight / 2;
+  }
 }
 
 function colourText() {

@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from lstmx.checks import some_sequence
+from lstmx.plot.fitting import fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure, SubFigure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
+Sheet = TypeVar("Sheet", bound="Axes | Figure | SubFigure")
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")  # Okabe & Ito
 MARKERS = "os^Dv*PX"
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 LIMIT = 1000  # most points of a line, and most rows and columns of a heat map
 SHORT = 32  # up to as many points of a line get a marker each
+_CROWDED = 300  # steps beyond which lines that cross hide each other
+_LONGEST = 12  # letters of a token that are shown
+_ENDS = (np.fmin.reduce, np.fmax.reduce)
+
+
+class Look(NamedTuple):
+    """What a caller asks of panels over time.
+
+    Attributes:
+        tokens: what stands at each step in place of its number, as `tokens_for` gives it; None for the numbers.
+        cmap: the colour map of heat maps; None for their own.
+        units: indices of the units drawn, as `units_for` gives them; None for all.
+    """
+
+    tokens: Sequence[str] | None = None
+    cmap: str | Colormap | None = None
+    units: np.ndarray | None = None
+
+
+_PLAIN = Look()
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
@@ -62,6 +86,88 @@ def axes_for(ax: Any, size: tuple[float, float]) -> Axes:
     if not isinstance(ax, Axes):
         raise TypeError(f"ax is a {type(ax).__name__}; expected matplotlib Axes or None")
     return ax
+
+
+def finish(sheet: Sheet, own: str, title: str | None) -> Sheet:
+    """Give a drawn figure, or axes, their title, and let all texts fit.
+
+    Args:
+        sheet: what was drawn on.
+        own: what the figure is called by itself.
+        title: what the caller calls it; None for `own`, "" for no title.
+
+    Raises:
+        TypeError: title is no text.
+    """
+    from matplotlib.axes import Axes
+
+    if title is not None and not isinstance(title, str):
+        raise TypeError(f"title is a {type(title).__name__}; expected a str, or None for the title of the figure")
+    text = own if title is None else title
+    if isinstance(sheet, Axes):
+        sheet.set_title(text, loc="left")
+    elif text:
+        sheet.suptitle(text)
+    fit(sheet)
+    return sheet
+
+
+def columns(figure: Figure | SubFigure, most: int, letters: float) -> int:
+    """How many panels, each of at least so many heights of a letter, stand beside each other: from 1 to `most`."""
+    from matplotlib import rcParams
+
+    inches = figure.bbox.width / figure.dpi
+    return int(np.clip(inches * 72 / (letters * rcParams["font.size"]), 1, most))
+
+
+def pair(figure: Figure | SubFigure, ratios: tuple[float, float]) -> list[Axes]:
+    """Two panels, beside each other with widths in these ratios, or above each other in a narrow figure."""
+    if columns(figure, 2, 22) == 2:
+        return list(figure.subplots(1, 2, width_ratios=ratios))
+    return list(figure.subplots(2, 1))
+
+
+def tokens_for(labels: Any, length: int, name: str) -> list[str] | None:
+    """The caller's labels of `length` steps as they are shown: in one line, and cut where they are long.
+
+    Raises:
+        TypeError: not a sequence of texts.
+        ValueError: not one for each step.
+    """
+    if labels is None:
+        return None
+    if not isinstance(labels, (Sequence, np.ndarray)) or not all(isinstance(label, str) for label in labels):
+        raise TypeError(
+            f"labels is a {type(labels).__name__}; expected a sequence of one str for each step, or None"
+        )
+    if len(labels) != length:
+        raise ValueError(
+            f"labels has {len(labels)} texts; expected one for each of the {length} steps of the {name}"
+        )
+    lines = [label.replace("\n", "↵") for label in labels]
+    cut = [line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…" for line in lines]
+    return [line.replace("$", r"\$") for line in cut]
+
+
+def units_for(units: Any, number: int, name: str) -> np.ndarray | None:
+    """The caller's units as an array of indices from 0; None for None.
+
+    Raises:
+        TypeError: not integers.
+        ValueError: no unit at all.
+        IndexError: one that is not among `number` units.
+    """
+    if units is None:
+        return None
+    picked = np.asarray(units)
+    if picked.ndim != 1 or not picked.size:
+        raise ValueError(f"units has shape {picked.shape}; expected a sequence of at least one index, or None")
+    if picked.dtype.kind not in "iu":
+        raise TypeError(f"units holds {picked.dtype}; expected integers")
+    outside = picked[(picked < -number) | (picked >= number)]
+    if outside.size:
+        raise IndexError(f"units has {outside[0]}; the {name} has {number} units")
+    return picked % number
 
 
 def sequence_index(sequence: Any, batch: tuple[int, ...], name: str) -> tuple[int, ...]:
@@ -135,35 +241,66 @@ def marker_for(points: np.ndarray) -> str:
     return "." if len(points) <= SHORT else ""
 
 
+def line(ax: Axes, at: np.ndarray, values: np.ndarray, **look: Any) -> None:
+    """Draw a line of which every point is seen: what stands alone between gaps, or is short, has dots."""
+    (drawn,) = ax.plot(at, values, marker=marker_for(at), **{"linewidth": 1, **look})
+    gone = np.concatenate([[True], np.isnan(values), [True]])
+    alone = ~gone[1:-1] & gone[:-2] & gone[2:]
+    if alone.any() and not marker_for(at):
+        drawn.set(marker=".", markevery=np.flatnonzero(alone).tolist())
+
+
 def lines(
     ax: Axes,
     values: np.ndarray,
     labels: Sequence[str],
     colours: Sequence[str] = COLOURS,
     counts: np.ndarray | None = None,
+    tokens: Sequence[str] | None = None,
+    band: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
     """Draw the columns of `values` [T, n] against the step, with a legend where there are several.
 
     A long line is drawn as block means within the blocks' range, so that a spike of one step stays visible. Steps
-    where `counts` [T] is false leave a gap, and what stands alone between gaps has a dot.
+    where `counts` [T] is false leave a gap, and what stands alone between gaps has a dot. With `band`, two arrays
+    [T, n], what lies between their block means is shaded in place of the range.
     """
     size = block_size(len(values))
     starts = np.arange(0, len(values), size)
     at, means = block_centres(len(values), size), block_means(values, size, counts)
-    least, most = (blank_rows(values, counts, end) for end in (np.inf, -np.inf))
-    low, high = np.minimum.reduceat(least, starts, axis=0), np.maximum.reduceat(most, starts, axis=0)
+    if band is None:
+        least, most = (blank_rows(values, counts, end) for end in (np.inf, -np.inf))
+        low, high = np.minimum.reduceat(least, starts, axis=0), np.maximum.reduceat(most, starts, axis=0)
+    else:
+        low, high = (block_means(edge, size, counts) for edge in band)
     for k, (label, colour) in enumerate(zip(labels, itertools.cycle(colours), strict=False)):
-        (line,) = ax.plot(at, means[:, k], color=colour, linewidth=1, marker=marker_for(at), label=label)
-        gone = np.concatenate([[True], np.isnan(means[:, k]), [True]])
-        alone = ~gone[1:-1] & gone[:-2] & gone[2:]
-        if alone.any() and not marker_for(at):
-            line.set(marker=".", markevery=np.flatnonzero(alone).tolist())
-        if size > 1:
-            drawn = ~gone[1:-1]
+        line(ax, at, means[:, k], color=colour, label=label)
+        if size > 1 or band is not None:
+            drawn = ~np.isnan(means[:, k])
             ax.fill_between(at, low[:, k], high[:, k], where=drawn, color=colour, alpha=0.3, linewidth=0.8)
-    index_axis(ax.xaxis, "step", len(values), size, "mean and range")
+    index_axis(ax.xaxis, "step", len(values), size, "mean and range" if band is None else "means", tokens)
     if len(labels) > 1:
         legend_above(ax)
+
+
+def traces(
+    ax: Axes, values: np.ndarray, labels: Sequence[str], row: str, counts: np.ndarray | None, look: Look
+) -> None:
+    """Draw the columns of `values` [T, n] over each other, or where many steps would hide one of them, apart.
+
+    Apart, each has a lane of its own, all of one height, and the axis says which.
+    """
+    if values.shape[1] == 1 or len(values) <= _CROWDED:
+        lines(ax, values, labels, counts=counts, tokens=look.tokens)
+        ax.set_ylabel("value")
+        return
+    shown = values if counts is None else values[counts]
+    low, high = (np.nan_to_num(end(np.where(np.isfinite(shown), shown, np.nan), axis=0)) for end in _ENDS)
+    height = float((high - low).max()) or 1.0
+    lanes = (values - (low + high) / 2) / height + np.arange(len(labels))
+    for k, colour in zip(range(len(labels)), itertools.cycle(COLOURS), strict=False):  # one by one have no legend
+        lines(ax, lanes[:, k : k + 1], labels[k : k + 1], [colour], counts, look.tokens)
+    index_axis(ax.yaxis, f"{row} (lane: {height:.2g})", len(labels), tokens=labels)
 
 
 def heat_map(
@@ -173,12 +310,16 @@ def heat_map(
     label: str | None,
     limits: tuple[float, float] | None = None,
     counts: np.ndarray | None = None,
+    look: Look = _PLAIN,
 ) -> None:
     """Draw `values` [T, n] as an image, step to the right and `row` upwards, with a labelled colour bar if any.
 
     The colours span `limits`; None for 0, or the negative of the greatest magnitude drawn, up to the latter. Steps
     where `counts` [T] is false are left blank, in front of hatching.
     """
+    names = None
+    if look.units is not None and row == "unit":
+        values, names = values[:, look.units], [str(unit) for unit in look.units]
     sizes = [block_size(length) for length in values.shape]
     image = block_means(block_means(values, sizes[0], counts).T, sizes[1])
     if limits is None:
@@ -191,7 +332,7 @@ def heat_map(
     image = image.repeat(LIMIT // image.shape[0], axis=0).repeat(LIMIT // image.shape[1], axis=1)
     shown = ax.imshow(
         image,
-        cmap=DIVERGING if limits[0] < 0 else SEQUENTIAL,
+        cmap=(DIVERGING if limits[0] < 0 else SEQUENTIAL) if look.cmap is None else look.cmap,
         vmin=limits[0],
         vmax=limits[1],
         origin="lower",
@@ -200,8 +341,8 @@ def heat_map(
     )
     if counts is not None:
         hatch(ax)
-    index_axis(ax.xaxis, "step", len(values), sizes[0], "means")
-    index_axis(ax.yaxis, row, values.shape[1], sizes[1], "means")
+    index_axis(ax.xaxis, "step", len(values), sizes[0], "means", look.tokens)
+    index_axis(ax.yaxis, row, values.shape[1], sizes[1], "means", names)
     if label is not None:
         ax.figure.colorbar(shown, ax=ax, label=label, fraction=0.06, pad=0.02)
 
@@ -211,14 +352,42 @@ def hatch(ax: Axes) -> None:
     ax.patch.set(hatch="///////", edgecolor="0.6", linewidth=0)
 
 
-def index_axis(axis: Any, name: str, length: int, size: int = 1, joined: str = "") -> None:
-    """Label an axis of positions 0 to length − 1, saying where `size` neighbours are drawn as one."""
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+def index_axis(
+    axis: Any, name: str, length: int, size: int = 1, joined: str = "", tokens: Sequence[str] | None = None
+) -> None:
+    """Label an axis of positions 0 to length − 1, saying where `size` neighbours are drawn as one.
+
+    With tokens, as many of them as have room stand in place of the numbers.
+    """
+    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
     axis.set_label_text(name if size == 1 else f"{name} ({joined} of {size:,})")
-    axis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(EngFormatter(sep=""))
+    if tokens is None:
+        axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+        axis.set_major_formatter(EngFormatter(sep=""))
+    else:
+        from matplotlib.axis import XAxis
+
+        from lstmx.plot.display import TokenLocator
+
+        axis.set_major_locator(TokenLocator(length))
+        words = list(tokens)
+        axis.set_major_formatter(FuncFormatter(lambda at, _: words[round(at)] if 0 <= at < length else ""))
+        if isinstance(axis, XAxis) and max(map(len, tokens)) > 1:
+            axis.set_tick_params(rotation=90)
     axis.axes.set(**{f"{axis.axis_name}lim": (-0.5, length - 0.5)})
+
+
+def log_axis(axis: Any, low: float, high: float) -> None:
+    """A logarithmic axis of plain numbers, at 1, 2 and 5 of each decade where they have room."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+
+    thousands = EngFormatter(sep="")
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    few = 3 * np.log10(high / low) < axis.get_tick_space()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda x, at: thousands(x) if x >= 1000 else f"{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def start_at_zero(ax: Axes) -> None:
@@ -228,24 +397,11 @@ def start_at_zero(ax: Axes) -> None:
     ax.set_ylim(bottom=0)
 
 
-def title(ax: Axes, text: str) -> None:
-    """A title at the left, above the legend where `legend_above` made one."""
-    size = float(ax.xaxis.label.get_fontsize())
-    ax.set_title(text, loc="left", fontsize=size, pad=size * (1.8 if ax.get_legend() else 0.6))
+def ink(ax: Axes) -> Any:
+    """The colour of what has none of its own, dark on white and light on black."""
+    return ax.xaxis.label.get_color()
 
 
 def legend_above(ax: Axes) -> None:
-    """The legend in one line above the axes, where it covers no data."""
-    legend = ax.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=len(ax.get_legend_handles_labels()[0]),
-        frameon=False,
-        fontsize="small",
-        handlelength=1,
-        handletextpad=0.4,
-        columnspacing=1,
-        borderpad=0.3,
-        borderaxespad=0,
-    )
-    legend.set_in_layout(False)  # the title above keeps its height free; its width must not narrow the axes
+    """A legend of all that has a label; `finish` puts it above the axes, where it covers no data."""
+    ax.legend(loc="lower left")

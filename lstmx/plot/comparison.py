@@ -8,7 +8,7 @@ import numpy as np
 
 from lstmx.arrays import Array
 from lstmx.comparison import Comparison
-from lstmx.plot import canvas
+from lstmx.plot import canvas, parts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,18 +19,22 @@ _WIDE = 30  # greatest over least loss from which on the ordinate is logarithmic
 _FEW = 12  # most seeds whose curves are drawn one by one
 
 
-def comparison(comparison: Comparison, *, figure: Figure | SubFigure | None = None) -> Figure | SubFigure:
+def comparison(
+    comparison: Comparison, *, figure: Figure | SubFigure | None = None, title: str | None = None
+) -> Figure | SubFigure:
     """Draw training and validation loss of several models, and their mean absolute error where there is one.
 
-    Validation curves are bold with markers. Of several seeds they are means over those that were completed, in
-    the band of the 95 % bootstrap interval, with a thin line for each of up to 12 seeds. Of one seed the
-    training curves are drawn as well, thin and pale, and as block means where there are more than 250 steps;
-    the legend says of how many. The dashed line is the task's baseline loss.
+    Validation curves are bold with markers. Of several seeds they are means over those that were completed, in the
+    band of the 95 % bootstrap interval, with a thin line for each of up to 12 seeds. Of one seed the training
+    curves are drawn as well, thin and pale, and as block means where there are more than 250 steps; the legend
+    says of how many. The dashed line is the task's baseline loss. First values that would take more than half of
+    the height lie above the axes, and the panel's title says how high.
 
     Args:
         comparison: from `lstmx.compare`.
         figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new
             one, which belongs to no pyplot state and shows itself in a notebook.
+        title: what stands above; None for what the figure says by itself, "" for nothing.
 
     Returns:
         The figure drawn on.
@@ -48,20 +52,18 @@ def comparison(comparison: Comparison, *, figure: Figure | SubFigure | None = No
     columns = 1 if error is None else 2
     figure = canvas.figure_for(figure, (6.5 * columns, 4.5))
 
-    panels = figure.subplots(1, columns, squeeze=False)[0]
+    panels = [figure.subplots()] if error is None else canvas.pair(figure, (1, 1))
     _losses(panels[0], comparison)
     if error is not None:
-        canvas.title(panels[1], "validation error")
         _validation(panels[1], comparison, error)
         panels[1].set_ylabel("mean absolute error")
         canvas.start_at_zero(panels[1])
+        panels[1].set_title(f"validation error{_end(panels[1], np.asarray(error))}", loc="left")
     seeds = f", {comparison.complete} seeds" if comparison.complete > 1 else ""
-    figure.suptitle(f"{comparison.task}{seeds}")
-    return figure
+    return canvas.finish(figure, f"{comparison.task}{seeds}", title)
 
 
 def _losses(ax: Axes, comparison: Comparison) -> None:
-    canvas.title(ax, "loss")
     if comparison.complete < 2:
         _training(ax, comparison)
     _validation(ax, comparison, comparison.validation_loss)
@@ -76,7 +78,19 @@ def _losses(ax: Axes, comparison: Comparison) -> None:
     if np.nanmin(drawn) > 0 and np.nanmax(drawn) / np.nanmin(drawn) > _WIDE:
         ax.set_yscale("log")
     ax.set_ylabel(comparison.metric)
-    ax.legend(fontsize="small")
+    canvas.legend_above(ax)
+    ax.set_title(f"loss{_end(ax, comparison.validation_loss)}", loc="left")
+
+
+def _end(ax: Axes, curves: Array) -> str:
+    """Let the end of curves [models, seeds, evaluations] be seen below high first values; how high, in words."""
+    first, later = np.asarray(curves)[..., :1], np.asarray(curves)[..., 1:]
+    later = later[np.isfinite(later)]
+    low, top = ax.get_ylim()
+    if ax.get_yscale() == "log" or not later.size or 2 * (later.max() - low) > top - low:
+        return ""
+    ax.set_ylim(top=later.max() + 0.1 * (later.max() - low))
+    return f" (up to {parts.number(np.nanmax(first))} at first, above the axes)"
 
 
 def _training(ax: Axes, comparison: Comparison) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from lstmx.checks import require_history
 from lstmx.gradients import GradientFlow, LayeredFlow
 from lstmx.history import History
 from lstmx.plot import canvas, parts
-from lstmx.plot.passes import Pass, one_pass, steps_in_words
+from lstmx.plot.passes import Pass, one_pass, steps_in_words, units_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,14 +23,20 @@ _PER_DECADE = np.log(10)
 
 
 def depth(
-    flow: LayeredFlow, sequence: int | tuple[int, ...] = 0, *, figure: Figure | SubFigure | None = None
+    flow: LayeredFlow,
+    sequence: int | tuple[int, ...] = 0,
+    *,
+    figure: Figure | SubFigure | None = None,
+    title: str | None = None,
+    cmap: Any = None,
+    labels: Sequence[str] | None = None,
 ) -> Figure | SubFigure:
     """Draw where the gradient of a loss goes through layers: over depth and time.
 
     Above, a map of the norm of the cotangent of each cell's joint state, the top layer at the top, in decades
-    below the greatest norm of all; below, the same numbers as lines. Exact zeros have the lowest colour, which the
-    colour bar says where there are any, and leave a gap in a line; steps that do not count are left blank, in the
-    map hatched. Directions are drawn in the order of time.
+    below the greatest norm of all; below, the same norms as lines, as log₁₀. Exact zeros have the lowest colour,
+    which the colour bar says where there are any, and leave a gap in a line; steps that do not count are left
+    blank, in the map hatched. Directions are drawn in the order of time.
 
     Args:
         flow: from `lstmx.gradient_flow(history)` of a stack or of both directions.
@@ -38,13 +44,17 @@ def depth(
             batch axes.
         figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new
             one, which belongs to no pyplot state and shows itself in a notebook.
+        title: what stands above; None for what the figure says by itself, "" for nothing.
+        cmap: the colour map of the map, as matplotlib takes it; None for the figure's own.
+        labels: tokens, one str for each step, shown at the steps in place of their numbers; None for the numbers.
 
     Returns:
         The figure drawn on.
 
     Raises:
-        TypeError: flow is no LayeredFlow, sequence no integers, or figure no figure.
-        ValueError: not one index per batch axis, or the figure already holds axes.
+        TypeError: flow is no LayeredFlow, sequence no integers, figure no figure, title no str, or labels no
+            sequence of them.
+        ValueError: not one index per batch axis, not one label per step, or the figure already holds axes.
         IndexError: sequence is outside the batch.
 
     Example:
@@ -65,10 +75,11 @@ def depth(
     batch = tuple(flow.log_norm.shape[2:])
     norms = parts.pick(flow.log_norm, canvas.sequence_index(sequence, batch, "flow"))
     assert norms is not None  # a flow has its norms
+    tokens = canvas.tokens_for(labels, norms.shape[1], "flow")
     figure = canvas.figure_for(figure, (8, 2.5 + 0.5 * len(flow.names) + 2.5))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1 + 0.5 * len(flow.names), 3))
 
-    canvas.title(above, "norm of the cotangent, decades below the greatest")
+    above.set_title("norm of the cotangent, decades below the greatest", loc="left")
     finite = norms[np.isfinite(norms)]
     greatest = float(finite.max(initial=-np.inf))
     deepest = min(_DEEPEST, max(1.0, float(greatest - finite.min()) / _PER_DECADE)) if len(finite) else 1.0
@@ -76,34 +87,16 @@ def depth(
     decades = np.where(zero, -deepest, (parts.blank(norms) - greatest) / _PER_DECADE)
     counts = parts.counted_steps(norms[0])
     label = "decades (zero: lowest)" if zero.any() else "decades"
-    _rows(above, decades, flow.names, (-deepest, 0.0), counts, label)
+    shown = _image(above, decades.T, (-deepest, 0.0), canvas.SEQUENTIAL if cmap is None else cmap, counts)
+    canvas.index_axis(above.yaxis, "", len(norms), tokens=flow.names)
+    figure.colorbar(shown, ax=above, label=label, fraction=0.06, pad=0.02)
 
-    labels = [parts.counted(*pair) for pair in zip(flow.names, norms, strict=True)]
-    canvas.lines(below, parts.blank(norms).T, labels, counts=counts)
-    below.set_ylabel("ln norm")
-    canvas.title(below, "the same, layer by layer")
+    parts.log_lines(below, dict(zip(flow.names, norms, strict=True)), canvas.COLOURS, tokens)
+    below.set_title("the same, layer by layer", loc="left")
     above.label_outer()
     where = f", sequence {sequence}" if batch else ""
     steps = steps_in_words(norms.shape[1], counts)
-    figure.suptitle(f"gradient through {len(flow.names)} layers over {steps}{where}")
-    return figure
-
-
-def _rows(
-    ax: Axes,
-    values: np.ndarray,
-    names: tuple[str, ...],
-    limits: tuple[float, float],
-    counts: np.ndarray | None,
-    label: str,
-) -> None:
-    """A map of values [rows, T] with named rows, hatched where steps do not count."""
-    shown = _image(ax, values.T, limits, canvas.SEQUENTIAL, counts)
-    if counts is not None:
-        canvas.hatch(ax)
-    canvas.index_axis(ax.xaxis, "step", values.shape[1], canvas.block_size(values.shape[1]), "means")
-    ax.set_yticks(range(len(names)), names)
-    ax.figure.colorbar(shown, ax=ax, label=label, fraction=0.06, pad=0.02)
+    return canvas.finish(figure, f"gradient through {len(flow.names)} layers over {steps}{where}", title)
 
 
 def variants(
@@ -112,12 +105,16 @@ def variants(
     sequence: int | tuple[int, ...] = 0,
     *,
     figure: Figure | SubFigure | None = None,
+    title: str | None = None,
+    cmap: Any = None,
+    labels: Sequence[str] | None = None,
+    units: Sequence[int] | None = None,
 ) -> Figure | SubFigure:
     """Draw several networks on one input beside each other, on shared axes.
 
     A column for each: the gate that multiplies the old state, over units and steps; the state that it multiplies;
-    and, with flows, the log norm of the gradient of each. Of a network without such a gate the state is what it
-    gives as its output. Rows share their axes and colours; those of states span the median of the networks'
+    and, with flows, the norm of the gradient of each, as log₁₀. Of a network without such a gate the state is what
+    it gives as its output. Rows share their axes and colours; those of states span the median of the networks'
     greatest magnitudes, and a state beyond it has the colour of the end. Steps that do not count are left blank,
     in maps hatched.
 
@@ -128,16 +125,25 @@ def variants(
             without batch axes.
         figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new
             one, which belongs to no pyplot state and shows itself in a notebook.
+        title: what stands above; None for what the figure says by itself, "" for nothing.
+        cmap: the colour map of all heat maps, as matplotlib takes it; None for the figure's own.
+        labels: tokens, one str for each step, shown at the steps in place of their numbers; None for the numbers.
+        units: indices of the units drawn; None for all.
 
     Returns:
         The figure drawn on.
 
     Raises:
-        TypeError: something given is no history or flow, sequence no integers, or figure no figure.
-        ValueError: no histories, other lengths, flows of other names, or the figure already holds axes.
-        IndexError: sequence is outside the batch.
+        TypeError: something given is no history or flow, sequence or units no integers, figure no figure, title no
+            str, or labels no sequence of them.
+        ValueError: no histories, other lengths, flows of other names, not one label per step, units of a step
+            function, or the figure already holds axes.
+        IndexError: sequence is outside the batch, or units outside a network.
     """
     shown = _checked(histories, flows, sequence)
+    tokens = canvas.tokens_for(labels, len(next(iter(histories.values()))), "histories")
+    picked = {name: units_of(one, units, f"histories[{name!r}]") for name, one in shown.items()}
+    rows_of = {name: slice(None) if units is None else picked[name] for name in shown}
     rows = 2 if flows is None else 3
     figure = canvas.figure_for(figure, (max(5.5, 1.2 + 2.2 * len(shown)), 2.2 * rows))
     panels = figure.subplots(rows, len(shown), sharex=True, sharey="row", squeeze=False)
@@ -155,25 +161,29 @@ def variants(
         if gate is None:
             column[0].text(0.5, 0.5, "no such gate", ha="center", va="center", transform=column[0].transAxes)
         else:
-            _image(column[0], one.gates[gate].values, (0.0, 1.0), canvas.SEQUENTIAL, one.counts)
-        _image(column[1], states[name], (-most, most), canvas.DIVERGING, one.counts)
-        for ax in column[:2]:
-            if ax.images and one.counts is not None:
-                canvas.hatch(ax)
-        canvas.title(column[0], name)
+            values = one.gates[gate].values[:, rows_of[name]]
+            _image(column[0], values, (0.0, 1.0), canvas.SEQUENTIAL if cmap is None else cmap, one.counts)
+        colours = canvas.DIVERGING if cmap is None else cmap
+        _image(column[1], states[name][:, rows_of[name]], (-most, most), colours, one.counts)
+        column[0].set_title(name, loc="left")
         if flows is not None:
             index = canvas.sequence_index(sequence, tuple(flows[name].log_norm.shape[1:]), "flow")
             norms = parts.pick(flows[name].log_norm, index)
             assert norms is not None  # a flow has its norms
-            canvas.lines(column[2], parts.blank(norms[:, None]), [name], counts=parts.counted_steps(norms))
-        canvas.index_axis(column[-1].xaxis, "step", len(one.inputs))
-    labels = ("gate of the old state\nunit", "state\nunit", "gradient\nln norm")
-    for panel, label in zip(panels[:, 0], labels, strict=False):
+            parts.log_lines(column[2], {name: norms}, canvas.COLOURS)
+        canvas.index_axis(column[-1].xaxis, "step", len(one.inputs), tokens=tokens)
+    if units is not None:
+        for ax in panels[:2, 0]:
+            canvas.index_axis(ax.yaxis, "", len(units), tokens=[str(unit) for unit in units])
+    for ax in panels.flat:
+        ax.label_outer()
+    names = ("gate of the old state\nunit", "state\nunit", "gradient\nlog₁₀ norm")
+    for panel, label in zip(panels[:, 0], names, strict=False):
         panel.set_ylabel(label)
     figure.align_ylabels(list(panels[:, 0]))
     beyond = f" (greatest of all: {max(greatest):.2g})" if max(greatest) > most else ""
-    figure.suptitle(f"gates from 0 to 1, states from −{most:.2g} to {most:.2g}{beyond}")
-    return figure
+    own = f"gates from 0 to 1, states from −{most:.2g} to {most:.2g}{beyond}"
+    return canvas.finish(figure, own, title)
 
 
 def _checked(histories: Mapping, flows: Mapping | None, sequence: int | tuple[int, ...]) -> dict[str, Pass]:
@@ -203,9 +213,11 @@ def _checked(histories: Mapping, flows: Mapping | None, sequence: int | tuple[in
 
 
 def _image(
-    ax: Axes, values: np.ndarray, limits: tuple[float, float], colours: str, counts: np.ndarray | None
+    ax: Axes, values: np.ndarray, limits: tuple[float, float], colours: Any, counts: np.ndarray | None
 ) -> AxesImage:
-    """Values [T, n] as an image, step to the right and column upwards; blank where `counts` [T] is false."""
+    """Values [T, n] as an image, step to the right and column upwards; hatched where `counts` [T] is false."""
+    if counts is not None:
+        canvas.hatch(ax)
     size = canvas.block_size(len(values))
     image = canvas.block_means(values, size, counts).T
     return ax.imshow(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,9 +38,52 @@ def counted(label: str, logs: Array) -> str:
 
 
 def counted_steps(logs: np.ndarray) -> np.ndarray | None:
-    """Which steps of a flow's log norms [T] count, those that are no NaN; None for all."""
-    counts = ~np.isnan(logs)
+    """Which steps of a flow's log norms [T, ...] count, those that are no NaN in some sequence; None for all."""
+    counts = np.asarray(~np.isnan(logs.reshape(len(logs), -1)).all(axis=1))
     return None if counts.all() else counts
+
+
+def decades(logs: Array) -> np.ndarray:
+    """Natural logs as log₁₀, with NaN for −inf."""
+    return blank(logs) / np.log(10)
+
+
+def over_sequences(values: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """Of values [T, *batch] the median of each step, and the 10th and 90th percentile, each [T].
+
+    NaN do not count, and −inf is less than any number. Without batch axes, or with one sequence, the values
+    themselves, and None.
+    """
+    flat = values.reshape(len(values), -1)
+    if flat.shape[1] == 1:
+        return flat[:, 0], None
+    found = np.full((3, len(flat)), np.nan)
+    some = ~np.isnan(flat).all(axis=1)
+    least = -np.finfo(float).max / 4  # for −inf, between which and a number nothing lies
+    found[:, some] = np.nanquantile(np.maximum(flat[some], least), (0.5, 0.1, 0.9), axis=1)
+    found[found < least / 100] = -np.inf
+    return found[0], (found[1], found[2])
+
+
+def log_lines(
+    ax: Axes, series: Mapping[str, np.ndarray], colours: Sequence[str], tokens: Sequence[str] | None = None
+) -> None:
+    """Draw natural logs [T, *batch] by their names as log₁₀, of several sequences the median and a band.
+
+    Names say how many exact zeros there are.
+    """
+    found = [over_sequences(logs) for logs in series.values()]
+    middle = np.stack([logs for logs, _ in found], axis=1)
+    edges = [edge for _, edge in found if edge is not None]
+    band = None
+    if edges:
+        low, high = (np.stack(edge, axis=1) for edge in zip(*edges, strict=True))
+        # A band that reaches down to an exact zero ends at the least number there is.
+        floor = np.min(low, where=np.isfinite(low), initial=np.inf)
+        band = (np.maximum(low, floor) / np.log(10), np.maximum(high, floor) / np.log(10))
+    names = [counted(name, logs) for name, logs in series.items()]
+    canvas.lines(ax, decades(middle), names, colours, counted_steps(middle), tokens, band)
+    ax.set_ylabel("log₁₀ norm")
 
 
 def number(value: Any) -> str:
@@ -69,5 +112,5 @@ def stacked(
             floor = tops[:, k] - part[:, k]
             ax.stairs(tops[:, k], edges, baseline=floor, fill=True, color=colour, label=label, antialiased=False)
         labels = [""] * len(labels)  # the negative parts are in the legend already
-    ax.axhline(0, color="black", linewidth=0.8)
+    ax.axhline(0, color=canvas.ink(ax), linewidth=0.8)
     canvas.legend_above(ax)

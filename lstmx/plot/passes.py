@@ -10,6 +10,7 @@ from lstmx.cells import StepFunction
 from lstmx.checks import within_unit
 from lstmx.editing import Edited
 from lstmx.history import History
+from lstmx.plot import canvas
 
 
 class Shown(NamedTuple):
@@ -95,3 +96,10 @@ def steps_in_words(length: int, counts: np.ndarray | None) -> str:
     """`length` steps, or how many of them count, in words."""
     number = length if counts is None else int(counts.sum())
     return f"{number:,}" + (f" of {length:,}" if number < length else "") + f" step{'s' * (length != 1)}"
+
+
+def units_of(one: Pass, units: Any, name: str) -> np.ndarray | None:
+    """The caller's units as `canvas.units_for` gives them, of a pass whose state has such."""
+    if units is not None and not one.closed_form:
+        raise ValueError(f"units is {units}; the state of {name}, of a step function, has no units: expected None")
+    return canvas.units_for(units, one.output.shape[1], name)

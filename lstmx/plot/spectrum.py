@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 _LOCAL = 120  # most points of a local exponent's line: windows beyond that are joined
 
 
-def spectrum(spectrum: LyapunovSpectrum, *, ax: Axes | None = None) -> Axes:
+def spectrum(spectrum: LyapunovSpectrum, *, ax: Axes | None = None, title: str | None = None) -> Axes:
     """Draw the exponents in descending order, with their standard errors.
+
+    Of a batch, bars reach from the 10th to the 90th percentile of the sequences' own exponents.
 
     Args:
         spectrum: from `lstmx.lyapunov_spectrum`, in NumPy or JAX.
         ax: axes to draw on; None for those of a new figure, `ax.figure`.
+        title: what stands above; None for what the figure says by itself, "" for nothing.
 
     Returns:
         The axes drawn on. Exponents of −inf have no marker and are counted in the legend. Where the published
@@ -36,16 +39,19 @@ def spectrum(spectrum: LyapunovSpectrum, *, ax: Axes | None = None) -> Axes:
     exponents = np.asarray(spectrum.exponents, np.float64)
     errors = np.nan_to_num(spectrum.standard_errors)
     small = len(exponents) <= canvas.SHORT
+    look: dict[str, Any] = {"color": canvas.COLOURS[0], "marker": "o" if small else ".", "linestyle": ""}
+    ax.plot([], [], label=_counted(exponents), **look)  # a legend has lines before error bars
     ax.errorbar(
         np.arange(1, len(exponents) + 1),
         parts.blank(exponents),
         yerr=errors,
-        color=canvas.COLOURS[0],
-        marker="o" if small else ".",
-        linestyle="",
         capsize=2,
-        label=_counted(exponents),
+        **look,
     )
+    _, band = parts.over_sequences(np.moveaxis(spectrum.per_sequence, -1, 0))
+    if band is not None:
+        low, high = map(parts.blank, band)
+        ax.vlines(np.arange(1, len(low) + 1), low, high, colors=canvas.COLOURS[0], alpha=0.3, linewidth=5)
     if spectrum.audit is not None:
         recipes = (
             ("∂h/∂h at fixed c (not the spectrum)", spectrum.audit.hidden_only),
@@ -63,16 +69,17 @@ def spectrum(spectrum: LyapunovSpectrum, *, ax: Axes | None = None) -> Axes:
     ax.set_xlim(0.5 - 0.02 * len(exponents), len(exponents) + 0.5 + 0.02 * len(exponents))
     ax.set_ylabel("Lyapunov exponent (nats per step)")
     first = f"λ₁ = {parts.number(exponents[0])}"
-    canvas.title(ax, f"{len(exponents)} of {spectrum.size} exponents from {spectrum.steps:,} steps: {first}")
-    handles, labels = ax.get_legend_handles_labels()
-    first = next(k for k, label in enumerate(labels) if label.startswith("λ"))
-    order = [first, *(k for k in range(len(labels)) if k != first)]
-    ax.legend([handles[k] for k in order], [labels[k] for k in order], fontsize="small")
-    return ax
+    canvas.legend_above(ax)
+    own = f"{len(exponents)} of {spectrum.size} exponents from {spectrum.steps:,} steps: {first}"
+    return canvas.finish(ax, own, title)
 
 
-def local_exponents(spectrum: LyapunovSpectrum, count: int = 4, *, ax: Axes | None = None) -> Axes:
+def local_exponents(
+    spectrum: LyapunovSpectrum, count: int = 4, *, ax: Axes | None = None, title: str | None = None
+) -> Axes:
     """Draw the finite-time exponents over successive windows, averaged over the sequences of a batch.
+
+    Of a batch, bands reach from the 10th to the 90th percentile of the sequences.
 
     A level that drifts says that the exponents are those of a transient.
 
@@ -80,6 +87,7 @@ def local_exponents(spectrum: LyapunovSpectrum, count: int = 4, *, ax: Axes | No
         spectrum: from `lstmx.lyapunov_spectrum`, in NumPy or JAX.
         count: number of leading exponents drawn.
         ax: axes to draw on; None for those of a new figure, `ax.figure`.
+        title: what stands above; None for what the figure says by itself, "" for nothing.
 
     Returns:
         The axes drawn on: a line for each exponent over the step at which its window ends, and its mean dashed. At
@@ -100,17 +108,19 @@ def local_exponents(spectrum: LyapunovSpectrum, count: int = 4, *, ax: Axes | No
     size = canvas.block_size(len(local), _LOCAL)
     at, drawn = canvas.block_means(ends, size), canvas.block_means(local, size)
     for k, colour in zip(range(local.shape[1]), itertools.cycle(canvas.COLOURS), strict=False):
-        marker = canvas.marker_for(at)
-        ax.plot(at, parts.blank(drawn[:, k]), color=colour, linewidth=1, marker=marker, label=f"λ{k + 1}")
+        canvas.line(ax, at, parts.blank(drawn[:, k]), color=colour, label=f"λ{k + 1}")
+        middle, band = parts.over_sequences(np.asarray(spectrum.local, np.float64)[..., k])
+        if band is not None:
+            low, high = (canvas.block_means(parts.blank(edge[~np.isnan(middle)]), size) for edge in band)
+            ax.fill_between(at, low, high, color=colour, alpha=0.25, linewidth=0)
         mean = float(np.asarray(spectrum.exponents)[k])
         if np.isfinite(mean):
             ax.axhline(mean, color=colour, linestyle="--", linewidth=1)
     ax.set(xlabel="step", ylabel=f"exponent over {spectrum.window * size:,} steps (nats per step)")
     canvas.legend_above(ax)
-    known = len(local) >= 32
-    word = ("stationary" if spectrum.stationary else "NOT stationary") if known else "too few windows to tell"
-    canvas.title(ax, f"local exponents: {word}")
-    return ax
+    told = "stationary" if spectrum.stationary else "NOT stationary"
+    word = told if len(local) >= 32 else "too few windows to tell"
+    return canvas.finish(ax, f"local exponents: {word}", title)
 
 
 def _counted(exponents: np.ndarray) -> str:

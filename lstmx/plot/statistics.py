@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def saturation(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
+def saturation(
+    statistics: GateStatistics,
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+    units: Sequence[int] | None = None,
+) -> Axes:
     """Draw how often each unit's gates are nearly closed against how often they are nearly open.
 
     A unit at (x, y) spends a fraction x of the time below 0.1 and y above 0.9, so none lies above the line
@@ -22,26 +29,30 @@ def saturation(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
     Args:
         statistics: from `lstmx.gate_statistics`.
         ax: axes to draw on; None for those of a new figure, `ax.figure`.
+        title: what stands above; None for what the figure says by itself, "" for nothing.
+        units: indices of the units drawn; None for all.
 
     Returns:
         The axes drawn on.
 
     Raises:
         TypeError: an argument of another kind.
+        IndexError: units outside the layer.
 
     References:
         Karpathy, Johnson & Fei-Fei, "Visualizing and understanding recurrent networks", arXiv 1506.02078,
         figure 2.
     """
     _check(statistics)
+    picked = {name: canvas.units_for(units, len(gate.left), name) for name, gate in statistics.gates.items()}
     ax = canvas.axes_for(ax, (5, 5))
 
     ax.plot([0, 1], [1, 0], color="0.6", linestyle="--", linewidth=1, label="always saturated")
     for (name, gate), style in zip(statistics.gates.items(), canvas.styles(), strict=False):
         colour, marker = style
         ax.plot(
-            np.asarray(gate.left),
-            np.asarray(gate.right),
+            np.asarray(gate.left) if picked[name] is None else np.asarray(gate.left)[picked[name]],
+            np.asarray(gate.right) if picked[name] is None else np.asarray(gate.right)[picked[name]],
             color=colour,
             marker=marker,
             linestyle="",
@@ -55,20 +66,26 @@ def saturation(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
         ylabel="right saturation (fraction of time above 0.9)",
         xlim=(-0.03, 1.03),
         ylim=(-0.03, 1.03),
-        aspect="equal",
     )
-    sizes = {len(gate.left) for gate in statistics.gates.values()}
-    canvas.title(ax, "gate saturation" + (f" of {max(sizes)} units" if len(sizes) == 1 else ""))
-    ax.legend(loc="upper right", fontsize="small")
-    return ax
+    sizes = {len(gate.left) if units is None else len(units) for gate in statistics.gates.values()}
+    canvas.legend_above(ax)
+    return canvas.finish(ax, "gate saturation" + (f" of {max(sizes)} units" if len(sizes) == 1 else ""), title)
 
 
-def timescales(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
+def timescales(
+    statistics: GateStatistics,
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+    units: Sequence[int] | None = None,
+) -> Axes:
     """Draw both estimators of every unit's time scale, units sorted by the geometric one.
 
     Args:
         statistics: from `lstmx.gate_statistics`.
         ax: axes to draw on; None for those of a new figure, `ax.figure`.
+        title: what stands above; None for what the figure says by itself, "" for nothing.
+        units: indices of the units drawn; None for all.
 
     Returns:
         The axes drawn on, with a logarithmic ordinate. Units without a finite time scale are last, have no
@@ -76,6 +93,7 @@ def timescales(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
 
     Raises:
         TypeError: an argument of another kind.
+        IndexError: units outside the layer.
         ValueError: the statistics have no time scale, as those of a step function.
 
     References:
@@ -87,10 +105,12 @@ def timescales(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
             "statistics.timescale is None: no gate multiplies the old state of this cell, so that none has a time "
             "scale; expected statistics of a cell with such a gate. lstmx.plot.saturation draws any gates"
         )
+    geometric, arithmetic = np.asarray(statistics.timescale), np.asarray(statistics.timescale_arithmetic)
+    picked = canvas.units_for(units, len(geometric), "layer")
+    if picked is not None:
+        geometric, arithmetic = geometric[picked], arithmetic[picked]
     ax = canvas.axes_for(ax, (6, 4))
 
-    geometric = np.asarray(statistics.timescale)
-    arithmetic = np.asarray(statistics.timescale_arithmetic)
     order = np.argsort(geometric)
     for name, values, colour in (
         ("arithmetic −1/ln⟨f⟩", arithmetic, canvas.COLOURS[1]),
@@ -103,24 +123,18 @@ def timescales(statistics: GateStatistics, *, ax: Axes | None = None) -> Axes:
     _log_scale(ax, np.append(geometric, arithmetic))
     ax.set_ylabel("time scale (steps)")
     canvas.index_axis(ax.xaxis, "unit, sorted by geometric time scale", len(order))
-    canvas.title(ax, f"time scales of the {statistics.retention_gate.replace('_', ' ')}")
-    ax.legend(loc="upper left", fontsize="small")
-    return ax
+    canvas.legend_above(ax)
+    return canvas.finish(ax, f"time scales of the {statistics.retention_gate.replace('_', ' ')}", title)
 
 
 def _log_scale(ax: Axes, values: np.ndarray) -> None:
     """A logarithmic ordinate of at least a decade around the finite values, so that its ticks differ."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (1.0, 1.0)
     middle = np.sqrt(low * high)
-    ax.set_yscale("log")
+    canvas.log_axis(ax.yaxis, min(low, middle / 10**0.5), max(high, middle * 10**0.5))
     ax.update_datalim([(0, middle / 10**0.5), (0, middle * 10**0.5)], updatex=False)
     ax.autoscale_view(scalex=False)
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _check(statistics: Any) -> None:

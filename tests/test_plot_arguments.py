@@ -244,10 +244,65 @@ def test_all_sequences_are_curves_of_a_comparison():
     assert labels(ax)[0].startswith("a, 6 curves: median half-life")
 
 
-def test_a_flow_of_one_sequence_has_no_all():
-    for draw in (lstmx.plot.gradient_flow, lambda flow, which: lstmx.plot.compare_flows({"a": flow}, which)):
+def test_the_ledger_of_all_sequences_is_their_mean():
+    """One of which has no gradient in its first half, and so no shares there."""
+    outputs = np.ones((12, 2, 3, 8), "float32")
+    outputs[:, 1, 2] = 0
+    outputs[5, 1, 2] = 1
+    flow = lstmx.gradient_flow(BATCH, outputs)
+    ax = lstmx.plot.gates_ledger(flow, "all")
+    assert ax.get_title("left") == "share of each way back, mean of 6 sequences"
+    straight = np.asarray(flow.gates["straight"].share, "float64").reshape(12, 6)
+    assert np.isnan(straight).any()
+    expected = np.nanmean(np.maximum(straight, 0), axis=1)
+    drawn = ax.patches[0].get_data()
+    np.testing.assert_allclose(drawn.values - drawn.baseline, expected, rtol=1e-5)
+
+
+def test_the_orders_of_all_sequences():
+    paths = lstmx.path_spectrum(BATCH, max_order=3)
+    figure = lstmx.plot.path_spectrum(paths, "all")
+    render(figure)
+    orders, shares = figure.axes
+    middle, low, high = quantiles(paths.log_norms[0].reshape(4, 6))
+    np.testing.assert_allclose(orders.lines[0].get_ydata(), middle, rtol=1e-5)
+    bars = np.array([bar[:, 1] for bar in orders.collections[0].get_segments()])
+    np.testing.assert_allclose(bars, np.stack([low, high], axis=1), rtol=1e-5)
+    norms = np.exp(np.concat([paths.log_norms, paths.log_remainder[:, None]], axis=1).astype("float64"))
+    means = (norms / norms.sum(axis=1, keepdims=True)).reshape(12, 5, 6).mean(axis=2)[::-1]
+    drawn = shares.patches[1].get_data()
+    np.testing.assert_allclose(drawn.values - drawn.baseline, means[: len(drawn.values), 1], atol=1e-6)
+    median = np.median(paths.mean_order[0])
+    title = f"orders of the gradient over 12 steps, 6 sequences: median of the mean orders at least {median:.4g}"
+    assert figure.get_suptitle() == title
+    matrix = lstmx.path_spectrum(BATCH, max_order=3, matrix=True)
+    (ax,) = lstmx.plot.path_spectrum(matrix, "all").axes
+    middle, *_ = quantiles(matrix.log_cell_norms.reshape(4, 6))
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), middle, rtol=1e-5)
+
+
+def test_the_depth_of_all_sequences_is_a_median():
+    stack = lstmx.Stack([lstmx.LSTM(3, 4), lstmx.GRU(4, 5)])
+    xs = np.random.default_rng(0).normal(size=(12, 6, 3)).astype("float32")
+    flow = lstmx.gradient_flow(lstmx.record(stack, stack.init(np.random.default_rng(1)), xs))
+    above, below, *_ = lstmx.plot.depth(flow, "all").axes
+    middle, low, high = quantiles(flow.log_norm)
+    np.testing.assert_allclose(below.lines[1].get_ydata(), middle[1], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(band(below, 1), (low[1], high[1]), rtol=1e-5, atol=1e-7)
+    assert above.figure.get_suptitle() == "gradient through 2 layers over 12 steps, median of 6 sequences"
+
+
+def test_what_has_one_sequence_has_no_all():
+    flow, paths = lstmx.gradient_flow(SHORT), lstmx.path_spectrum(SHORT)
+    draws = (
+        (lstmx.plot.gradient_flow, flow),
+        (lambda flow, which: lstmx.plot.compare_flows({"a": flow}, which), flow),
+        (lstmx.plot.gates_ledger, flow),
+        (lstmx.plot.path_spectrum, paths),
+    )
+    for draw, result in draws:
         with pytest.raises(ValueError, match=r"sequence is 'all'; the \S+ has no batch axes: expected 0"):
-            draw(lstmx.gradient_flow(SHORT), "all")
+            draw(result, "all")
 
 
 def test_exponents_of_a_batch_have_the_spread_of_its_sequences():

@@ -170,8 +170,10 @@ def units_for(units: Any, number: int, name: str) -> np.ndarray | None:
     return picked % number
 
 
-def sequence_index(sequence: Any, batch: tuple[int, ...], name: str) -> tuple[int, ...]:
+def sequence_index(sequence: Any, batch: tuple[int, ...], name: str, every: bool = False) -> tuple[int, ...]:
     """The index into the batch axes of `name` that picks one sequence; () where there are none.
+
+    With `every`, () for "all", too, which leaves the axes as they are.
 
     Raises:
         TypeError: not integers.
@@ -179,7 +181,11 @@ def sequence_index(sequence: Any, batch: tuple[int, ...], name: str) -> tuple[in
         IndexError: outside the batch.
     """
     some_sequence(f"the {name}", batch)
-    index = sequence if isinstance(sequence, tuple) else (sequence,)
+    if every and isinstance(sequence, str) and sequence == "all":
+        if not batch:
+            raise ValueError(f"sequence is 'all'; the {name} has no batch axes: expected 0")
+        return ()
+    index: tuple[Any, ...] = sequence if isinstance(sequence, tuple) else (sequence,)
     if not batch and index == (0,):
         return ()
     if len(index) != len(batch):

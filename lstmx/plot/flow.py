@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lstmx.checks import some_sequence
 from lstmx.gradients import GradientFlow, LayeredFlow
 from lstmx.plot import canvas, parts
 from lstmx.plot.passes import steps_in_words
@@ -70,7 +70,7 @@ def gradient_flow(
         >>> [ax.get_title("left") for ax in figure.axes][0]
         'norms of the cotangents'
     """
-    one = parts.one_sequence(flow, _FIELDS, _index("flow", flow, sequence, every=True))
+    one = parts.one_sequence(flow, _FIELDS, _index("flow", flow, sequence))
     tokens = canvas.tokens_for(labels, len(one.log_norm), "flow")
     both = one.log_norm_cell is not None and one.log_norm_hidden is not None
     more = [x for x in (one.log_parameter_profile, one.parameter_alignment) if x is not None]
@@ -101,7 +101,7 @@ def gradient_flow(
 
 def gates_ledger(
     flow: GradientFlow,
-    sequence: int | tuple[int, ...] = 0,
+    sequence: int | tuple[int, ...] | Literal["all"] = 0,
     *,
     ax: Axes | None = None,
     title: str | None = None,
@@ -118,7 +118,7 @@ def gates_ledger(
     Args:
         flow: from `lstmx.gradient_flow` with outputs="all", in NumPy or JAX.
         sequence: which sequence of the batch: an integer, or a tuple of one per batch axis; 0 for a flow without
-            batch axes.
+            batch axes. "all" draws of each step the mean over the sequences with a gradient there.
         ax: axes to draw on; None for those of a new figure, `ax.figure`.
         title: what stands above; None for what the figure says by itself, "" for nothing.
         labels: tokens, one str for each step, shown at the steps in place of their numbers; None for the numbers.
@@ -144,7 +144,8 @@ def gates_ledger(
 
     # JAX sorts the keys of a dict: an order of its own keeps the colours the same in both libraries.
     names = sorted(flow.gates, key=lambda name: (name != "straight", name))
-    shares = np.stack([np.asarray(flow.gates[name].share[(..., *index)], np.float64) for name in names], axis=1)
+    each = [np.asarray(flow.gates[name].share[(..., *index)], np.float64) for name in names]
+    shares = np.stack([parts.mean_over_sequences(share) for share in each], axis=1)
     counts = parts.counted_steps(np.asarray(flow.log_norm[(..., *index)]))
     parts.stacked(ax, shares, [name.replace("_", " ") for name in names], canvas.COLOURS[: len(names)], counts)
     length = len(shares)
@@ -153,7 +154,8 @@ def gates_ledger(
     undefined = np.isnan(shares).any(axis=1)
     undefined = np.count_nonzero(undefined if counts is None else undefined & counts)
     steps = f" ({undefined:,} of {steps_in_words(length, None)} without gradient)" if undefined else ""
-    return canvas.finish(ax, f"share of each way back{steps}", title)
+    over = f", mean of {math.prod(flow.log_norm.shape[1:])} sequences" if sequence == "all" else ""
+    return canvas.finish(ax, f"share of each way back{over}{steps}", title)
 
 
 def compare_flows(
@@ -226,13 +228,13 @@ def _several(name: str, flows: Any, sequence: Any) -> list[Any]:
         raise ValueError(f"{name} is empty; expected a GradientFlow, or several")
     names = [f"{name}[{k}]" for k in range(len(several))] if isinstance(flows, (list, tuple)) else [name]
     return [
-        parts.one_sequence(flow, ("log_norm", "log_direct"), _index(named, flow, sequence, every=True))
+        parts.one_sequence(flow, ("log_norm", "log_direct"), _index(named, flow, sequence))
         for named, flow in zip(names, several, strict=True)
     ]
 
 
-def _index(name: str, flow: Any, sequence: Any, every: bool = False) -> tuple[int, ...]:
-    """The index of a sequence in the batch axes; with `every`, () for "all", which leaves the axes as they are."""
+def _index(name: str, flow: Any, sequence: Any) -> tuple[int, ...]:
+    """The index of a sequence in the batch axes; () for "all", which leaves the axes as they are."""
     if isinstance(flow, LayeredFlow):
         one = f"{name}[{flow.names[0]!r}]"
         raise TypeError(
@@ -243,13 +245,7 @@ def _index(name: str, flow: Any, sequence: Any, every: bool = False) -> tuple[in
         raise TypeError(
             f"{name} is a {type(flow).__name__}; expected a GradientFlow, as from lstmx.gradient_flow(history)"
         )
-    batch = flow.log_norm.shape[1:]
-    if not (every and isinstance(sequence, str) and sequence == "all"):
-        return canvas.sequence_index(sequence, batch, name)
-    if not batch:
-        raise ValueError(f"sequence is 'all'; the {name} has no batch axes: expected 0")
-    some_sequence(f"the {name}", batch)
-    return ()
+    return canvas.sequence_index(sequence, flow.log_norm.shape[1:], name, every=True)
 
 
 def _decay(one: GradientFlow) -> str:

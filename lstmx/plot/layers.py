@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,7 +25,7 @@ _PER_DECADE = np.log(10)
 
 def depth(
     flow: LayeredFlow,
-    sequence: int | tuple[int, ...] = 0,
+    sequence: int | tuple[int, ...] | Literal["all"] = 0,
     *,
     figure: Figure | SubFigure | None = None,
     title: str | None = None,
@@ -41,7 +42,8 @@ def depth(
     Args:
         flow: from `lstmx.gradient_flow(history)` of a stack or of both directions.
         sequence: which sequence of the batch: an integer, or a tuple of one per batch axis; 0 for a flow without
-            batch axes.
+            batch axes. "all" draws of each step the median over the sequences, and shades what lies between the
+            10th and the 90th percentile of each line.
         figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new
             one, which belongs to no pyplot state and shows itself in a notebook.
         title: what stands above; None for what the figure says by itself, "" for nothing.
@@ -73,8 +75,9 @@ def depth(
             f"layers{other}"
         )
     batch = tuple(flow.log_norm.shape[2:])
-    norms = parts.pick(flow.log_norm, canvas.sequence_index(sequence, batch, "flow"))
-    assert norms is not None  # a flow has its norms
+    each = parts.pick(flow.log_norm, canvas.sequence_index(sequence, batch, "flow", every=True))
+    assert each is not None  # a flow has its norms
+    norms = np.stack([parts.over_sequences(layer)[0] for layer in each])
     tokens = canvas.tokens_for(labels, norms.shape[1], "flow")
     figure = canvas.figure_for(figure, (8, 2.5 + 0.5 * len(flow.names) + 2.5))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1 + 0.5 * len(flow.names), 3))
@@ -91,10 +94,12 @@ def depth(
     canvas.index_axis(above.yaxis, "", len(norms), tokens=flow.names)
     figure.colorbar(shown, ax=above, label=label, fraction=0.06, pad=0.02)
 
-    parts.log_lines(below, dict(zip(flow.names, norms, strict=True)), canvas.COLOURS, tokens)
+    parts.log_lines(below, dict(zip(flow.names, each, strict=True)), canvas.COLOURS, tokens)
     below.set_title("the same, layer by layer", loc="left")
     above.label_outer()
-    where = f", sequence {sequence}" if batch else ""
+    where = "" if not batch else f", sequence {sequence}"
+    if sequence == "all":
+        where = f", median of {math.prod(batch)} sequences"
     steps = steps_in_words(norms.shape[1], counts)
     return canvas.finish(figure, f"gradient through {len(flow.names)} layers over {steps}{where}", title)
 

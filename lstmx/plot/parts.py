@@ -65,6 +65,14 @@ def over_sequences(values: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np
     return found[0], (found[1], found[2])
 
 
+def mean_over_sequences(values: np.ndarray) -> np.ndarray:
+    """Of values [T, *batch, ...] the mean of each step over the sequences in which it is no NaN, [T]; or NaN."""
+    flat = values.reshape(len(values), -1)
+    known = ~np.isnan(flat)
+    number = known.sum(axis=1)
+    return np.sum(flat, axis=1, where=known) / np.where(number == 0, np.nan, number)
+
+
 def log_lines(
     ax: Axes, series: Mapping[str, np.ndarray], colours: Sequence[str], tokens: Sequence[str] | None = None
 ) -> None:

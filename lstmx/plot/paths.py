@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,7 +21,7 @@ _FIELDS = ("log_norms", "log_remainder", "log_total", "log_matrix_norms", "log_c
 
 def path_spectrum(
     paths: PathSpectrum,
-    sequence: int | tuple[int, ...] = 0,
+    sequence: int | tuple[int, ...] | Literal["all"] = 0,
     *,
     figure: Figure | SubFigure | None = None,
     title: str | None = None,
@@ -39,7 +39,8 @@ def path_spectrum(
     Args:
         paths: from `lstmx.path_spectrum`, in NumPy or JAX.
         sequence: which sequence of the batch: an integer, or a tuple of one per batch axis; 0 for a spectrum
-            without batch axes.
+            without batch axes. "all" draws the median of each norm over the sequences, with bars from the 10th to
+            the 90th percentile, and the mean of each share.
         figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new
             one, which belongs to no pyplot state and shows itself in a notebook.
         title: what stands above; None for what the figure says by itself, "" for nothing.
@@ -59,55 +60,79 @@ def path_spectrum(
             f"paths is a {type(paths).__name__}; expected a PathSpectrum, as from lstmx.path_spectrum(history)"
         )
     matrix = paths.log_norms is None
-    batch = paths.log_total.shape[0 if matrix else 1 :]
-    one = parts.one_sequence(paths, _FIELDS, canvas.sequence_index(sequence, batch, "paths"))
+    batch = tuple(paths.log_total.shape[0 if matrix else 1 :])
+    index = canvas.sequence_index(sequence, batch, "paths", every=True)
+    one = parts.one_sequence(paths, _FIELDS, index)
     figure = canvas.figure_for(figure, (7.5, 4.5) if matrix else (11, 4.5))
 
+    def flat(values: np.ndarray, axes: int) -> np.ndarray:
+        """The batch axes as one, the last."""
+        return values.reshape(*values.shape[:axes], -1)
+
     if matrix:
-        series = {"order k": one.log_matrix_norms, "order k, from c to c": one.log_cell_norms}
-        _orders(figure.subplots(), series, one.log_remainder, one.log_total, "the first step")
+        series = {"order k": flat(one.log_matrix_norms, 1), "order k, from c to c": flat(one.log_cell_norms, 1)}
+        remainder, mean = flat(one.log_remainder, 0), flat(one.mean_order, 0)
+        _orders(figure.subplots(), series, remainder, flat(one.log_total, 0), "the first step")
         what = "Jacobian product"
-        mean, remainder = one.mean_order, one.log_remainder
     else:
         left, right = canvas.pair(figure, (1, 1.3))
-        counts = ~np.isnan(one.log_total)
-        first = int(counts.argmax())
-        some = counts & np.isfinite(one.log_norms).any(axis=1)  # no order that is told apart reaches farther
-        at = int(some.argmax()) if some.any() else first
-        place = "the first step" if at == first else f"step {at:,}, with none before"
-        _orders(left, {"order k": one.log_norms[at]}, one.log_remainder[at], one.log_total[at], place)
-        _shares(right, np.concat([one.log_norms, one.log_remainder[:, None]], axis=1)[counts][::-1], cmap)
-        what = f"gradient over {steps_in_words(len(counts), counts)}"
-        mean, remainder = one.mean_order[first], one.log_remainder[first]
-    where = f", sequence {sequence}" if batch else ""
-    least = "" if np.isneginf(remainder) else "at least "  # the remainder counts as the order above the last
-    return canvas.finish(figure, f"orders of the {what}{where}: mean order {least}{parts.number(mean)}", title)
+        norms, rest, whole = flat(one.log_norms, 2), flat(one.log_remainder, 1), flat(one.log_total, 1)
+        counts = ~np.isnan(whole)
+        first = counts.argmax(axis=0)
+        some = counts & np.isfinite(norms).any(axis=1)  # no order that is told apart reaches farther
+        at = np.where(some.any(axis=0), some.argmax(axis=0), first)
+        place = "the first step" if (at == first).all() else f"step {at.min():,}, with none before"
+        every = np.arange(len(at))
+        _orders(left, {"order k": norms[at, :, every].T}, rest[at, every], whole[at, every], place)
+        logs = np.concat([norms, rest[:, None]], axis=1)
+        _shares(right, [logs[counts[:, k], :, k][::-1] for k in every], cmap)
+        what = f"gradient over {steps_in_words(len(counts), np.asarray(counts.any(axis=1)))}"
+        remainder, mean = rest[first, every], flat(one.mean_order, 1)[first, every]
+    where, order = f", sequence {sequence}" if batch else "", "mean order"
+    if sequence == "all":
+        where, order = f", {len(mean)} sequences", "median of the mean orders"
+    # The remainder counts as the order above the last.
+    least = "" if np.isneginf(remainder).all() else "at least "
+    own = f"orders of the {what}{where}: {order} {least}{parts.number(np.median(mean))}"
+    return canvas.finish(figure, own, title)
 
 
-def _orders(ax: Axes, series: dict[str, np.ndarray], remainder: Any, whole: Any, place: str) -> None:
+def _orders(ax: Axes, series: dict[str, np.ndarray], remainder: np.ndarray, whole: np.ndarray, place: str) -> None:
+    """Draw the norms of the orders, [orders, sequences] by name, the remainder and the whole, [sequences]."""
     above = len(next(iter(series.values())))
+
+    def draw(orders: Any, label: str, logs: np.ndarray, **look: Any) -> None:
+        middle, band = parts.over_sequences(logs)
+        ax.plot(orders, parts.decades(middle), label=parts.counted(label, middle), linewidth=1, **look)
+        if band is not None:
+            low, high = map(parts.decades, band)
+            ax.vlines(orders, low, high, color=look["color"], linewidth=0.8)
+
     for (label, logs), (colour, marker) in zip(series.items(), canvas.styles(), strict=False):
-        ax.plot(parts.decades(logs), color=colour, marker=marker, linewidth=1, label=parts.counted(label, logs))
-    colour = canvas.COLOURS[0]
-    label = parts.counted(f"all above {above - 1}", remainder)
-    look: dict[str, Any] = {"color": colour, "marker": "o", "fillstyle": "none", "linestyle": "", "label": label}
-    ax.plot([above], parts.decades(remainder), **look)
-    label = parts.counted("all orders together", whole)
-    ax.axhline(float(parts.decades(whole)), color="0.4", linestyle="--", linewidth=1, label=label)
+        draw(range(above), label, logs, color=colour, marker=marker)
+    look: dict[str, Any] = {"color": canvas.COLOURS[0], "marker": "o", "fillstyle": "none", "linestyle": ""}
+    draw([above], f"all above {above - 1}", remainder[None], **look)
+    middle, _ = parts.over_sequences(whole[None])
+    label = parts.counted("all orders together", middle)
+    ax.axhline(float(parts.decades(middle)[0]), color="0.4", linestyle="--", linewidth=1, label=label)
     canvas.index_axis(ax.xaxis, "order (crossings of h)", above + 1)
     ax.set_ylabel("log₁₀ norm")
     canvas.legend_above(ax)
     ax.set_title(f"norm of each order, from the end to {place}", loc="left")
 
 
-def _shares(ax: Axes, logs: np.ndarray, cmap: Any) -> None:
-    """Draw the shares of the orders, the columns of `logs` [lags, max_order + 2], the last one the remainder."""
+def _shares(ax: Axes, several: list[np.ndarray], cmap: Any) -> None:
+    """Draw the shares of the orders: of each sequence [lags, max_order + 2], the last column the remainder."""
     from matplotlib import colormaps
 
-    largest = logs.max(axis=1, keepdims=True)
-    norms = np.exp(logs - np.where(np.isneginf(largest), np.nan, largest))
-    shares = norms / norms.sum(axis=1, keepdims=True)
-    last = logs.shape[1] - 2
+    longest, columns = max(map(len, several)), several[0].shape[1]
+    each = np.full((longest, columns, len(several)), np.nan)
+    for k, logs in enumerate(several):
+        largest = logs.max(axis=1, keepdims=True)
+        norms = np.exp(logs - np.where(np.isneginf(largest), np.nan, largest))
+        each[: len(logs), :, k] = norms / norms.sum(axis=1, keepdims=True)
+    shares = np.stack([parts.mean_over_sequences(each[:, column]) for column in range(columns)], axis=1)
+    last = columns - 2
     told_apart = 1 + int(max(np.flatnonzero(~(shares[:, -1] > _ALL)), default=0))
 
     apart = canvas.block_size(last + 1, _NAMED)

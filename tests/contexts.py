@@ -1,7 +1,7 @@
 """What works with what: every analysis in every context of a pass, and what it should give there.
 
 `TABLE[analysis][context]` is either a truth, which `test_contexts.py` checks at two sizes in two libraries, or a
-refusal in words. `python tests/contexts.py` prints it as the README has it.
+refusal in words. `python tests/contexts.py` prints it as README.md here has it.
 """
 
 import functools
@@ -1118,7 +1118,7 @@ def save(case):
     return compute, verify
 
 
-# ------------------------------------------------------------------------------------------- as the README has it
+# ------------------------------------------------------------------------------------------- as README.md has it
 
 
 def markdown() -> str:

@@ -2,7 +2,7 @@
 
 Each `test_models_*.py` has a `CORPUS`: a label, how the model is built and called, and True where lstmx agrees
 with the framework to six digits, or the words in which it refuses. `python tests/corpus.py`, with the frameworks
-installed, prints what the README has of it.
+installed, prints what README.md here has of it.
 """
 
 import importlib
@@ -51,14 +51,14 @@ def corpora():
     }
 
 
-def readme():
-    """The table, as the README has it."""
+def markdown():
+    """The table, as README.md here has it."""
     found = corpora()
     agreed = sum(outcome for corpus in found.values() for _, outcome in corpus)
     total = sum(map(len, found.values()))
     lines = [
-        f"Of {total} models that the tests build in six frameworks, {agreed} agree with the framework's own "
-        f"outputs to 10⁻⁶, and {total - agreed} are refused with the reason. Of each kind, agreed + refused:",
+        f"Of {total} models in six frameworks, {agreed} agree with the framework's own outputs to 10⁻⁶, and "
+        f"{total - agreed} are refused with the reason. Of each kind, agreed + refused:",
         "",
         f"| | {' | '.join(found)} |",
         f"|---|{'---|' * len(found)}",
@@ -76,4 +76,4 @@ def readme():
 if __name__ == "__main__":
     os.environ.setdefault("KERAS_BACKEND", "jax")
     sys.path.insert(0, str(Path(__file__).parent.parent))
-    print(readme())
+    print(markdown())

@@ -1,6 +1,7 @@
 """The table of `contexts`, run: every analysis in every context gives what a plain loop gives, or says why not."""
 
 import inspect
+import re
 from pathlib import Path
 
 import contexts
@@ -14,7 +15,7 @@ import lstmx
 # What compiles is slow: in the fast part JAX has the contexts that differ most, and not what takes longest.
 FAST = ("mask", "step function")
 COMPILED_LONG = ("memory_report", "autonomous_spectrum", "fixed_points")
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+HERE = Path(__file__).parent
 
 
 def is_fast(name, context, library, size):
@@ -113,6 +114,11 @@ def test_every_analysis_has_an_entry_in_every_context(name):
     assert set(contexts.TABLE[name]) == set(contexts.CONTEXTS)
 
 
-def test_the_readme_has_the_table():
-    section = README.partition("\n## What works with what\n")[2].partition("\n## ")[0]
-    assert contexts.markdown() in section
+def test_the_readmes_have_the_table_and_what_is_refused():
+    assert contexts.markdown() in (HERE / "README.md").read_text(encoding="utf-8")
+    readme = (HERE.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("\n## What works with what\n")[2].partition("\n## ")[0]
+    kept = {"history.save", "history.to_xarray"}  # of what is on disk already
+    refused = {name for name, row in contexts.TABLE.items() if "–" in map(contexts.mark, row.values())} - kept
+    names = {word for name in refused for word in re.findall(r"\w+", contexts.in_code(name).split("`")[1])}
+    assert {name for name in names if f"`{name}`" not in section} == set()

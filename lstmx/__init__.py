@@ -86,6 +86,7 @@ from lstmx.layers import (
 )
 from lstmx.linear import LinearSteps, check_cell, linearise
 from lstmx.memory import MemoryReport, Notion, memory_report
+from lstmx.observatory import Alarm, Observatory
 from lstmx.pages import page
 from lstmx.passes.backward import Gradients, backward
 from lstmx.passes.run import excerpt, intervene, record, record_to, run
@@ -178,6 +179,8 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "Training",
     "TrainingDiverged",
     "evaluate",
+    "Observatory",
+    "Alarm",
     "compare",
     "Comparison",
     "convert",

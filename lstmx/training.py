@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, dtype_of, is_jax, jax, jnp, leaves, namespace, require
+from lstmx.arrays import Array, dtype_of, is_jax, jax, jnp, leaves, map_tree, namespace, require
 from lstmx.cells.base import Cell
 from lstmx.checks import array, cells_of, flag, one_of, parameters, positive
 from lstmx.draws import Draws, Key, float_dtype
 from lstmx.layers import Layers
+from lstmx.observatory import Observatory
 from lstmx.passes.run import run
 from lstmx.tasks import Batch
 
@@ -149,6 +150,7 @@ def train(
     progress: bool = True,
     resume: Training | None = None,
     after_step: Callable[[Training], None] | None = None,
+    observe: Observatory | None = None,
 ) -> Training:
     """Minimise a model's loss, one batch a step.
 
@@ -166,6 +168,8 @@ def train(
         progress: show a progress bar with the loss where standard error is a terminal or a notebook.
         resume: what an earlier call returned, with the same model and optimizer.
         after_step: called with the training so far after every step.
+        observe: an observatory of the model's cell, which looks at it before the first step and every so many
+            steps, with the gradient before clipping; the numbers are the same with and without.
 
     Returns:
         Parameters, optimizer state, and loss and gradient norm of every step.
@@ -173,7 +177,7 @@ def train(
     Raises:
         ImportError: JAX or optax is not installed.
         TypeError: an argument of the wrong kind, or parameters in NumPy.
-        ValueError: a number out of range, or parameters of another model.
+        ValueError: a number out of range, or parameters or an observatory of another model.
         TrainingDiverged: the loss of a step is not finite; names the step and carries the training before it.
     """
     require("jax", "training")
@@ -185,8 +189,11 @@ def train(
     if not callable(batches):
         raise TypeError(f"batches is a {type(batches).__name__}; expected a function of the step, as task.batch")
     optimizer = adam() if optimizer is None else optimizer
+    _check_observatory(model, observe)
     if resume is None:
         _check_params(model, params)
+        if observe is not None:
+            observe(0, params.cell)
         resume = Training(params, optimizer.init(params), 0, np.empty(0), np.empty(0))
     _check_params(model, resume.params)
 
@@ -200,7 +207,8 @@ def train(
         try:
             for step in range(training.step, training.step + steps):
                 batch = _to_jax(batches(step), training.params)
-                params, optimizer_state, loss, norm = update(training.params, training.optimizer_state, batch)
+                before = training.params
+                params, optimizer_state, loss, norm, gradient = update(before, training.optimizer_state, batch)
                 loss = float(loss)
                 if not np.isfinite(loss):
                     message = f"the loss of step {step} is {loss}; lower the learning rate or clip harder"
@@ -208,6 +216,9 @@ def train(
                 losses.append(loss)
                 norms.append(float(norm))
                 training = training._replace(params=params, optimizer_state=optimizer_state, step=step + 1)
+                if observe is not None and observe.due(step + 1):
+                    change = map_tree(lambda new, old: new - old, params.cell, before.cell)
+                    observe(step + 1, params.cell, gradient=gradient.cell, update=change, training_loss=loss)
                 if after_step is not None:
                     after_step(training)
                 bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
@@ -265,6 +276,16 @@ def _check_params(model: Model, params: Any) -> None:
         )
 
 
+def _check_observatory(model: Model, observe: Any) -> None:
+    if observe is None:
+        return
+    if not isinstance(observe, Observatory):
+        raise TypeError(f"observe is a {type(observe).__name__}; expected an Observatory of the model's cell")
+    if observe.cell != model.cell or observe.convert is not None:
+        other = observe.cell if observe.convert is None else f"{observe.cell} behind a converter"
+        raise ValueError(f"observe is an observatory of {other}; this model trains {model.cell}")
+
+
 def _to_jax(batch: Batch, params: ModelParams) -> Batch:
     dtype = params.readout.kernel.dtype
 
@@ -291,13 +312,15 @@ def _update(model: Model, optimizer: Any, clip: float) -> Any:
     """The compiled training step of a model: one for each model, optimizer and clipping."""
     optax = require("optax", "training")
 
-    def update(params: ModelParams, state: Any, batch: Batch) -> tuple[ModelParams, Any, Array, Array]:
+    def update(
+        params: ModelParams, state: Any, batch: Batch
+    ) -> tuple[ModelParams, Any, Array, Array, ModelParams]:
         (loss, _), gradient = jax.value_and_grad(functools.partial(_loss, model), has_aux=True)(params, batch)
         norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient)))
         scale = jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30)).astype(norm.dtype)
         clipped = jax.tree.map(lambda g: g * scale, gradient)
         updates, state = optimizer.update(clipped, state, params)
-        return optax.apply_updates(params, updates), state, loss, norm
+        return optax.apply_updates(params, updates), state, loss, norm, gradient
 
     return jax.jit(update)
 

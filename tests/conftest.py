@@ -40,6 +40,7 @@ AS_A_USER_FINDS_JAX = {"test_readme", "test_models_keras"}
 PROMOTED_BY_OPTAX = {
     "test_training",
     "test_comparison",
+    "test_observatory",
     "test_cli",
 }  # its Adam adds a Python float to an integer count
 

@@ -10,7 +10,7 @@ ROOMS = [
     *("arrays", "contents", "draws", "scaling", "checks", "scans", "cells", "schemes", "strips"),
     *("history", "layers", "editing", "edits", "linear", "passes"),
     *("statistics", "gradients", "dynamics", "memory"),
-    *("units", "tasks", "training", "comparison", "convert", "plot", "pages", "app", "__main__"),
+    *("units", "tasks", "observatory", "training", "comparison", "convert", "plot", "pages", "app", "__main__"),
 ]
 HOUSE = Path(lstmx.__file__).parent
 

@@ -1,0 +1,213 @@
+"""`Observatory`: looks at a network while it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lstmx.arrays import Array, dtype_of, map_tree, namespace
+from lstmx.checks import array, cells_of, finite, one_direction, parameters, positive, same_dtype
+from lstmx.observatory.alarms import Alarm, alarms_of
+from lstmx.observatory.looking import READINGS, axes_of, by_part, look, norms, parts_of
+
+
+class Observatory:
+    """Looks at a network every so many training steps, and says what went wrong and when.
+
+    A look is a pass over a fixed probe and its analyses, compiled once:
+
+        observatory = lstmx.Observatory(cell, probe, every=50, lag=40)
+        training = lstmx.train(model, model.init(0), task.batch, observe=observatory)
+        print(observatory)
+
+    and in a loop of one's own `observatory(step, params)` after each step. Nothing of the training is changed by
+    it. `observatory["horizon"]` and the like are the readings, with an axis of looks in front:
+
+    - of the pass: `decay_rate`, `horizon` and `mean_order` [looks, sequences], as `gradient_flow` and
+      `path_spectrum` give them; `log_norm` [looks, T], ln of the gradient's norm by its lag, against that at the
+      loss, median over sequences; `exponents` [looks, 4]; `finite` [looks];
+    - of each layer: `share` [looks, layers, ways], the mean share of each way back of the gradient; of each gate,
+      [looks, layers, gates], `gate_mean`, saturation `left` and `right`, and the share of units in which it stays
+      `shut` (below 0.001) or `open` (above 0.999); its `distribution` [looks, layers, gates, 20]; the `timescale`
+      [looks, layers, 3] of the retention gate at the 10 %, 50 % and 90 % quantile of the units;
+    - norms of each layer, [looks, layers]: `weight_norm`, and `gradient_norm` and `update_norm` where they were
+      handed in, as `train` does; and the `training_loss`.
+
+    What a cell does not have is NaN: a mean order without a cell state, ways and shares of a step function.
+
+    Alarms, each with the step of the first look at which it was true: "not finite"; "exploding", a gradient that
+    is over 1000 times as large at some step back as at the loss; "vanishing", below 10⁻⁷ ten steps back;
+    "crossing", the leading exponent above ln 100 / T after it was not; "shut", a gate that is dead in over half of
+    the units, and "open", one that is stuck, but for the retention gate; "lag", a gradient below 1 % at the lag
+    that was asked for, after it was not.
+
+    Args:
+        cell: the cell, or a `Stack`.
+        probe: inputs of each look, [T, *batch, D], in the library and dtype of the parameters. A few sequences do:
+            the cost of a look grows with T and the batch.
+        every: steps between two looks.
+        loss: of the gradient, as for `gradient_flow`: "last", an array or a function of the outputs.
+        lag: steps that the task needs the gradient to reach back; None to ask for none.
+        convert: what makes (cell, parameters) of what a loop hands in, such as `lstmx.convert.from_torch` for a
+            module of PyTorch; None where it hands in the cell's parameters.
+
+    Raises:
+        TypeError: an argument of the wrong kind, or a layer that reads in both directions of time.
+        ValueError: a wrong shape, a number out of range, or NaN or infinity in the probe.
+    """
+
+    def __init__(
+        self,
+        cell: Any,
+        probe: Array,
+        every: int = 50,
+        *,
+        loss: Any = "last",
+        lag: int | None = None,
+        convert: Callable[[Any], tuple[Any, Any]] | None = None,
+    ):
+        cells_of("cell", cell)
+        one_direction(cell)
+        array("probe", probe)
+        if probe.ndim < 2 or probe.shape[-1] != cell.input_size or 0 in probe.shape:
+            raise ValueError(
+                f"probe has shape {tuple(probe.shape)}; expected [T, *batch, {cell.input_size}] with at least one "
+                "step and one sequence"
+            )
+        finite("probe", probe, "feature")
+        if convert is not None and not callable(convert):
+            raise TypeError(
+                f"convert is a {type(convert).__name__}; expected a function such as convert.from_torch"
+            )
+        if lag is not None and positive("lag", lag) >= len(probe):
+            raise ValueError(f"lag is {lag}; expected less than the {len(probe)} steps of the probe")
+        self.cell, self.probe, self.every = cell, probe, positive("every", every)
+        self.loss, self.lag, self.convert = loss, lag, convert
+        self._axes = axes_of(cell, probe)
+        self._steps: list[int] = []
+        self._rows: list[dict[str, np.ndarray]] = []
+
+    def due(self, step: int) -> bool:
+        """Whether there is a look after this many steps."""
+        return step % self.every == 0
+
+    def __call__(
+        self,
+        step: int,
+        params: Any,
+        *,
+        gradient: Any = None,
+        update: Any = None,
+        training_loss: float | None = None,
+    ) -> tuple[Alarm, ...]:
+        """Look, where a look is due.
+
+        Args:
+            step: steps done so far. Where looks at this step or later ones are there, as after a training went
+                back to a checkpoint, they are forgotten.
+            params: the cell's parameters; with `convert`, what that takes.
+            gradient: the training's gradient of these, in their form; None without.
+            update: what the last step added to them, in their form; None without.
+            training_loss: the loss of the last step; None without.
+
+        Returns:
+            Alarms that are true for the first time.
+
+        Raises:
+            TypeError: an argument of another kind, or parameters in another dtype than the probe.
+            ValueError: a number out of range, parameters of another shape, a converter that gives another cell,
+                or a gradient or an update beside a converter.
+        """
+        if not self.due(positive("step", step, 0)):
+            return ()
+        params = self._converted(params, gradient, update)
+        parameters(self.cell, params)
+        same_dtype("probe", self.probe, dtype_of(params), "the parameters are")
+        row = look(self.cell, params, self.probe, self.loss, self._axes)
+        for name, given in (("gradient", gradient), ("update", update)):
+            if given is not None:
+                parameters(self.cell, given, name)
+                row[f"{name}_norm"] = norms(by_part(self.cell, given))
+        row["training_loss"] = np.asarray(np.nan if training_loss is None else training_loss, np.float64)
+        self._forget(step)
+        self._steps.append(step)
+        self._rows.append(row)
+        return tuple(alarm for alarm in self.alarms if alarm.step == step)
+
+    def _converted(self, params: Any, gradient: Any, update: Any) -> Any:
+        """The cell's parameters in the probe's library, from what a loop handed in."""
+        if self.convert is None:
+            return params
+        if gradient is not None or update is not None:
+            raise ValueError(
+                "gradient or update is given beside convert=, which makes parameters of what came, such as sums "
+                "of biases, and is no map of gradients; expected None"
+            )
+        cell, params = self.convert(params)
+        if cell != self.cell:
+            raise ValueError(f"convert gives {cell}; this observatory is of {self.cell}")
+        return map_tree(namespace(self.probe).asarray, params)
+
+    def _forget(self, step: int) -> None:
+        """Forget looks at `step` and later ones."""
+        kept = int(np.searchsorted(self._steps, step))
+        del self._steps[kept:], self._rows[kept:]
+
+    @property
+    def steps(self) -> np.ndarray:
+        """The step of each look, [looks]."""
+        return np.array(self._steps, np.int64)
+
+    def __len__(self) -> int:
+        """The number of looks."""
+        return len(self._steps)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in READINGS:
+            raise KeyError(f"no reading {name!r}; those are {', '.join(READINGS)}")
+        lengths = [len(getattr(self._axes, axis)) for axis in READINGS[name][0]]
+        return np.array([row[name] for row in self._rows]).reshape(len(self), *lengths)
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """The names along each axis of the readings: sequences, lags, layers, ways, gates and so on."""
+        return {name: list(along) for name, along in self._axes._asdict().items()}
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """All alarms, in the order of the steps at which they were first true."""
+        kept = {name: part.retention_gate for name, part in parts_of(self.cell).items()}
+        return tuple(alarms_of(self.steps, self, self._axes, kept, self.lag)) if len(self) else ()
+
+    def reached(self, lag: int) -> float:
+        """The step of the first look at which the gradient's horizon, the median over sequences, is over `lag`.
+
+        Infinite where it never is.
+        """
+        true = np.median(self["horizon"], axis=1) > positive("lag", lag)
+        return float(self.steps[true.argmax()]) if true.any() else np.inf
+
+    def __repr__(self) -> str:
+        return f"Observatory({self.cell}: {len(self)} looks, {len(self.alarms)} alarms)"
+
+    def __str__(self) -> str:
+        """The first and the last look, and the alarms."""
+        if not len(self):
+            return repr(self)
+        lines = [f"{len(self)} looks at {self.cell}, every {self.every} steps, up to step {self._steps[-1]}"]
+        head = {
+            "below 1 % of the gradient, steps back": np.median(self["horizon"], axis=1),
+            "decay, nats per step": np.median(self["decay_rate"], axis=1),
+            "mean order": np.median(self["mean_order"], axis=1),
+            "leading exponent": self["exponents"][:, 0],
+            "training loss": self["training_loss"],
+        }
+        for name, values in head.items():
+            known = values[~np.isnan(values)]
+            if len(known):
+                first, last = ("never" if np.isinf(value) else f"{value:.4g}" for value in known[[0, -1]])
+                lines.append(f"  {name}: {first} at first, {last} at last")
+        alarms = [f"  {alarm}" for alarm in self.alarms]
+        return "\n".join([*lines, *(["alarms:", *alarms] if alarms else ["no alarms"])])

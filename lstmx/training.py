@@ -225,6 +225,9 @@ def train(
                 bar.update()
         except KeyboardInterrupt:
             interrupted = True
+        finally:
+            if observe is not None:
+                observe.flush()
     return _with_history(training, losses, norms)._replace(interrupted=interrupted)
 
 

@@ -41,6 +41,7 @@ PROMOTED_BY_OPTAX = {
     "test_training",
     "test_comparison",
     "test_observatory",
+    "test_observatory_disk",
     "test_cli",
 }  # its Adam adds a Python float to an integer count
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, dtype_of, map_tree, namespace
+from lstmx.arrays import Array, dtype_of, map_tree, namespace, require
 from lstmx.checks import array, cells_of, finite, one_direction, parameters, positive, same_dtype
+from lstmx.checks import path as checked_path
+from lstmx.history.schema import told
+from lstmx.layers.structures import KINDS
 from lstmx.observatory.alarms import Alarm, alarms_of
+from lstmx.observatory.disk import Shelf
 from lstmx.observatory.looking import READINGS, axes_of, by_part, look, norms, parts_of
+
+_SHARE = 0.01  # of the time that goes into keeping looks on disk
 
 
 class Observatory:
@@ -52,10 +60,16 @@ class Observatory:
         lag: steps that the task needs the gradient to reach back; None to ask for none.
         convert: what makes (cell, parameters) of what a loop hands in, such as `lstmx.convert.from_torch` for a
             module of PyTorch; None where it hands in the cell's parameters.
+        path: a folder to keep the looks in, as Zarr, which `xarray.open_zarr(path, consolidated=False)` reads: a
+            new one, or that of the same observatory, whose looks are there then. It is written to as often as
+            takes 1 % of the time, and by `flush`, which `train` calls in the end. None to keep them in memory.
 
     Raises:
         TypeError: an argument of the wrong kind, or a layer that reads in both directions of time.
-        ValueError: a wrong shape, a number out of range, or NaN or infinity in the probe.
+        ValueError: a wrong shape, a number out of range, NaN or infinity in the probe, or a folder of another
+            observatory.
+        FileExistsError: there is something else at `path`.
+        ImportError: zarr is not installed, and a path is given.
     """
 
     def __init__(
@@ -67,6 +81,7 @@ class Observatory:
         loss: Any = "last",
         lag: int | None = None,
         convert: Callable[[Any], tuple[Any, Any]] | None = None,
+        path: str | Path | None = None,
     ):
         cells_of("cell", cell)
         one_direction(cell)
@@ -88,6 +103,12 @@ class Observatory:
         self._axes = axes_of(cell, probe)
         self._steps: list[int] = []
         self._rows: list[dict[str, np.ndarray]] = []
+        self._shelf, self._kept, self._next = None, 0, 0.0
+        if path is not None:
+            place = checked_path("path", path)
+            self._shelf = Shelf(place, cell, np.asarray(probe), loss, self.every, self._axes)
+            self._steps, self._rows = self._shelf.read()
+            self._kept = len(self)
 
     def due(self, step: int) -> bool:
         """Whether there is a look after this many steps."""
@@ -134,6 +155,8 @@ class Observatory:
         self._forget(step)
         self._steps.append(step)
         self._rows.append(row)
+        if time.monotonic() >= self._next:
+            self.flush()
         return tuple(alarm for alarm in self.alarms if alarm.step == step)
 
     def _converted(self, params: Any, gradient: Any, update: Any) -> Any:
@@ -154,6 +177,16 @@ class Observatory:
         """Forget looks at `step` and later ones."""
         kept = int(np.searchsorted(self._steps, step))
         del self._steps[kept:], self._rows[kept:]
+        self._kept = min(self._kept, kept)
+
+    def flush(self) -> None:
+        """Write to `path`, where there is one, the looks that are not there yet."""
+        if self._shelf is None or self._kept == len(self):
+            return
+        start = time.monotonic()
+        self._shelf.write(self._steps[self._kept :], self._rows[self._kept :], self._kept)
+        self._kept, end = len(self), time.monotonic()
+        self._next = end + (end - start) / _SHARE
 
     @property
     def steps(self) -> np.ndarray:
@@ -188,6 +221,20 @@ class Observatory:
         """
         true = np.median(self["horizon"], axis=1) > positive("lag", lag)
         return float(self.steps[true.argmax()]) if true.any() else np.inf
+
+    def to_xarray(self) -> Any:
+        """The looks as an `xarray.Dataset` over the training steps.
+
+        Raises:
+            ImportError: xarray is not installed.
+        """
+        xarray = require("xarray", "to_xarray", extra="disk")
+        variables = {
+            name: (("step", *own), self[name], {"long_name": long_name, "units": "1"})
+            for name, (own, long_name) in READINGS.items()
+        }
+        attributes = {"cell": told(self.cell, KINDS), "every": self.every}
+        return xarray.Dataset(variables, {"step": self.steps, **self.axes}, attributes)
 
     def __repr__(self) -> str:
         return f"Observatory({self.cell}: {len(self)} looks, {len(self.alarms)} alarms)"

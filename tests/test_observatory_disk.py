@@ -1,0 +1,117 @@
+"""An observatory on disk: what was seen comes back to the bit, goes on with the training, and xarray reads it."""
+
+import numpy as np
+import pytest
+import xarray
+import zarr
+from test_observatory import MODEL, PROBE, TASK
+
+import lstmx
+from lstmx.observatory import observing
+from lstmx.observatory.looking import READINGS
+
+
+def observed(path=None, steps=8, every=2, resume=None):
+    observatory = lstmx.Observatory(MODEL.cell, PROBE, every, path=path)
+    training = lstmx.train(
+        MODEL, MODEL.init(0), TASK.batch, steps=steps, progress=False, observe=observatory, resume=resume
+    )
+    return observatory, training
+
+
+def same(left, right):
+    np.testing.assert_array_equal(left.steps, right.steps)
+    for name in READINGS:
+        np.testing.assert_array_equal(left[name], right[name])
+
+
+def test_looks_come_back_to_the_bit(tmp_path):
+    observatory, _ = observed(tmp_path / "looks")
+    again = lstmx.Observatory(MODEL.cell, PROBE, 2, path=tmp_path / "looks")
+    same(again, observatory)
+    assert len(again) == 5
+    assert again.alarms == observatory.alarms
+
+
+def test_they_go_on_with_the_training(tmp_path):
+    whole, _ = observed(steps=12)
+    _, half = observed(tmp_path / "looks", steps=5)
+    observed(tmp_path / "looks", steps=3, resume=half)  # is killed, and the training goes back to step 5
+    resumed, _ = observed(tmp_path / "looks", steps=7, resume=half)
+    same(resumed, whole)
+    same(lstmx.Observatory(MODEL.cell, PROBE, 2, path=tmp_path / "looks"), whole)
+
+
+def test_xarray_reads_the_folder(tmp_path):
+    observatory, _ = observed(tmp_path / "looks")
+    dataset = xarray.open_zarr(tmp_path / "looks", consolidated=False)
+    memory = observatory.to_xarray()
+    assert dict(dataset.sizes) == {**memory.sizes, "time": 12, "batch": 3, "feature": 2}
+    for name in READINGS:
+        assert dataset[name].dims == memory[name].dims
+        np.testing.assert_array_equal(dataset[name], memory[name])
+        assert dataset[name].attrs == memory[name].attrs
+    np.testing.assert_array_equal(dataset["step"], observatory.steps)
+    assert dataset.attrs["gate"] == list(memory["gate"].values)
+    assert float(memory["horizon"].sel(step=4, sequence=1)) == observatory["horizon"][2, 1]
+    assert float(memory["gate_mean"].sel(step=4, gate="forget_gate", layer="LSTM")) > 0.5
+
+
+def test_what_was_begun_when_a_run_was_killed_is_not_there(tmp_path):
+    observatory, _ = observed(tmp_path / "looks")
+    group = zarr.open_group(tmp_path / "looks", mode="r+")
+    group["horizon"].resize((7, 3))  # but no other array
+    group["finite"].resize((6,))
+    again = lstmx.Observatory(MODEL.cell, PROBE, 2, path=tmp_path / "looks")
+    same(again, observatory)
+    again(10, MODEL.init(1).cell)
+    again.flush()
+    assert xarray.open_zarr(tmp_path / "looks", consolidated=False).sizes["step"] == 6
+
+
+def test_a_folder_takes_a_hundredth_of_the_time(tmp_path, monkeypatch):
+    """By a clock that only writing moves."""
+    now, written = [0.0], []
+    monkeypatch.setattr(observing.time, "monotonic", lambda: now[0])
+    observatory = lstmx.Observatory(MODEL.cell, PROBE, 1, path=tmp_path / "looks")
+    write = observatory._shelf.write
+
+    def slowly(steps, rows, first):
+        write(steps, rows, first)
+        written.append((first, len(steps)))
+        now[0] += 1.0
+
+    monkeypatch.setattr(observatory._shelf, "write", slowly)
+    params = MODEL.init(0).cell
+    for step in range(4):
+        observatory(step, params)
+    now[0] += 99.0
+    observatory(4, params)
+    now[0] += 1.0
+    observatory(5, params)
+    assert written == [(0, 1), (1, 5)]
+    observatory(6, params)
+    observatory.flush()
+    observatory.flush()
+    assert written == [(0, 1), (1, 5), (6, 1)]
+
+
+def test_another_observatory_or_another_thing_is_left_alone(tmp_path):
+    observed(tmp_path / "looks", steps=2)
+    for given, match in (
+        ((MODEL.cell, PROBE, 3), "whose every is 2, not 3"),
+        ((lstmx.LSTM(2, 6), PROBE, 2), "whose cell is"),
+        ((MODEL.cell, 2 * PROBE, 2), "with another probe"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            lstmx.Observatory(*given, path=tmp_path / "looks")
+    with pytest.raises(ValueError, match="whose loss is 'last'"):
+        lstmx.Observatory(MODEL.cell, PROBE, 2, loss=np.ones((12, 3, 5), "float32"), path=tmp_path / "looks")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    lstmx.record(MODEL.cell, MODEL.cell.init(np.random.default_rng(0)), PROBE).save(tmp_path / "history")
+    for name in ("file", "folder", "history"):
+        with pytest.raises(FileExistsError, match="is there already, and no observatory"):
+            lstmx.Observatory(MODEL.cell, PROBE, 2, path=tmp_path / name)
+    with pytest.raises(TypeError, match="path is"):
+        lstmx.Observatory(MODEL.cell, PROBE, 2, path=3)

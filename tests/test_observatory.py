@@ -243,6 +243,26 @@ def test_each_alarm_has_the_step_at_which_it_was_first_true():
     assert repr(observatory).endswith("8 looks, 5 alarms)")
 
 
+def test_an_update_that_makes_the_outputs_jump_is_told():
+    """Of a linear network with U = g I and a first input alone, h_t = g^t."""
+    cell = lstmx.SimpleRNN(1, 3, activation="relu")
+    probe = np.zeros((40, 2, 1))
+    probe[0] = 1
+    observatory = lstmx.Observatory(cell, probe, 1)
+    update = lstmx.SimpleRNNParams(np.zeros((1, 3)), 0.01 * np.eye(3), np.zeros(3))
+    assert observatory(0, scaled(1.0), update=update) == ()
+
+    def size(gain):
+        return 0.5 * np.log(np.sum(gain ** (2 * np.arange(40))))
+
+    close(observatory["jump"], size(1.01) - size(1.0))
+    (alarm,) = observatory(1, scaled(1.0), update=update._replace(recurrent_kernel=-0.1 * np.eye(3)))
+    close(observatory["jump"][1], size(1.1) - size(1.0))
+    assert alarm.kind == "unstable"
+    assert f"makes the outputs on the probe {np.exp(size(1.1) - size(1.0)):.3g} times as large" in alarm.words
+    assert np.isnan(lstmx.Observatory(cell, probe, 1)["jump"]).all()
+
+
 def test_a_network_that_never_reached_the_lag_has_not_lost_it():
     assert looked_at([0.8, 0.8], lag=30).alarms == ()
     assert looked_at([0.8, 1.0], lag=30).reached(30) == 10

@@ -13,6 +13,7 @@ from reference import labels, render
 
 import lstmx
 import lstmx.plot
+from lstmx.arrays import map_tree
 from lstmx.comparison import Comparison
 from lstmx.plot import canvas
 
@@ -371,6 +372,17 @@ def compared(steps=1000, evaluations=11, models=3, error=True, least=0.1, seeds=
         trainings=(),
         interrupted=False,
     )
+
+
+def observed(cell, looks, every=10):
+    """An observatory of a cell whose weights grow, look by look."""
+    params = cell.init(np.random.default_rng(0))
+    observatory = lstmx.Observatory(cell, np.ones((10, 2, cell.input_size), "float32"), every, lag=7)
+    for look in range(looks):
+        update = map_tree(lambda x: np.float32(0.1) * x, params)
+        observatory(every * look, params, update=update, training_loss=np.exp(-look))
+        params = map_tree(lambda x, y: x + y, params, update)
+    return observatory
 
 
 def labelled(ax, label):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from reference import labels, render
-from test_plot import cells_of, compared, panel, recorded, ydata
+from test_plot import cells_of, compared, observed, panel, recorded, ydata
 from test_plot_contexts import points_of
 from test_plot_dynamics import latch
 
@@ -49,6 +49,7 @@ DRAW = {
     "phase_portrait": lambda **asked: lstmx.plot.phase_portrait(*latch(), **asked),
     "memory": lambda **asked: lstmx.plot.memory(lstmx.memory_report(SHORT, lags=5), **asked),
     "comparison": lambda **asked: lstmx.plot.comparison(compared(20), **asked),
+    "observatory": lambda **asked: lstmx.plot.observatory(observed(SHORT.cell, 3), **asked),
 }
 
 

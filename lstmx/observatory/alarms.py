@@ -14,6 +14,7 @@ _GROWN = math.log(1000)  # of a gradient that explodes
 _GONE = math.log(1e-7)  # of one that vanishes: what float32 cannot add to 1
 _NEAR = 10  # steps within which it does
 _REACHED = math.log(0.01)
+_JUMPED = math.log(3)  # of the outputs, by one update
 _CROSSED = math.log(100)  # by which a small change grows along the probe
 
 
@@ -21,7 +22,7 @@ class Alarm(NamedTuple):
     """Something that went wrong in a training, or turned."""
 
     kind: str
-    """"not finite", "exploding", "vanishing", "crossing", "shut", "open" or "lag"."""
+    """"not finite", "exploding", "vanishing", "crossing", "unstable", "shut", "open" or "lag"."""
     step: int
     """The step of the first look at which it was true."""
     words: str
@@ -90,6 +91,15 @@ def _of_the_pass(readings: Readings, lag: int | None) -> Iterator[_Kind]:
         lambda at: (
             f"the leading Lyapunov exponent has crossed zero: {leading[at]:+.3g} nats per step, so that close "
             f"states drift apart more than 100-fold in the {norms.shape[1]} steps of the probe"
+        ),
+    )
+    jumps = readings["jump"]
+    yield (
+        "unstable",
+        jumps > _JUMPED,
+        lambda at: (
+            "the updates are unstable: the last one, made once more or taken back, makes the outputs on the probe "
+            f"{_power(jumps[at])} times as large"
         ),
     )
     if lag is not None:

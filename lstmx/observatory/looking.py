@@ -5,20 +5,21 @@ Under JAX each analysis is compiled once, for all looks alike, so that a look ta
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, all_finite, jit, leaves, namespace, to_numpy
+from lstmx.arrays import Array, all_finite, jit, leaves, map_tree, namespace, to_numpy
 from lstmx.dynamics import lyapunov_spectrum
 from lstmx.gradients import gradient_flow, path_spectrum
 from lstmx.gradients.summary import DecaySummary
 from lstmx.history import History
 from lstmx.layers import Layers
 from lstmx.linear import state_size
-from lstmx.passes.run import record
+from lstmx.passes.run import record, run
 from lstmx.scaling import log_hypot
 from lstmx.statistics import GateStatistics, gate_statistics
 
@@ -47,6 +48,7 @@ READINGS: dict[str, tuple[tuple[str, ...], str]] = {
     "weight_norm": (("layer",), "norm of the parameters"),
     "gradient_norm": (("layer",), "norm of the training's gradient, as it was handed in"),
     "update_norm": (("layer",), "norm of the last update, as it was handed in"),
+    "jump": ((), "ln of the outputs' growth where the last update is made again or taken back, the greater one"),
 }
 
 
@@ -140,6 +142,33 @@ def look(cell: Any, params: Any, probe: Array, loss: Any, axes: Axes) -> dict[st
         if statistics.timescale is not None:  # the nearest, since an infinite one has no other between
             found["timescale"][k] = np.quantile(statistics.timescale, QUANTILES, method="nearest")
     return found
+
+
+def jump(cell: Any, params: Any, update: Any, probe: Array) -> np.ndarray:
+    """Ln of how many times as large the outputs on the probe are where an update is made once more, or taken back.
+
+    The greater of both; NaN where the outputs are 0 or not finite.
+
+    Args:
+        cell: the cell, or a stack.
+        params: its parameters.
+        update: what is added to these.
+        probe: the inputs, [T, *batch, D].
+    """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        more, less = (map_tree(add, params, update) for add in (operator.add, operator.sub))
+        size, larger, smaller = (np.float64(_log_size(cell, one, probe)) for one in (params, more, less))
+        return np.asarray(np.nanmax([larger, smaller, -np.inf]) - size if np.isfinite(size) else np.nan)
+
+
+@jit(static=("cell",))
+def _log_size(cell: Any, params: Any, probe: Array) -> Array:
+    """Ln of the L2 norm of all outputs; infinite where one is beyond the float range, NaN where all are 0."""
+    outputs = run(cell, params, probe)[0]
+    xp = namespace(outputs)
+    greatest = xp.max(xp.abs(outputs))
+    size = xp.log(greatest) + 0.5 * xp.log(xp.sum((outputs / greatest) ** 2))
+    return xp.where(xp.all(xp.isfinite(outputs)), size, xp.inf)
 
 
 @jit()

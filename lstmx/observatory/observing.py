@@ -16,7 +16,7 @@ from lstmx.history.schema import told
 from lstmx.layers.structures import KINDS
 from lstmx.observatory.alarms import Alarm, alarms_of
 from lstmx.observatory.disk import Shelf
-from lstmx.observatory.looking import READINGS, axes_of, by_part, look, norms, parts_of
+from lstmx.observatory.looking import READINGS, axes_of, by_part, jump, look, norms, parts_of
 
 _SHARE = 0.01  # of the time that goes into keeping looks on disk
 
@@ -41,15 +41,17 @@ class Observatory:
       `shut` (below 0.001) or `open` (above 0.999); its `distribution` [looks, layers, gates, 20]; the `timescale`
       [looks, layers, 3] of the retention gate at the 10 %, 50 % and 90 % quantile of the units;
     - norms of each layer, [looks, layers]: `weight_norm`, and `gradient_norm` and `update_norm` where they were
-      handed in, as `train` does; and the `training_loss`.
+      handed in, as `train` does; `jump` [looks], ln of how many times as large the outputs on the probe are where
+      the last update is made once more or taken back, the greater of both; and the `training_loss`.
 
     What a cell does not have is NaN: a mean order without a cell state, ways and shares of a step function.
 
     Alarms, each with the step of the first look at which it was true: "not finite"; "exploding", a gradient that
     is over 1000 times as large at some step back as at the loss; "vanishing", below 10⁻⁷ ten steps back;
-    "crossing", the leading exponent above ln 100 / T after it was not; "shut", a gate that is dead in over half of
-    the units, and "open", one that is stuck, but for the retention gate; "lag", a gradient below 1 % at the lag
-    that was asked for, after it was not.
+    "crossing", the leading exponent above ln 100 / T after it was not; "unstable", an update that made once more
+    or taken back makes the outputs over 3 times as large; "shut", a gate that is dead in over half of the units,
+    and "open", one that is stuck, but for the retention gate; "lag", a gradient below 1 % at the lag that was
+    asked for, after it was not.
 
     Args:
         cell: the cell, or a `Stack`.
@@ -151,6 +153,8 @@ class Observatory:
             if given is not None:
                 parameters(self.cell, given, name)
                 row[f"{name}_norm"] = norms(by_part(self.cell, given))
+        if update is not None:
+            row["jump"] = jump(self.cell, params, update, self.probe)
         row["training_loss"] = np.asarray(np.nan if training_loss is None else training_loss, np.float64)
         self._forget(step)
         self._steps.append(step)

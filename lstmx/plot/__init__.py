@@ -8,6 +8,7 @@ from lstmx.plot.flow import compare_flows, gates_ledger, gradient_flow
 from lstmx.plot.influence import influence
 from lstmx.plot.layers import depth, variants
 from lstmx.plot.memory import memory
+from lstmx.plot.observatory import observatory
 from lstmx.plot.paths import path_spectrum
 from lstmx.plot.points import eigenvalues, phase_portrait
 from lstmx.plot.spectrum import local_exponents, spectrum
@@ -25,6 +26,7 @@ __all__ = [
     "influence",
     "local_exponents",
     "memory",
+    "observatory",
     "path_spectrum",
     "phase_portrait",
     "saturation",

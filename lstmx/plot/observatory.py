@@ -1,0 +1,170 @@
+"""How a network changes while it is trained: as far as its gradient reaches, its exponents, its gates."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lstmx.observatory import Observatory
+from lstmx.plot import canvas, parts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+_LEFT = (0.5, 0.1, 0.01)  # what is left of the gradient at the steps back that are drawn
+_RIDGES = 10  # most looks of which gates are drawn
+_OVERLAP = 1.8  # height of the highest ridge, in rows
+_WIDE = 30  # greatest over least loss from which on the ordinate is logarithmic
+
+
+def observatory(
+    observatory: Observatory,
+    layer: str | None = None,
+    *,
+    figure: Figure | SubFigure | None = None,
+    title: str | None = None,
+) -> Figure | SubFigure:
+    """Draw how a network changed over a training: loss, reach of its gradient, exponents, updates and gates.
+
+    From above: the training loss where it was handed in; the steps back at which 50 %, 10 % and 1 % of the
+    gradient are left, medians over the sequences of the probe, on the line of the whole probe where more is left
+    at its first step; the leading Lyapunov exponents; the norm of an update against that of the weights by layer,
+    where it was handed in. Dashed lines are alarms. Below, for each gate of a layer a ridge of the distributions
+    of its activations, the first look at the bottom.
+
+    Args:
+        observatory: an `lstmx.Observatory` that has looked.
+        layer: the layer whose gates are drawn, by its name in `observatory.axes["layer"]`; None for the top one.
+        figure: an empty figure or subfigure to draw on, best made with `layout="constrained"`; None for a new one,
+            which belongs to no pyplot state and shows itself in a notebook.
+        title: what stands above; None for what the figure says by itself, "" for nothing.
+
+    Returns:
+        The figure drawn on.
+
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: there is no look yet, no such layer, or the figure already holds axes.
+    """
+    if not isinstance(observatory, Observatory):
+        raise TypeError(f"observatory is a {type(observatory).__name__}; expected an lstmx.Observatory")
+    if not len(observatory):
+        raise ValueError("observatory has not looked yet; expected at least one look")
+    layers = observatory.axes["layer"]
+    if layer is not None and layer not in layers:
+        raise ValueError(f"layer is {layer!r}; expected one of {', '.join(map(repr, layers))}, or None")
+    of = len(layers) - 1 if layer is None else layers.index(layer)
+    ratio = observatory["update_norm"] / observatory["weight_norm"]
+    panels = [(_reach, 1.6), (_exponents, 1.0)]
+    if not np.isnan(observatory["training_loss"]).all():
+        panels.insert(0, (_loss, 1.0))
+    if not np.isnan(ratio).all():
+        panels.append((_updates, 1.0))
+    means = observatory["gate_mean"][:, of]
+    gates = [k for k in range(means.shape[1]) if not np.isnan(means[:, k]).all()]
+
+    figure = canvas.figure_for(figure, (8, 2 + 1.5 * len(panels) + 2.5 * bool(gates)))
+    across = canvas.columns(figure, len(gates), 11) if gates else 1
+    rows = -(-len(gates) // across)
+    heights = [height for _, height in panels] + [1.6] * rows
+    grid = figure.add_gridspec(len(heights), across, height_ratios=heights)
+    above: list[Axes] = []
+    for k, (draw, _) in enumerate(panels):
+        ax = figure.add_subplot(grid[k, :], sharex=above[0] if above else None)
+        draw(ax, observatory)
+        for number, (kind, step, _) in enumerate(observatory.alarms):
+            label = f"alarm: {kind}, step {step}" if not above else None
+            ax.axvline(step, color=canvas.COLOURS[-1 - number % 7], linestyle="--", linewidth=1, label=label)
+        if ax.get_legend_handles_labels()[1]:
+            canvas.legend_above(ax)
+        above.append(ax)
+    for k, ax in enumerate(above):
+        canvas.index_axis(ax.xaxis, "training step", int(observatory.steps[-1]) + 1)
+        if k < len(above) - 1:
+            ax.tick_params(labelbottom=False)
+            ax.set_xlabel("")
+    figure.align_ylabels(above)
+    for number, gate in enumerate(gates):
+        ax = figure.add_subplot(grid[len(panels) + number // across, number % across])
+        _ridge(ax, observatory, of, gate, number)
+        if number % across:
+            ax.tick_params(labelleft=False)
+        else:
+            ax.set_ylabel("training step")
+    where = "" if len(layers) == 1 else f", gates of {layers[of]}"
+    return canvas.finish(figure, f"{len(observatory)} looks at a training{where}", title)
+
+
+def _loss(ax: Axes, observatory: Observatory) -> None:
+    loss = observatory["training_loss"]
+    finite = loss[np.isfinite(loss)]
+    canvas.line(ax, observatory.steps, np.where(np.isfinite(loss), loss, np.nan), color=canvas.ink(ax))
+    if finite.size and finite.min() > 0 and finite.max() > _WIDE * finite.min():
+        ax.set_yscale("log")
+    ax.set_ylabel("loss")
+    ax.set_title("training loss", loc="left")
+
+
+def _reach(ax: Axes, observatory: Observatory) -> None:
+    norms = observatory["log_norm"]
+    length = norms.shape[1]
+    for share, colour in zip(_LEFT, canvas.COLOURS, strict=False):
+        below = norms <= math.log(share)
+        lags = np.where(below.any(axis=1), below.argmax(axis=1), length)
+        known = ~np.isnan(norms).all(axis=1)
+        canvas.line(
+            ax, observatory.steps, np.where(known, lags, np.nan), color=colour, label=f"{share:.0%} of it left"
+        )
+    ax.axhline(length, color="0.6", linewidth=0.8)
+    if observatory.lag is not None:
+        ax.axhline(observatory.lag, color="0.6", linestyle=":", label=f"lag that is needed, {observatory.lag}")
+    ax.set_ylabel("steps back")
+    ax.set_ylim(0, 1.05 * length)
+    ax.set_title("how far the gradient reaches", loc="left")
+
+
+def _exponents(ax: Axes, observatory: Observatory) -> None:
+    exponents = observatory["exponents"]
+    drawn = np.where(np.isfinite(exponents), exponents, np.nan)
+    ax.axhline(0, color="0.6", linewidth=0.8)
+    for k, alpha in enumerate((1, 0.7, 0.5, 0.35)):
+        canvas.line(ax, observatory.steps, drawn[:, k], color=canvas.COLOURS[0], alpha=alpha)
+    ax.set_ylabel("nats per step")
+    ax.set_title("leading Lyapunov exponents", loc="left")
+
+
+def _updates(ax: Axes, observatory: Observatory) -> None:
+    ratio = observatory["update_norm"] / observatory["weight_norm"]
+    with np.errstate(divide="ignore"):
+        logs = np.log10(ratio)
+    layers = observatory.axes["layer"]
+    for name, values, (colour, _) in zip(layers, logs.T, canvas.styles(), strict=False):
+        canvas.line(
+            ax, observatory.steps, parts.blank(values), color=colour, label=name if len(layers) > 1 else None
+        )
+    ax.set_ylabel("log₁₀")
+    ax.set_title("update against weights", loc="left")
+
+
+def _ridge(ax: Axes, observatory: Observatory, layer: int, gate: int, number: int) -> None:
+    """The distributions of a gate at some looks, one above the other."""
+    shares = observatory["distribution"][:, layer, gate]
+    looks = np.flatnonzero(~np.isnan(shares[:, 0]))
+    looks = looks[np.unique(np.linspace(0, len(looks) - 1, _RIDGES).round().astype(int))]
+    edges = np.append(observatory.axes["bin"], 1.0)
+    highest = shares[looks].max()
+    colour = canvas.COLOURS[number % len(canvas.COLOURS)]
+    look: dict[str, Any] = {"antialiased": True, "linewidth": 0.8}
+    for row in range(len(looks))[::-1]:  # the lower ones in front
+        tops = row + _OVERLAP * shares[looks[row]] / highest
+        order = len(looks) - row
+        ax.stairs(tops, edges, baseline=row, fill=True, color=ax.get_facecolor(), zorder=order, **look)
+        ax.stairs(tops, edges, baseline=row, fill=True, color=colour, alpha=0.5, zorder=order + 0.2, linewidth=0)
+        ax.stairs(tops, edges, baseline=None, color=colour, zorder=order + 0.4, **look)
+    ticks = np.unique(np.linspace(0, len(looks) - 1, 4).round().astype(int))
+    ax.set_yticks(ticks, [f"{observatory.steps[looks[tick]]:,}" for tick in ticks])
+    ax.set(xlim=(0, 1), ylim=(0, len(looks) - 1 + _OVERLAP + 0.1), xlabel="activation")
+    ax.set_title(observatory.axes["gate"][gate].replace("_", " "), loc="left")

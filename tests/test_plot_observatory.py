@@ -1,0 +1,72 @@
+"""The figures of a training that was looked at hold its readings."""
+
+import numpy as np
+import pytest
+from reference import labels, render
+from test_observatory import looked_at
+from test_plot import observed, panel
+
+import lstmx
+import lstmx.plot
+
+pytestmark = pytest.mark.usefixtures("_pyplot_is_left_alone")
+
+
+def test_a_training_is_drawn_by_its_readings():
+    observatory = observed(lstmx.LSTM(3, 4), 12)
+    figure = lstmx.plot.observatory(observatory)
+    render(figure)
+    np.testing.assert_array_equal(
+        panel(figure, "training loss").lines[0].get_ydata(), observatory["training_loss"]
+    )
+    reach = panel(figure, "how far the gradient reaches")
+    for share, line in zip((0.5, 0.1, 0.01), reach.lines, strict=False):
+        for norms, lag in zip(observatory["log_norm"], line.get_ydata(), strict=True):
+            assert lag == next((k for k, norm in enumerate(norms) if norm <= np.log(share)), 10)
+    np.testing.assert_array_equal(reach.lines[0].get_xdata(), observatory.steps)
+    assert labels(reach)[3] == "lag that is needed, 7"
+    exponents = panel(figure, "leading Lyapunov exponents")
+    drawn = [line.get_ydata() for line in exponents.lines if len(line.get_ydata()) == 12]
+    np.testing.assert_array_equal(np.stack(drawn, axis=1), observatory["exponents"])
+    updates = panel(figure, "update against weights").lines[0].get_ydata()
+    ratio = observatory["update_norm"] / observatory["weight_norm"]
+    np.testing.assert_array_equal(updates, np.log10(ratio[:, 0]))
+    ridge = panel(figure, "forget gate")
+    drawn = [patch.get_data() for patch in ridge.patches]
+    ridges = {float(one.baseline[()]): one.values for one in drawn if one.baseline is not None}
+    looks = np.unique(np.linspace(0, 11, 10).round().astype(int))
+    shares = observatory["distribution"][looks, 0, 1]
+    assert [*ridges] == [*range(9, -1, -1)]
+    for row, share in enumerate(shares):
+        np.testing.assert_allclose(ridges[row], row + 1.8 * share / shares.max())
+    shown = panel(figure, "input gate").get_yticklabels()
+    assert [text.get_text() for text in shown] == ["0", "40", "70", "110"]
+
+
+def test_alarms_are_lines_that_are_named():
+    observatory = looked_at([1.0, 0.8, 1.25], lag=30)
+    kinds = [alarm.kind for alarm in observatory.alarms]
+    assert kinds == ["lag", "exploding", "crossing"]
+    figure = lstmx.plot.observatory(observatory)
+    render(figure)
+    named = labels(panel(figure, "how far the gradient reaches"))
+    assert named[4:] == [f"alarm: {kind}, step {step}" for kind, step in zip(kinds, (10, 20, 20), strict=True)]
+    for title in ("how far the gradient reaches", "leading Lyapunov exponents"):
+        dashed = [line for line in panel(figure, title).lines if line.get_linestyle() == "--"]
+        assert [line.get_xdata()[0] for line in dashed] == [10, 20, 20]
+    assert not [ax for ax in figure.axes if ax.get_xlabel() == "activation"]  # it has no gates
+
+
+def test_gates_are_those_of_a_layer():
+    observatory = observed(lstmx.Stack([lstmx.LSTM(3, 4), lstmx.GRU(4, 5)]), 2)
+    titles = [ax.get_title("left") for ax in lstmx.plot.observatory(observatory).axes]
+    assert titles[-2:] == ["reset gate", "update gate"]
+    titles = [ax.get_title("left") for ax in lstmx.plot.observatory(observatory, "layer 0").axes]
+    assert titles[-3:] == ["input gate", "forget gate", "output gate"]
+    with pytest.raises(ValueError, match="layer is 'layer 2'; expected one of 'layer 0', 'layer 1', or None"):
+        lstmx.plot.observatory(observatory, "layer 2")
+
+
+def test_before_the_first_look_there_is_nothing_to_draw():
+    with pytest.raises(ValueError, match="observatory has not looked yet; expected at least one look"):
+        lstmx.plot.observatory(observed(lstmx.LSTM(3, 4), 0))

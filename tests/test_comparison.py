@@ -417,3 +417,21 @@ def test_a_comparison_is_a_pytree(three):
 def test_what_is_wrong_is_named(cells, options, error, match):
     with pytest.raises(error, match=match):
         compared(cells, **options)
+
+
+def test_every_training_has_its_own_observatory(three):
+    def observe(cell):
+        return lstmx.Observatory(cell, TASK.validation.inputs[:, :2], 2)
+
+    observed = compared(seeds=3, observe=observe)
+    assert three.observatories is None
+    np.testing.assert_array_equal(observed.training_loss, three.training_loss)
+    assert [[one.cell for one in row] for row in observed.observatories] == [[cell] * 3 for cell in observed.cells]
+    for row, trainings in zip(observed.observatories, observed.trainings, strict=True):
+        for one, training in zip(row, trainings, strict=True):
+            np.testing.assert_array_equal(one.steps, [0, 2, 4])
+            np.testing.assert_array_equal(one["training_loss"][1:], training.losses[[1, 3]])
+    with pytest.raises(
+        TypeError, match="observe is a Observatory; expected a function from a cell to an Observatory"
+    ):
+        compared(observe=observe(lstmx.LSTM(2, 4)))

@@ -230,11 +230,11 @@ def test_a_linear_network_has_its_readings_in_closed_form():
 
 
 def test_each_alarm_has_the_step_at_which_it_was_first_true():
-    observatory = looked_at([1.0, 0.95, 0.85, 0.8, 0.1, 1.18, 1.25, np.nan], lag=30)
+    observatory = looked_at([1.0, 0.95, 0.85, 0.78, 0.1, 1.18, 1.25, np.nan], lag=30)
     found = {alarm.kind: alarm.step for alarm in observatory.alarms}
-    assert found == {"lag": 20, "vanishing": 40, "crossing": 50, "exploding": 60, "not finite": 70}
+    assert found == {"lag": 30, "vanishing": 40, "crossing": 50, "exploding": 60, "not finite": 70}
     assert str(observatory.alarms[0]) == (
-        "step 20: the gradient no longer reaches 30 steps back: 0.00763 of it is left there, where at an earlier "
+        "step 30: the gradient no longer reaches 30 steps back: 0.000579 of it is left there, where at an earlier "
         "look it was over 1 %"
     )
     assert observatory.alarms[1].words == "the gradient vanishes: 10 steps back 1e-10 of it is left"

@@ -348,7 +348,7 @@ def test_statistics_are_drawn_on_the_callers_axes(draw):
 # ------------------------------------------------------------------------------------------- comparison
 
 
-def compared(steps=1000, evaluations=11, models=3, error=True, least=0.1, seeds=1):
+def compared(steps=1000, evaluations=11, models=3, error=True, least=0.1, seeds=1, looks=0):
     marks = np.linspace(0, steps, evaluations).round().astype(int)
     noise = np.random.default_rng(0).uniform(0.9, 1.1, (models, seeds, steps))
     rates = (np.arange(models) + 1)[:, None, None] / steps + np.arange(seeds)[:, None] / (9 * steps)
@@ -371,6 +371,7 @@ def compared(steps=1000, evaluations=11, models=3, error=True, least=0.1, seeds=
         operations=np.arange(models),
         trainings=(),
         interrupted=False,
+        observatories=((observed(lstmx.LSTM(2, 3), looks),) * seeds,) * models if looks else None,
     )
 
 

@@ -49,6 +49,7 @@ DRAW = {
     "phase_portrait": lambda **asked: lstmx.plot.phase_portrait(*latch(), **asked),
     "memory": lambda **asked: lstmx.plot.memory(lstmx.memory_report(SHORT, lags=5), **asked),
     "comparison": lambda **asked: lstmx.plot.comparison(compared(20), **asked),
+    "reach": lambda **asked: lstmx.plot.reach(compared(20, looks=3), **asked),
     "observatory": lambda **asked: lstmx.plot.observatory(observed(SHORT.cell, 3), **asked),
 }
 

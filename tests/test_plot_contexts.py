@@ -97,6 +97,7 @@ DRAW = {
     "timescales": lambda h: lstmx.plot.timescales(lstmx.gate_statistics(h)),
     "comparison": lstmx.plot.comparison,
     "observatory": lstmx.plot.observatory,
+    "reach": lstmx.plot.reach,
     "gradient_flow": lambda h: lstmx.plot.gradient_flow(flow(h), *where(h)),
     "gates_ledger": lambda h: lstmx.plot.gates_ledger(flow(h), *where(h)),
     "compare_flows": lambda h: lstmx.plot.compare_flows({"this": flow(h)}, *where(h)),
@@ -116,6 +117,7 @@ ONE_LAYER = r"is a LayeredFlow; expected the GradientFlow of one layer, such as 
 BOTH_WAYS = r'reads time in both directions.*history\.parts\["forward"\]'
 REFUSED = {
     "comparison": (CONTEXTS, "expected a Comparison, as from lstmx.compare"),
+    "reach": (CONTEXTS, "expected a Comparison, as from lstmx.compare"),
     "observatory": (CONTEXTS, "expected an lstmx.Observatory"),
     "gradient_flow": (LAYERS, ONE_LAYER),
     "gates_ledger": (LAYERS, ONE_LAYER),

@@ -162,6 +162,11 @@ FIGURES = {  # of so many steps and units on a sheet; heights in inches at the w
         2.8,
         3.5,
     ),
+    "reach": (
+        lambda t, h, ax: lstmx.plot.reach(compared(t, min(t + 1, 11), seeds=2, looks=min(t, 9)), ax=ax),
+        2.8,
+        3.5,
+    ),
     "gates_ledger": (lambda t, h, ax: lstmx.plot.gates_ledger(flow(t), ax=ax), 2.8, 3.5),
     "compare_flows": (
         lambda t, h, ax: lstmx.plot.compare_flows({"LSTM": flow(t), "a name of many words": flow(10)}, ax=ax),

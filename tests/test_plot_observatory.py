@@ -1,10 +1,12 @@
 """The figures of a training that was looked at hold its readings."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from reference import labels, render
 from test_observatory import looked_at
-from test_plot import observed, panel
+from test_plot import compared, observed, panel
 
 import lstmx
 import lstmx.plot
@@ -44,7 +46,7 @@ def test_a_training_is_drawn_by_its_readings():
 
 
 def test_alarms_are_lines_that_are_named():
-    observatory = looked_at([1.0, 0.8, 1.25], lag=30)
+    observatory = looked_at([1.0, 0.75, 1.25], lag=30)
     kinds = [alarm.kind for alarm in observatory.alarms]
     assert kinds == ["lag", "exploding", "crossing"]
     figure = lstmx.plot.observatory(observatory)
@@ -70,3 +72,22 @@ def test_gates_are_those_of_a_layer():
 def test_before_the_first_look_there_is_nothing_to_draw():
     with pytest.raises(ValueError, match="observatory has not looked yet; expected at least one look"):
         lstmx.plot.observatory(observed(lstmx.LSTM(3, 4), 0))
+
+
+def test_a_comparison_shows_when_each_model_reaches_how_far():
+    comparison = compared(20, models=2, seeds=3, looks=5)
+    reached, far = looked_at([0.8, 0.9, 1.0]), looked_at([1.0, 1.0, 1.0])
+    comparison = dataclasses.replace(comparison, observatories=((reached, reached, far), (far,) * 3))
+    ax = lstmx.plot.reach(comparison)
+    render(ax.figure)
+    first, second = [line for line in ax.lines if line.get_label() in comparison.names]
+    expected = np.ceil(np.log(0.01) / np.log([0.8, 0.9]))
+    np.testing.assert_array_equal(first.get_ydata(), [expected[0], 40, 40])
+    assert expected[1] > 40
+    np.testing.assert_array_equal(second.get_ydata(), [40] * 3)
+    np.testing.assert_array_equal(first.get_xdata(), [0, 10, 20])
+    assert ax.get_title("left").replace("\n", " ") == (
+        "adding problem: how far the gradient reaches, median of 3 seeds"
+    )
+    with pytest.raises(ValueError, match=r"comparison\.observatories is None; expected a comparison that was obs"):
+        lstmx.plot.reach(compared(20))

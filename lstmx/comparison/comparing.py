@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from lstmx.checks import cells_of, flag, positive
 from lstmx.comparison.matching import matched
 from lstmx.comparison.results import Comparison
 from lstmx.layers import Layers
+from lstmx.observatory import Observatory
 from lstmx.tasks import Task
 from lstmx.training import Model, ModelParams, Training, TrainingDiverged, evaluate, train
 
@@ -23,6 +24,7 @@ class _Run(NamedTuple):
     curve: np.ndarray
     """Validation loss and error at each mark, [evaluations, 2]; NaN where it did not get."""
     final: float
+    observatory: Observatory | None
 
 
 def compare(
@@ -37,6 +39,7 @@ def compare(
     seeds: int | Sequence[int] = 1,
     schemes: Mapping[str, Any] | None = None,
     evaluations: int = 20,
+    observe: Callable[[Any], Observatory] | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Train several cells on one task with equal size, batches, optimizer and steps.
@@ -63,6 +66,8 @@ def compare(
         schemes: how the parameters of some models start, by name: schemes such as `lstmx.schemes.chrono(100)`, or
             lists of them, as `cell.init` takes them.
         evaluations: how often the validation loss is taken, evenly over the steps.
+        observe: a function that makes an observatory of a cell of matched size, one for each training, such as
+            `lambda cell: lstmx.Observatory(cell, task.validation.inputs[:, :4])`; None for none.
         progress: show a progress bar for each training.
 
     Returns:
@@ -71,7 +76,7 @@ def compare(
 
     Raises:
         ImportError: JAX or optax is not installed.
-        TypeError: something given is no cell, no task or no seed.
+        TypeError: something given is no cell, no task, no seed or no function.
         ValueError: no cells, two of one name, a scheme of another name, an input size that is not the task's, a
             cell too large to match, or a number out of range.
         TrainingDiverged: a loss is not finite; says of which model and seed.
@@ -96,7 +101,11 @@ def compare(
 
     runs: dict[str, list[_Run]] = {name: [] for name in models}
     flag("progress", progress)
-    settings = task, optimizer, marks, clip, progress
+    if observe is not None and (isinstance(observe, Observatory) or not callable(observe)):
+        raise TypeError(
+            f"observe is a {type(observe).__name__}; expected a function from a cell to an Observatory"
+        )
+    settings = task, optimizer, marks, clip, observe, progress
     interrupted = _fill(runs, models, seeds, schemes, settings)
     return _comparison(task, models, seeds, marks, runs, interrupted)
 
@@ -135,6 +144,7 @@ def _run(
     optimizer: Any,
     marks: np.ndarray,
     clip: float,
+    observe: Callable[[Any], Observatory] | None,
     progress: bool,
 ) -> _Run:
     """Train a model, and validate it at the marks."""
@@ -145,11 +155,10 @@ def _run(
         if done.step in marks:
             curve[np.searchsorted(marks, done.step)] = evaluate(model, done.params, task.validation)
 
-    steps = int(marks[-1])
-    training = train(
-        model, params, task.batches(seed), optimizer, steps, clip=clip, progress=progress, after_step=take
-    )
-    return _Run(training, curve, evaluate(model, training.params, task.validation)[0])
+    observatory = None if observe is None else observe(model.cell)
+    options: dict[str, Any] = {"clip": clip, "progress": progress, "after_step": take, "observe": observatory}
+    training = train(model, params, task.batches(seed), optimizer, int(marks[-1]), **options)
+    return _Run(training, curve, evaluate(model, training.params, task.validation)[0], observatory)
 
 
 def _comparison(
@@ -171,6 +180,8 @@ def _comparison(
             training_loss[k, n, : run.training.step] = run.training.losses
             curves[k, n], final[k, n] = run.curve, run.final
     low = curves[..., 0] <= task.baseline / 2
+    observed: Any = tuple(tuple(run.observatory for run in row) for row in rows)
+    observed = None if observed[0][0] is None else observed
     return Comparison(
         names=tuple(begun),
         cells=tuple(model.cell for model in begun.values()),  # type: ignore  # cells, as `compare` takes them
@@ -189,6 +200,7 @@ def _comparison(
         operations=np.array([model.operations() for model in begun.values()]),
         trainings=tuple(tuple(run.training for run in row) for row in rows),
         interrupted=interrupted,
+        observatories=observed,
     )
 
 

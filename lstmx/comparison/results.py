@@ -8,6 +8,7 @@ import numpy as np
 
 from lstmx.arrays import Array, result
 from lstmx.layers import Bidirectional, Stack
+from lstmx.observatory import Observatory
 from lstmx.training import Training
 
 LEVEL = 0.95
@@ -51,7 +52,12 @@ def estimate(values: np.ndarray, axis: int) -> Estimate:
     return Estimate(mean, low, high)
 
 
-@result(static=("names", "cells", "task", "metric", "seeds", "baseline", "baseline_name", "interrupted"))
+@result(
+    static=(
+        *("names", "cells", "task", "metric", "seeds", "baseline", "baseline_name", "interrupted"),
+        "observatories",
+    )
+)
 class Comparison:
     """How several cells learned one task. Rows are models, in the order of `names`; columns are seeds.
 
@@ -75,6 +81,7 @@ class Comparison:
         trainings: what `train` returned, for each model a tuple over seeds.
         interrupted: whether Ctrl-C ended it early; models and seeds that had not begun are left out, and what
             had not begun of the last seed is NaN.
+        observatories: what `observe=` made, for each model a tuple over seeds; None without.
     """
 
     names: tuple[str, ...]
@@ -94,6 +101,7 @@ class Comparison:
     operations: Array
     trainings: tuple[tuple[Training, ...], ...]
     interrupted: bool
+    observatories: tuple[tuple[Observatory, ...], ...] | None = None
 
     @property
     def complete(self) -> int:

@@ -13,8 +13,8 @@ from lstmx.observatory.looking import Axes
 _GROWN = math.log(1000)  # of a gradient that explodes
 _GONE = math.log(1e-7)  # of one that vanishes: what float32 cannot add to 1
 _NEAR = 10  # steps within which it does
-_REACHED = math.log(0.01)
-_JUMPED = math.log(3)  # of the outputs, by one update
+_REACHED, _LOST = math.log(0.01), math.log(0.001)  # apart, or what is near one of them would come and go
+_JUMPED = math.log(2)  # of the outputs, by one update
 _CROSSED = math.log(100)  # by which a small change grows along the probe
 
 
@@ -106,7 +106,7 @@ def _of_the_pass(readings: Readings, lag: int | None) -> Iterator[_Kind]:
         reaches = norms[:, lag] > _REACHED
         yield (
             "lag",
-            (norms[:, lag] <= _REACHED) & np.maximum.accumulate(reaches),
+            (norms[:, lag] <= _LOST) & np.maximum.accumulate(reaches),
             lambda at: (
                 f"the gradient no longer reaches {lag} steps back: {_power(norms[at, lag])} of it is left there, "
                 "where at an earlier look it was over 1 %"
@@ -142,9 +142,4 @@ def _power(log: float) -> str:
     """E to the power of a number, which may be beyond the range of a float."""
     if log == -math.inf:
         return "nothing"
-    exponent = math.floor(log / math.log(10))
-    return (
-        f"{math.exp(log - exponent * math.log(10)):.2g}e{exponent:+d}"
-        if abs(exponent) > 3
-        else f"{math.exp(log):.3g}"
-    )
+    return f"{math.exp(log):.3g}" if abs(log) < 700 else f"10^{log / math.log(10):.0f}"

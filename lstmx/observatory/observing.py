@@ -49,9 +49,9 @@ class Observatory:
     Alarms, each with the step of the first look at which it was true: "not finite"; "exploding", a gradient that
     is over 1000 times as large at some step back as at the loss; "vanishing", below 10⁻⁷ ten steps back;
     "crossing", the leading exponent above ln 100 / T after it was not; "unstable", an update that made once more
-    or taken back makes the outputs over 3 times as large; "shut", a gate that is dead in over half of the units,
-    and "open", one that is stuck, but for the retention gate; "lag", a gradient below 1 % at the lag that was
-    asked for, after it was not.
+    or taken back makes the outputs over twice as large; "shut", a gate that is dead in over half of the units, and
+    "open", one that is stuck, but for the retention gate; "lag", at most 0.1 % of the gradient at the lag that was
+    asked for, after there was over 1 %. benchmarks/observatory.md has what they are worth.
 
     Args:
         cell: the cell, or a `Stack`.

@@ -1,7 +1,7 @@
 """Matplotlib figures of histories and results; they draw fields and compute no research quantity."""
 
 from lstmx.contents import publish
-from lstmx.plot.comparison import comparison
+from lstmx.plot.comparison import comparison, reach
 from lstmx.plot.dynamics import dynamics
 from lstmx.plot.effect import effect
 from lstmx.plot.flow import compare_flows, gates_ledger, gradient_flow
@@ -29,6 +29,7 @@ __all__ = [
     "observatory",
     "path_spectrum",
     "phase_portrait",
+    "reach",
     "saturation",
     "spectrum",
     "timescales",

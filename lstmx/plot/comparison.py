@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,11 +43,7 @@ def comparison(
         TypeError: an argument of another kind.
         ValueError: the figure already holds axes.
     """
-    if not isinstance(comparison, Comparison):
-        raise TypeError(
-            f"comparison is a {type(comparison).__name__}; expected a Comparison, "
-            "as from lstmx.compare(cells, task)"
-        )
+    _check(comparison)
     error = comparison.validation_error
     columns = 1 if error is None else 2
     figure = canvas.figure_for(figure, (6.5 * columns, 4.5))
@@ -61,6 +57,61 @@ def comparison(
         panels[1].set_title(f"validation error{_end(panels[1], np.asarray(error))}", loc="left")
     seeds = f", {comparison.complete} seeds" if comparison.complete > 1 else ""
     return canvas.finish(figure, f"{comparison.task}{seeds}", title)
+
+
+def reach(comparison: Comparison, *, ax: Axes | None = None, title: str | None = None) -> Axes:
+    """Draw when each model of a comparison learned to reach how far back with its gradient.
+
+    The horizon of each look, the steps back at which 1 % of the gradient of the last output is left: the median
+    over the sequences of the probe. Where more is left at the probe's first step it is drawn at its length. Of
+    several seeds there is the median, with a thin line for each of up to 12.
+
+    Args:
+        comparison: from `lstmx.compare(cells, task, observe=...)`.
+        ax: axes to draw on; None for those of a new figure, `ax.figure`.
+        title: what stands above; None for what the figure says by itself, "" for nothing.
+
+    Returns:
+        The axes drawn on.
+
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: nothing was observed.
+    """
+    _check(comparison)
+    if comparison.observatories is None:
+        raise ValueError(
+            "comparison.observatories is None; expected a comparison that was observed: lstmx.compare(..., "
+            "observe=lambda cell: lstmx.Observatory(cell, probe))"
+        )
+    ax = canvas.axes_for(ax, (7, 4.5))
+    length = last = 0
+    for name, row, (colour, marker) in zip(
+        comparison.names, comparison.observatories, canvas.styles(), strict=False
+    ):
+        looks = min(map(len, row))  # fewer of one that was interrupted
+        length, steps = max(length, len(row[0].probe)), row[0].steps[:looks]
+        horizons = [np.median(np.minimum(one["horizon"][:looks], len(one.probe)), axis=1) for one in row]
+        last = max(last, int(steps[-1]))
+        if 1 < len(row) <= _FEW:
+            ax.plot(steps, np.stack(horizons, axis=1), color=colour, linewidth=0.8, alpha=0.4)
+        middle = np.median(horizons, axis=0)
+        ax.plot(steps, middle, color=colour, marker=marker, markersize=4, linewidth=2, label=name)
+    ax.axhline(length, color="0.6", linewidth=0.8)
+    canvas.index_axis(ax.xaxis, "training step", last + 1)
+    ax.set(ylabel="steps back", ylim=(0, 1.05 * length))
+    canvas.legend_above(ax)
+    count = len(comparison.observatories[0])
+    seeds = f", median of {count} seeds" if count > 1 else ""
+    return canvas.finish(ax, f"{comparison.task}: how far the gradient reaches{seeds}", title)
+
+
+def _check(comparison: Any) -> None:
+    if not isinstance(comparison, Comparison):
+        raise TypeError(
+            f"comparison is a {type(comparison).__name__}; expected a Comparison, "
+            "as from lstmx.compare(cells, task)"
+        )
 
 
 def _losses(ax: Axes, comparison: Comparison) -> None:

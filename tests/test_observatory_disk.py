@@ -1,5 +1,8 @@
 """An observatory on disk: what was seen comes back to the bit, goes on with the training, and xarray reads it."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import xarray
@@ -94,6 +97,53 @@ def test_a_folder_takes_a_hundredth_of_the_time(tmp_path, monkeypatch):
     observatory.flush()
     observatory.flush()
     assert written == [(0, 1), (1, 5), (6, 1)]
+
+
+WRITERS = {}
+
+
+class Writer:
+    """What a writer of events is asked for."""
+
+    def __init__(self, folder):
+        self.scalars, self.texts, self.flushed = {}, [], 0
+        WRITERS[folder] = self
+
+    def add_scalar(self, tag, value, step):
+        self.scalars[step, tag] = value
+
+    def add_text(self, tag, text, step):
+        self.texts.append((tag, text, step))
+
+    def flush(self):
+        self.flushed += 1
+
+
+@pytest.mark.parametrize("package", ["tensorboardX", "torch.utils.tensorboard"])
+def test_numbers_and_alarms_go_to_tensorboard(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.setitem(sys.modules, package, types.SimpleNamespace(SummaryWriter=Writer))
+    observatory = lstmx.Observatory(MODEL.cell, PROBE, 5, tensorboard=tmp_path / "events")
+    params = MODEL.cell.init(np.random.default_rng(0))
+    observatory(0, params)
+    observatory(5, params._replace(bias=params.bias * np.nan))
+    written = WRITERS[str(tmp_path / "events")]
+    assert written.scalars[0, "decay_rate"] == np.median(observatory["decay_rate"][0])
+    assert written.scalars[0, "exponents/2"] == observatory["exponents"][0, 1]
+    assert written.scalars[0, "gate_mean/LSTM/forget_gate"] == observatory["gate_mean"][0, 0, 1]
+    assert written.scalars[0, "timescale/LSTM/0.5"] == observatory["timescale"][0, 0, 1]
+    assert written.scalars[0, "finite"] == 1
+    assert {tag for step, tag in written.scalars if step == 5} == {"finite"}
+    assert np.isfinite(list(written.scalars.values())).all()
+    assert written.texts == [("alarm", "step 5: the parameters or the states are not finite", 5)]
+    assert written.flushed == 2
+
+
+def test_without_tensorboard_it_is_named(tmp_path, monkeypatch):
+    for package in ("tensorboardX", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match="tensorboard= needs the package tensorboardX, or PyTorch with"):
+        lstmx.Observatory(MODEL.cell, PROBE, tensorboard=tmp_path)
 
 
 def test_another_observatory_or_another_thing_is_left_alone(tmp_path):

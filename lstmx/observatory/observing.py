@@ -17,6 +17,7 @@ from lstmx.layers.structures import KINDS
 from lstmx.observatory.alarms import Alarm, alarms_of
 from lstmx.observatory.disk import Shelf
 from lstmx.observatory.looking import READINGS, axes_of, by_part, jump, look, norms, parts_of
+from lstmx.observatory.tensorboard import scalars, writer_to
 
 _SHARE = 0.01  # of the time that goes into keeping looks on disk
 
@@ -65,13 +66,15 @@ class Observatory:
         path: a folder to keep the looks in, as Zarr, which `xarray.open_zarr(path, consolidated=False)` reads: a
             new one, or that of the same observatory, whose looks are there then. It is written to as often as
             takes 1 % of the time, and by `flush`, which `train` calls in the end. None to keep them in memory.
+        tensorboard: a folder for events of TensorBoard: every reading that is one number, and alarms as texts.
+            None for none.
 
     Raises:
         TypeError: an argument of the wrong kind, or a layer that reads in both directions of time.
         ValueError: a wrong shape, a number out of range, NaN or infinity in the probe, or a folder of another
             observatory.
         FileExistsError: there is something else at `path`.
-        ImportError: zarr is not installed, and a path is given.
+        ImportError: zarr is not installed and a path is given, or nothing that writes for TensorBoard.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Observatory:
         lag: int | None = None,
         convert: Callable[[Any], tuple[Any, Any]] | None = None,
         path: str | Path | None = None,
+        tensorboard: str | Path | None = None,
     ):
         cells_of("cell", cell)
         one_direction(cell)
@@ -105,6 +109,7 @@ class Observatory:
         self._axes = axes_of(cell, probe)
         self._steps: list[int] = []
         self._rows: list[dict[str, np.ndarray]] = []
+        self._writer = None if tensorboard is None else writer_to(checked_path("tensorboard", tensorboard))
         self._shelf, self._kept, self._next = None, 0, 0.0
         if path is not None:
             place = checked_path("path", path)
@@ -161,7 +166,14 @@ class Observatory:
         self._rows.append(row)
         if time.monotonic() >= self._next:
             self.flush()
-        return tuple(alarm for alarm in self.alarms if alarm.step == step)
+        alarms = tuple(alarm for alarm in self.alarms if alarm.step == step)
+        if self._writer is not None:
+            for tag, value in scalars(row, self._axes):
+                self._writer.add_scalar(tag, value, step)
+            for alarm in alarms:
+                self._writer.add_text("alarm", str(alarm), step)
+            self._writer.flush()
+        return alarms
 
     def _converted(self, params: Any, gradient: Any, update: Any) -> Any:
         """The cell's parameters in the probe's library, from what a loop handed in."""

@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -384,6 +386,12 @@ def observed(cell, looks, every=10):
         observatory(every * look, params, update=update, training_loss=np.exp(-look))
         params = map_tree(lambda x, y: x + y, params, update)
     return observatory
+
+
+def filmed(observatory, **asked):
+    """The figure of an animation that is written and forgotten."""
+    with tempfile.TemporaryDirectory() as folder:
+        return lstmx.plot.animation(observatory, Path(folder) / "film.gif", **asked)
 
 
 def labelled(ax, label):

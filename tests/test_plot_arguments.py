@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from reference import labels, render
-from test_plot import cells_of, compared, observed, panel, recorded, ydata
+from test_plot import cells_of, compared, filmed, observed, panel, recorded, ydata
 from test_plot_contexts import points_of
 from test_plot_dynamics import latch
 
@@ -50,6 +50,7 @@ DRAW = {
     "memory": lambda **asked: lstmx.plot.memory(lstmx.memory_report(SHORT, lags=5), **asked),
     "comparison": lambda **asked: lstmx.plot.comparison(compared(20), **asked),
     "reach": lambda **asked: lstmx.plot.reach(compared(20, looks=3), **asked),
+    "animation": lambda **asked: filmed(observed(SHORT.cell, 3), **asked),
     "observatory": lambda **asked: lstmx.plot.observatory(observed(SHORT.cell, 3), **asked),
 }
 

@@ -97,6 +97,7 @@ DRAW = {
     "timescales": lambda h: lstmx.plot.timescales(lstmx.gate_statistics(h)),
     "comparison": lstmx.plot.comparison,
     "observatory": lstmx.plot.observatory,
+    "animation": lambda h: lstmx.plot.animation(h, "film.gif"),
     "reach": lstmx.plot.reach,
     "gradient_flow": lambda h: lstmx.plot.gradient_flow(flow(h), *where(h)),
     "gates_ledger": lambda h: lstmx.plot.gates_ledger(flow(h), *where(h)),
@@ -118,6 +119,7 @@ BOTH_WAYS = r'reads time in both directions.*history\.parts\["forward"\]'
 REFUSED = {
     "comparison": (CONTEXTS, "expected a Comparison, as from lstmx.compare"),
     "reach": (CONTEXTS, "expected a Comparison, as from lstmx.compare"),
+    "animation": (CONTEXTS, "expected an lstmx.Observatory"),
     "observatory": (CONTEXTS, "expected an lstmx.Observatory"),
     "gradient_flow": (LAYERS, ONE_LAYER),
     "gates_ledger": (LAYERS, ONE_LAYER),

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from test_plot import compared, observed
+from test_plot import compared, filmed, observed
 
 import lstmx
 import lstmx.plot
@@ -151,6 +151,11 @@ FIGURES = {  # of so many steps and units on a sheet; heights in inches at the w
         lambda t, h, sheet: lstmx.plot.observatory(observed(lstmx.LSTM(3, 4), min(t, 60), 1000), figure=sheet),
         10,
         9,
+    ),
+    "animation": (
+        lambda t, h, sheet: filmed(observed(lstmx.LSTM(3, 4), min(t, 5), 1000), figure=sheet),
+        5.5,
+        3.5,
     ),
     "saturation": (
         lambda t, h, ax: lstmx.plot.saturation(lstmx.gate_statistics(history(t, h)), ax=ax),

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from matplotlib.animation import writers
+from PIL import Image
 from reference import labels, render
 from test_observatory import looked_at
 from test_plot import compared, observed, panel
@@ -67,6 +69,41 @@ def test_gates_are_those_of_a_layer():
     assert titles[-3:] == ["input gate", "forget gate", "output gate"]
     with pytest.raises(ValueError, match="layer is 'layer 2'; expected one of 'layer 0', 'layer 1', or None"):
         lstmx.plot.observatory(observatory, "layer 2")
+
+
+def test_a_film_has_a_frame_for_each_look(tmp_path):
+    observatory = observed(lstmx.LSTM(3, 4), 5)
+    figure = lstmx.plot.animation(observatory, tmp_path / "film.gif")
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 5
+    gradient, gates = panel(figure, "gradient"), panel(figure, "gates")
+    np.testing.assert_array_equal(gradient.lines[0].get_ydata(), observatory["log_norm"][-1] / np.log(10))
+    assert gradient.texts[0].get_text() == "step 40\nloss 0.0183"
+    for k, stairs in enumerate(gates.patches):
+        np.testing.assert_array_equal(stairs.get_data().values, observatory["distribution"][-1, 0, k])
+    assert labels(gates) == ["input gate", "forget gate", "output gate"]
+
+
+def test_looks_that_were_not_finite_and_cells_without_gates_are_drawn(tmp_path):
+    for gains in ([1.0, np.nan], [np.nan]):
+        render(lstmx.plot.observatory(looked_at(gains)))  # a warning is an error here
+        render(lstmx.plot.animation(looked_at(gains), tmp_path / "film.gif"))
+    observatory = observed(lstmx.GRU(3, 4), 2)
+    observatory(20, lstmx.GRU(3, 4).init(np.random.default_rng(0))._replace(bias=np.full(12, np.nan, "float32")))
+    render(lstmx.plot.observatory(observatory))
+    render(lstmx.plot.animation(observatory, tmp_path / "film.gif"))
+    assert [alarm.kind for alarm in observatory.alarms] == ["not finite"]
+
+
+def test_a_film_that_nothing_writes_is_refused(tmp_path, monkeypatch):
+    observatory = observed(lstmx.LSTM(3, 4), 1)
+    with pytest.raises(ValueError, match=r"expected a file that ends in \.gif or \.mp4"):
+        lstmx.plot.animation(observatory, tmp_path / "film.png")
+    monkeypatch.setattr(writers, "is_available", lambda name: name == "pillow")
+    with pytest.raises(RuntimeError, match=r"\.mp4 takes ffmpeg, which is not installed; write a \.gif"):
+        lstmx.plot.animation(observatory, tmp_path / "film.mp4")
+    with pytest.raises(TypeError, match="path is"):
+        lstmx.plot.animation(observatory, 3)
 
 
 def test_before_the_first_look_there_is_nothing_to_draw():

@@ -8,13 +8,14 @@ from lstmx.plot.flow import compare_flows, gates_ledger, gradient_flow
 from lstmx.plot.influence import influence
 from lstmx.plot.layers import depth, variants
 from lstmx.plot.memory import memory
-from lstmx.plot.observatory import observatory
+from lstmx.plot.observatory import animation, observatory
 from lstmx.plot.paths import path_spectrum
 from lstmx.plot.points import eigenvalues, phase_portrait
 from lstmx.plot.spectrum import local_exponents, spectrum
 from lstmx.plot.statistics import saturation, timescales
 
 __all__ = [
+    "animation",
     "compare_flows",
     "comparison",
     "depth",

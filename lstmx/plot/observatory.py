@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lstmx.checks import path as checked_path
 from lstmx.observatory import Observatory
 from lstmx.plot import canvas, parts
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 _LEFT = (0.5, 0.1, 0.01)  # what is left of the gradient at the steps back that are drawn
 _RIDGES = 10  # most looks of which gates are drawn
 _OVERLAP = 1.8  # height of the highest ridge, in rows
+_WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
+_LEAST = -12  # log₁₀ of the gradient down to which a film shows it
 _WIDE = 30  # greatest over least loss from which on the ordinate is logarithmic
 
 
@@ -49,14 +53,7 @@ def observatory(
         TypeError: an argument of another kind.
         ValueError: there is no look yet, no such layer, or the figure already holds axes.
     """
-    if not isinstance(observatory, Observatory):
-        raise TypeError(f"observatory is a {type(observatory).__name__}; expected an lstmx.Observatory")
-    if not len(observatory):
-        raise ValueError("observatory has not looked yet; expected at least one look")
-    layers = observatory.axes["layer"]
-    if layer is not None and layer not in layers:
-        raise ValueError(f"layer is {layer!r}; expected one of {', '.join(map(repr, layers))}, or None")
-    of = len(layers) - 1 if layer is None else layers.index(layer)
+    of, layers = _layer(observatory, layer), observatory.axes["layer"]
     ratio = observatory["update_norm"] / observatory["weight_norm"]
     panels = [(_reach, 1.6), (_exponents, 1.0)]
     if not np.isnan(observatory["training_loss"]).all():
@@ -96,6 +93,101 @@ def observatory(
             ax.set_ylabel("training step")
     where = "" if len(layers) == 1 else f", gates of {layers[of]}"
     return canvas.finish(figure, f"{len(observatory)} looks at a training{where}", title)
+
+
+def animation(
+    observatory: Observatory,
+    path: str | Path,
+    layer: str | None = None,
+    *,
+    figure: Figure | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Write a film of a training, a frame for each look: the gradient by its lag, and the gates' distributions.
+
+    Args:
+        observatory: an `lstmx.Observatory` that has looked.
+        path: the file; one ending in .gif is written by Pillow, .mp4 by ffmpeg where that is installed. One that
+            is there is replaced.
+        layer: the layer whose gates are drawn, by its name in `observatory.axes["layer"]`; None for the top one.
+        figure: an empty figure to draw on, best made with `layout="constrained"`; None for a new one, which
+            belongs to no pyplot state and shows itself in a notebook.
+        title: what stands above; None for what the figure says by itself, "" for nothing.
+
+    Returns:
+        The figure, with the last look.
+
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: there is no look yet, no such layer, the file ends otherwise, or the figure already holds axes.
+        RuntimeError: ffmpeg is asked for and is not installed.
+    """
+    from matplotlib.animation import writers
+
+    of = _layer(observatory, layer)
+    place = checked_path("path", path)
+    if place.suffix not in _WRITERS:
+        raise ValueError(f"path is {str(path)!r}; expected a file that ends in {' or '.join(_WRITERS)}")
+    name = _WRITERS[place.suffix]
+    if not writers.is_available(name):
+        raise RuntimeError(f"{place.suffix} takes {name}, which is not installed; write a .gif")
+    sheet: Any = canvas.figure_for(figure, (8, 4))
+    left, right = canvas.pair(sheet, (1, 1))
+    norms = observatory["log_norm"] / math.log(10)
+    finite = norms[np.isfinite(norms)]
+    (reach,) = left.plot(norms[-1], color=canvas.COLOURS[0])
+    if observatory.lag is not None:
+        left.axvline(observatory.lag, color="0.6", linestyle=":")
+    canvas.index_axis(left.xaxis, "steps back", norms.shape[1])
+    low = max(finite.min(initial=0), _LEAST)
+    left.set(ylabel="log₁₀ of what is left", ylim=(low - 0.5, finite.max(initial=0) + 0.5))
+    left.set_title("gradient", loc="left")
+    where = left.text(0.98, 0.97, _told(observatory, -1), transform=left.transAxes, ha="right", va="top")
+
+    shares = observatory["distribution"][:, of]
+    edges = np.append(observatory.axes["bin"], 1.0)
+    gates = [k for k in range(shares.shape[1]) if not np.isnan(shares[:, k]).all()]
+    drawn = []
+    for number, gate in enumerate(gates):
+        colour, label = canvas.COLOURS[number % 7], observatory.axes["gate"][gate].replace("_", " ")
+        drawn.append(right.stairs(shares[-1, gate], edges, color=colour, label=label))
+    right.set(
+        xlabel="activation",
+        ylabel="share",
+        xlim=(0, 1),
+        ylim=(0, 1.05 * np.nanmax(shares[:, gates], initial=0.05)),
+    )
+    right.set_title("gates", loc="left")
+    if gates:
+        canvas.legend_above(right)
+    canvas.finish(sheet, f"{len(observatory)} looks at a training", title)
+    writer = writers[name](fps=min(20, 2 + len(observatory) // 8))
+    with writer.saving(sheet, str(place), dpi=sheet.dpi):
+        for look in range(len(observatory)):
+            reach.set_ydata(parts.blank(norms[look]))
+            where.set_text(_told(observatory, look))
+            for stairs, gate in zip(drawn, gates, strict=True):
+                stairs.set_data(shares[look, gate])
+            writer.grab_frame()
+    return sheet
+
+
+def _told(observatory: Observatory, look: int) -> str:
+    """Step and loss of a look, in words."""
+    loss = observatory["training_loss"][look]
+    return f"step {observatory.steps[look]:,}" + ("" if np.isnan(loss) else f"\nloss {loss:.3g}")
+
+
+def _layer(observatory: Any, layer: str | None) -> int:
+    """The number of a layer of an observatory that has looked."""
+    if not isinstance(observatory, Observatory):
+        raise TypeError(f"observatory is a {type(observatory).__name__}; expected an lstmx.Observatory")
+    if not len(observatory):
+        raise ValueError("observatory has not looked yet; expected at least one look")
+    layers = observatory.axes["layer"]
+    if layer is not None and layer not in layers:
+        raise ValueError(f"layer is {layer!r}; expected one of {', '.join(map(repr, layers))}, or None")
+    return len(layers) - 1 if layer is None else layers.index(layer)
 
 
 def _loss(ax: Axes, observatory: Observatory) -> None:

@@ -1,5 +1,7 @@
 """An observatory gives what the analyses give one by one, changes nothing of a training, and alarms in time."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from reference import to
 import lstmx
 from lstmx.observatory.looking import READINGS
 
+os.environ.setdefault("KERAS_BACKEND", "jax")
 TASK = lstmx.tasks.adding_problem(length=12, batch=8)
 MODEL = lstmx.Model(lstmx.LSTM(2, 5), 1, "mean_squared_error")
 PROBE = TASK.validation.inputs[:, :3]
@@ -204,6 +207,35 @@ def test_a_model_of_pytorch_is_looked_at_by_a_converter():
         theirs(2, module, gradient=params)
     with pytest.raises(ValueError, match=r"convert gives LSTM\(.*hidden_size=7\); this observatory is of"):
         theirs(2, torch.nn.LSTM(2, 7))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")  # Keras's own
+@pytest.mark.parametrize("framework", ["flax", "equinox", "haiku", "keras"])
+def test_parameters_of_other_frameworks_are_looked_at_by_their_converters(framework):
+    pytest.importorskip(framework, reason="its parameters are looked at")
+    made = lstmx.GRU(2, 5, "before") if framework == "haiku" else lstmx.LSTM(2, 5)
+    params = to("jax", made.init(np.random.default_rng(0)))
+    read = getattr(lstmx.convert, f"from_{framework}")
+    theirs = getattr(lstmx.convert, f"to_{framework}")(made, params)
+    cell, ours = read(theirs)
+    direct, converted = lstmx.Observatory(cell, PROBE, 1), lstmx.Observatory(cell, PROBE, 1, convert=read)
+    direct(1, to("numpy", ours))
+    converted(1, theirs)
+    for name in READINGS:
+        np.testing.assert_array_equal(direct[name], converted[name])
+
+
+def test_a_zoneout_is_looked_at_as_it_runs_without_chance():
+    cell = lstmx.Zoneout(lstmx.LSTM(3, 4), hidden=0.25)
+    observatory, params, probe = drawn(cell)
+    observatory(0, params)
+    history = lstmx.record(cell, params, probe)
+    flow = lstmx.gradient_flow(history)
+    close(observatory["horizon"][0], flow.horizon())
+    assert observatory.axes["way"] == list(flow.gates)
+    close(observatory["mean_order"][0], lstmx.path_spectrum(history).mean_order[0])
+    close(observatory["timescale"][0, 0, 1], np.sort(lstmx.gate_statistics(history).timescale)[2])
 
 
 # ----------------------------------------------------------------------------------------------------- the alarms

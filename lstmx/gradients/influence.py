@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, exp, is_traced, jit, log, map_tree, namespace, require, result
+from lstmx.arrays import Array, constant_tree, exp, is_traced, jit, log, map_tree, namespace, require, result
 from lstmx.checks import finite_history, one_of, positive, require_history
 from lstmx.history import Controls, History
 from lstmx.layers import StackHistory
@@ -26,6 +26,10 @@ _GROUP_ELEMENTS = 2**23  # of cotangents carried back at a time
 @result(static=("of",))
 class Influence:
     """Sensitivity of outputs to earlier inputs or states: Frobenius norms of ∂h_t/∂x_s or ∂h_t/∂s_s.
+
+    Under JAX the norms can be differentiated with respect to parameters, inputs and initial state; estimates from
+    probes with the signs held fixed. A log norm of −inf has no derivative, and 0 stands for it. Standard errors
+    carry none.
 
     Attributes:
         log_norms: natural logs, [outputs, inputs, *batch]; −inf where s > t, and for an exact zero.
@@ -302,14 +306,16 @@ def gate_kernel(history: History, outputs: int | Iterable[int] | None = None) ->
 def _over_vectors(logs: Array) -> tuple[Array, Array]:
     """From log norms of vᵀM for each v, [outputs, vectors, *batch], the log of the root of the sum of squares.
 
-    Also the relative standard error of the root of their mean, as if the v were independent draws.
+    Also the relative standard error of the root of their mean, as if the v were independent draws; it carries no
+    derivative.
     """
     xp = namespace(logs)
     norm, count = log_hypot(logs, axis=1), logs.shape[1]
-    empty = xp.isneginf(norm)
-    share = xp.exp(2 * (logs - xp.where(empty, xp.zeros_like(norm), norm)[:, None]))
+    logs, known = constant_tree((logs, norm))
+    empty = xp.isneginf(known)
+    share = xp.exp(2 * (logs - xp.where(empty, xp.zeros_like(known), known)[:, None]))
     spread = xp.sum((share - 1 / count) ** 2, axis=1) * (count / max(1, count - 1))
-    return norm, xp.where(empty, xp.zeros_like(norm), 0.5 * xp.sqrt(spread))
+    return norm, xp.where(empty, xp.zeros_like(known), 0.5 * xp.sqrt(spread))
 
 
 def _steps(name: str, steps: Any, length: int, default: list[int]) -> list[int]:

@@ -5,7 +5,7 @@ README.md has the tour. `help(lstmx.LSTM)` and the like say what each takes and 
 
 from importlib.metadata import version as _version
 
-from lstmx import convert, edits, plot, schemes, tasks
+from lstmx import convert, edits, objectives, plot, schemes, tasks
 from lstmx.app.storage import load, save
 from lstmx.cells import (
     GRU,
@@ -171,6 +171,7 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "MemoryReport",
     "Notion",
     "tasks",
+    "objectives",
     "Model",
     "ModelParams",
     "ReadoutParams",

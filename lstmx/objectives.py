@@ -118,7 +118,7 @@ def gradient_flossing(
             the tangents between two decompositions keep their digits.
 
     Returns:
-        The loss, a scalar: infinite where one of the exponents is −inf, in a direction that is lost.
+        The loss, a scalar: infinite, with a derivative of NaN, where one of the exponents is −inf.
 
     Raises:
         TypeError: as `lyapunov_spectrum`.

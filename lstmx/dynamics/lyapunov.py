@@ -56,8 +56,8 @@ def lyapunov_spectrum(
 
     Under JAX exponents, those of each sequence, and the sum rule can be differentiated with respect to parameters,
     inputs and initial state, through the QR decompositions. Inside a transformation there is one at every step,
-    unless `reorthonormalise` says otherwise, and each costs as much as a step of a large cell. Where a direction
-    is lost, its exponent −inf, R is singular and the derivative NaN: ask for fewer exponents there.
+    unless `reorthonormalise` says otherwise; they are most of the cost. Where a direction is lost, its exponent
+    −inf, R is singular and the derivative NaN: ask for fewer exponents there.
 
     Args:
         history: the recorded pass, in memory or on disk; or Jacobians [T, *batch, S, S] of any map in the order of

@@ -113,22 +113,7 @@ def attribute(
         found = _attributed(history, wanted, *options)
     else:
         found = _row_by_row(history, wanted, *options)
-    by_feature = method in ("integrated_gradients", "gradient_input", "lrp")
-    rows, xp = found.pop("rows"), namespace(history.inputs)
-    if found["units"] is not None or by_feature:
-        rows = where_held(None if history.counts is None else ~history.counts, rows)
-    started = found["initial_units"]
-    if started is not None:
-        found["initial"] = sum(xp.sum(x, axis=-1) for x in leaves(started))
-    return Attribution(
-        method=method,
-        steps=xp.sum(rows, axis=-1) if by_feature else rows,
-        inputs=rows if by_feature else None,
-        history=history,
-        target=wanted,
-        baseline=inputs,
-        **found,
-    )
+    return Attribution(method=method, history=history, target=wanted, baseline=inputs, **found)
 
 
 def _row_by_row(history: Any, target: Target, method: str, inputs: Array, start: Any, *options: Any) -> Any:
@@ -141,7 +126,7 @@ def _row_by_row(history: Any, target: Target, method: str, inputs: Array, start:
         each.append(_attributed(alone(history, index), target.sequence(index), method, base, begun, *options))
 
     def over(name: str, *arrays: Array) -> Array:
-        time = int(name in ("rows", "units", "biases"))
+        time = int(name in ("steps", "inputs", "units", "biases"))
         joined = np.stack(arrays, axis=time)
         return joined.reshape(*joined.shape[:time], *batch, *joined.shape[time + 1 :])
 
@@ -151,12 +136,13 @@ def _row_by_row(history: Any, target: Target, method: str, inputs: Array, start:
 def _attributed(
     history: Any, target: Target, method: str, baseline: Array, start: Any, nodes: int, epsilon: float
 ) -> dict[str, Any]:
-    """The fields of an `Attribution`, with contributions of inputs, or of steps, as `rows`."""
+    """The fields of an `Attribution`."""
     xp = namespace(history.inputs)
     outputs = history.outputs
     value = target.values(outputs)
     nothing, weights = xp.zeros_like(history.inputs[..., 0]), target.weights
     found: dict[str, Any] = {
+        "inputs": None,
         "units": None,
         "initial": 0 * value,
         "initial_units": None,
@@ -171,16 +157,17 @@ def _attributed(
 
     if method == "integrated_gradients":
         rows, initial, before = _integrated(history, target, baseline, start, nodes)
-        return found | {"rows": rows, "initial_units": initial, "baseline_value": before}
-    if method == "contextual":
-        rows, initial = contextual(history, weights)
-        return found | {"rows": rows, "initial": initial}
-    if method == "cell_path":
+        found |= {"inputs": rows, "initial_units": initial, "baseline_value": before}
+    elif method == "contextual":
+        steps, initial = contextual(history, weights)
+        found |= {"steps": steps, "initial": initial}
+    elif method == "cell_path":
         back = walked(history, weights, "state")
-        rows = xp.sum(back.taken, axis=-1)
-        return found | {"rows": rows, "units": back.taken, "initial_units": times(back.initial)}
-    if method == "gradient_input":
+        found |= {"units": back.taken, "initial_units": times(back.initial)}
+    elif method == "gradient_input":
         back = walked(history, target.cotangents(outputs), "gradient")
+        rows = back.inputs * history.inputs
+        found |= {"inputs": rows, "initial_units": times(back.initial), "biases": back.biases}
     else:
         # The readout is a sum, too: what ε takes of it, and what its bias gets.
         signed = xp.where(value >= 0, epsilon * xp.ones_like(value), -epsilon * xp.ones_like(value))
@@ -190,8 +177,16 @@ def _attributed(
         back = walked(history, weights * share[..., None], "relevance", epsilon)
         found["stabiliser"] = xp.sum(back.stabiliser, axis=0) + signed * share
         found["baseline_value"] = target.constant * share
-    rows = back.inputs * history.inputs
-    return found | {"rows": rows, "initial_units": times(back.initial), "biases": back.biases}
+        rows = back.inputs * history.inputs
+        found |= {"inputs": rows, "initial_units": times(back.initial), "biases": back.biases}
+    for name in ("inputs", "units"):
+        if found[name] is not None:
+            found[name] = where_held(None if history.counts is None else ~history.counts, found[name])
+            found["steps"] = xp.sum(found[name], axis=-1)
+    if found["initial_units"] is not None:
+        found["initial"] = sum(xp.sum(x, axis=-1) for x in leaves(found["initial_units"]))
+    whole = xp.sum(found["steps"], axis=0) + xp.sum(found["biases"], axis=0) + found["initial"]
+    return found | {"defect": value - found["baseline_value"] - whole - found["stabiliser"]}
 
 
 def _integrated(history: Any, target: Target, baseline: Array, start: Any, nodes: int) -> tuple[Array, Any, Array]:

@@ -22,7 +22,8 @@ WORDS = {
 class Attribution:
     """What each step of a pass, its initial state and the biases contribute to a target, sequence by sequence.
 
-    The contributions and the `defect` add up to what the target is more than at the baseline.
+    The contributions, what the stabiliser took and the defect add up to what the target is more than at the
+    baseline.
 
     Attributes:
         method: the word that was asked for.
@@ -35,6 +36,7 @@ class Attribution:
         initial_units: of each of its numbers, a state with fields [*batch, H]; None by "contextual".
         biases: contributions of the biases at each step, [T, *batch]; 0 where a method gives them none.
         stabiliser: what the stabiliser of "lrp" has taken, [*batch]; 0 by another method.
+        defect: the part of the target's change that the contributions do not account for, [*batch].
         value: the target, [*batch].
         baseline_value: what it is at the baseline, [*batch]: by "integrated_gradients" the target of the
             baseline's pass; by another method the constant of the target.
@@ -51,18 +53,12 @@ class Attribution:
     initial_units: Any
     biases: Array
     stabiliser: Array
+    defect: Array
     value: Array
     baseline_value: Array
     history: Any
     target: Target
     baseline: Array
-
-    @property
-    def defect(self) -> Array:
-        """The part of the target's change that the contributions do not account for, [*batch]."""
-        xp = namespace(self.steps)
-        found = xp.sum(self.steps, axis=0) + xp.sum(self.biases, axis=0) + self.initial + self.stabiliser
-        return self.value - self.baseline_value - found
 
     @property
     def relative_defect(self) -> Array:

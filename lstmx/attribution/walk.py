@@ -126,4 +126,10 @@ def _biases(core: Any, params: Any, inputs: Array) -> Array | None:
     """What the drive of an input of zeros is: the biases, block by block; None for a step function."""
     if not core.closed_form:
         return None
-    return core.drive(params, namespace(inputs).zeros(inputs.shape[-1], dtype=inputs.dtype))
+    xp = namespace(inputs)
+    found = core.drive(params, xp.zeros(inputs.shape[-1], dtype=inputs.dtype))
+    shift = getattr(params, "cell_shift", None)
+    if shift is None:
+        return found
+    between = core.preactivation_size - (core.projection or 0) - core.hidden_size - found.shape[0]
+    return xp.concat([found, xp.zeros(between, dtype=inputs.dtype), shift])

@@ -146,8 +146,8 @@ def search(
     Raises:
         TypeError: history is no such pass, or inside a JAX transformation; units or steps are no integers.
         ValueError: not one of `units` and `stretch` is given, or `sequence` without `stretch`; a unit, step or
-            share outside its range; no step of the stretch counts, or no unit is on throughout; the cell has no such
-            field, or it holds NaN or infinity at a step that counts.
+            share outside its range; no step of the stretch counts, or no unit is on throughout; the cell has no
+            such field, or it holds NaN or infinity at a step that counts.
 
     References:
         Strobelt, Gehrmann, Pfister & Rush, "LSTMVis: a tool for visual analysis of hidden state dynamics in
@@ -258,8 +258,8 @@ def units_like(
     Raises:
         TypeError: history is no pass, or inside a JAX transformation; or signal holds no real numbers.
         ValueError: signal has another shape, does not change, or is not finite; fewer than three steps count;
-            level or shifts are outside their ranges; or the cell has no such field, or it holds NaN or infinity at a
-            step that counts.
+            level or shifts are outside their ranges; or the cell has no such field, or it holds NaN or infinity
+            at a step that counts.
 
     References:
         Benjamini & Yekutieli, "The control of the false discovery rate in multiple testing under dependency",

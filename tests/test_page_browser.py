@@ -209,9 +209,7 @@ def test_orders_of_units(page, passes):
 
 
 def test_units_passes_and_what_stands_beside(page):
-    box = by_id(page, "unit")
-    box.clear()
-    box.send_keys("17", keys.ENTER)
+    choose(page, "unit", "17")
     assert view(page)["unit"] == 17
     assert not by_id(page, "map2").is_displayed()
     choose(page, "beside", "SimpleRNN")
@@ -254,7 +252,8 @@ def test_a_search_finds_what_a_plain_loop_finds(page):
     page.execute_script("change({mark: arguments[0]})", [start, stop])
     focus(page)
     press(page, "s")
-    assert by_id(page, "found").text.startswith(f"{len(units)} units are on ({', '.join(map(str, units[:12]))}")
+    said = f"In LSTM alone: {len(units)} units are on ({', '.join(map(str, units[:12]))}"
+    assert by_id(page, "found").text.startswith(said)
     found = [button.text for button in page.find_elements("css selector", "#matches button")]
     assert [words.split(":")[0] for words in found] == [f"steps {a} to {b - 1}" for a, b in runs[:50]]
     page.find_element("css selector", "#matches button").click()

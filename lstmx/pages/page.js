@@ -336,7 +336,7 @@ function drawLines(id, height, lines, name, series) {
   byId(`${id}-legend`).replaceChildren(`${name}:`, ...lines.map((line) => {
     const words = document.createElement("span");
     words.style.color = css(line.colour);
-    words.textContent = `${line.dashed ? "╌╌" : "──"} ${line.name}`;
+    words.textContent = `${line.dashed ? "– – –" : "———"} ${line.name}`;
     return words;
   }));
   byId(id).setAttribute("aria-label", `${name} over steps: ${lines.map((line) => line.name).join(", ")}, from ` +
@@ -377,9 +377,10 @@ function draw() {
   drawMap("map", passes[0], span, same[0]);
   byId("map2").hidden = !passes[1];
   if (passes[1]) drawMap("map2", passes[1], span, same[1]);
-  const other = data.series[view.beside], lacking = passes.find((_, k) => same[k] < 0);
-  byId("absent").textContent = other && !passes[1] ? `${other.name} has no ${hand.field.name}.`
-    : lacking ? `${lacking.series.name} has no unit ${unit} here.` : "";
+  const other = data.series[view.beside], without = passes.find((_, k) => same[k] < 0);
+  byId("other").textContent = !other ? "" : !passes[1] ? `${other.name} has no ${hand.field.name}.`
+    : `above: ${passes[0].series.name}, below: ${other.name}` +
+      (without ? `; no unit ${unit} of ${without.series.name} is shown` : "");
   const lines = passes.map(({ series, field }, k) => ({ name: named(series, ""), colour: k ? "--two" : "--one",
     dashed: k > 0, at: (i) => same[k] < 0 ? NaN : valueAt(field, same[k], i) })).filter((_, k) => same[k] >= 0);
   drawLines("line", 102, lines, `${hand.field.name} of unit ${unit}`, hand.series);
@@ -562,7 +563,7 @@ function find() {
   const { units: on, matches, marked } = search(series, field, view.mark, above);
   const again = matches.length > most ? `the ${most} longest of ${matches.length} stretches`
     : `${matches.length} stretch${matches.length > 1 ? "es" : ""}`;
-  byId("found").textContent = (data.series.length > 1 ? `In ${series.name} alone: ` : "") + (on.length
+  byId("found").textContent = (data.series.length > 1 ? `Searched in ${series.name} alone. ` : "") + (on.length
     ? `${number(on.length, "unit")} ${on.length > 1 ? "are" : "is"} on (${on.slice(0, 12).map((unit) => field.units[unit]).join(", ")}` +
       `${on.length > 12 ? ", …" : ""}); ` +
       (matches.length ? `all of them again in ${again}:` : "nowhere else all of them.")

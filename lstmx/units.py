@@ -44,11 +44,14 @@ class Stretches:
         return len(self.start)
 
     def __repr__(self) -> str:
-        return f"Stretches({len(self)} of {len(self.units)} units, {self.field} of at least {self.above:g})"
+        units = "1 unit" if len(self.units) == 1 else f"{len(self.units)} units"
+        return f"Stretches({len(self)} of {units}, {self.field} of at least {self.above:g})"
 
     def __str__(self) -> str:
         """A row for each of the first twenty stretches."""
-        what = f"units {', '.join(map(str, self.units))}" if len(self.units) <= 8 else f"{len(self.units)} units"
+        what = f"{len(self.units)} units"
+        if len(self.units) <= 8:
+            what = f"unit{'s' if len(self.units) > 1 else ''} {', '.join(map(str, self.units))}"
         lines = [f"{what}: {self.field.replace('_', ' ')} of at least {self.above:g}", ""]
         if not len(self):
             return "\n".join([*lines, "nowhere else"])
@@ -292,7 +295,7 @@ def units_like(
     counts = history.counts
     counts = np.ones(signal.shape, bool) if counts is None else np.asarray(counts).reshape(signal.shape)
     if counts.sum() < 3:
-        raise ValueError(f"history has {counts.sum()} steps that count; expected at least 3, to correlate over")
+        raise ValueError(f"{counts.sum()} of the history's steps count; expected at least 3, to correlate over")
     if not np.isfinite(signal[counts]).all():
         step = int(np.flatnonzero((~np.isfinite(signal) & counts).any(axis=1))[0])
         raise ValueError(f"signal holds NaN or infinity, first at step {step}")

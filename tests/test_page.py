@@ -282,7 +282,8 @@ def test_what_a_page_refuses(tmp_path):
     path = tmp_path / "p.html"
     for given, options, words in (
         (history, {"text": "short"}, "text has 5 characters; the history has 60 steps"),
-        (history, {"text": [1] * 60}, "text has 1; expected a str, or a list of str"),
+        (history, {"text": [1] * 60}, "text has a int; expected a str, or a list of str"),
+        (history, {"text": [None] * 60}, "text has a NoneType; expected a str, or a list of str"),
         (batch, {"text": "x" * 60}, "text is a str; expected a list with one text for each of 2 sequences"),
         (history, {"units": [7]}, r"units is \[7\]; expected indices from 0 to 6"),
         (history, {"units": ["a"]}, "units is .*; expected a list of indices of units"),
@@ -320,7 +321,7 @@ def test_what_a_page_refuses(tmp_path):
         with pytest.raises((ValueError, TypeError), match=words):
             lstmx.page(given, path, **options)
     assert not path.exists()
-    for name in ("", "a\0b"):
+    for name in ("", "a\0b", str(tmp_path)):
         with pytest.raises(ValueError, match=r"path is '.*'; expected the name of a file, such as 'gates.html'"):
             lstmx.page(history, name)
 

@@ -279,7 +279,7 @@ def test_what_units_like_refuses():
         with pytest.raises((ValueError, TypeError), match=words):
             lstmx.units_like(history, given, **options)
 
-    with pytest.raises(ValueError, match="history has 2 steps that count; expected at least 3"):
+    with pytest.raises(ValueError, match="2 of the history's steps count; expected at least 3"):
         lstmx.units_like(recorded(noise(0, 2, [3])), [0, 1])
 
     @jax.jit
@@ -296,7 +296,9 @@ def test_what_is_printed():
     assert re.match(
         r"units 0, 1: hidden state of at least 0.5\n\nfirst step   steps  units on\n +\d+ +\d+ +100%", shown
     )
-    assert "nowhere else" in str(lstmx.search(recorded(values), units=[0], above=90.0))
+    alone = lstmx.search(recorded(values), units=[0], above=90.0)
+    assert str(alone) == "unit 0: hidden state of at least 90\n\nnowhere else"
+    assert repr(alone) == "Stretches(0 of 1 unit, hidden_state of at least 90)"
     told = str(lstmx.units_like(recorded(values), values[:, 2].copy()))
     assert told.startswith(
         "1 of 4 units follow the signal with their hidden state; of these an expected 5% at most"

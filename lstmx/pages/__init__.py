@@ -114,8 +114,8 @@ def page(
         ...     made.stat().st_size < 60_000
         True
     """
-    path = checks.path("path", path)
-    if not path.name or "\0" in path.name:
+    target = checks.path("path", path)
+    if not target.name or "\0" in str(target) or target.is_dir():
         raise ValueError(f"path is {str(path)!r}; expected the name of a file, such as 'gates.html'")
     checks.positive("size", size)
     if title is not None:
@@ -142,9 +142,9 @@ def page(
     for one, series, picked in zip(passes, frame["series"], shown, strict=True):
         for made, (name, some) in zip(series["fields"], picked.items(), strict=True):
             made |= _coded(one, name, some, every)
-    with written_whole(path) as file:
+    with written_whole(target) as file:
         file.write(_file(frame, heading))
-    return path
+    return target
 
 
 def _number(count: int, one: str, several: str | None = None) -> str:
@@ -187,9 +187,9 @@ def _every(
 
     least = weight(length)
     if least > size:
-        text = sum(len(json.dumps(one["tokens"], ensure_ascii=False).encode()) for one in data["texts"])
+        text = sum(len("".join(one["tokens"]).encode()) for one in data["texts"])
         raise ValueError(
-            f"size is {size:,} bytes; one step of {_number(sum(units), 'number')}"
+            f"size is {_number(size, 'byte')}; one step of {_number(sum(units), 'number')}"
             + (f", the text ({text:,} bytes)" if text else "")
             + f" and the page itself take {least:,}: name fewer fields or units, or a larger size"
         )
@@ -338,9 +338,9 @@ def _texts(text: Any, length: int, batch: tuple[int, ...], indices: list[Any]) -
     for one in texts:
         if not isinstance(one, (str, list, tuple)):
             raise TypeError(f"text is a {type(one).__name__}; expected a str, or a list of str")
-        other = next((token for token in one if not isinstance(token, str)), None)
-        if other is not None:
-            raise TypeError(f"text has {other!r}; expected a str, or a list of str")
+        others = [type(token).__name__ for token in one if not isinstance(token, str)]
+        if others:
+            raise TypeError(f"text has a {others[0]}; expected a str, or a list of str")
         _words("text", "".join(one))
         if len(one) != length:
             what = _number(len(one), "character" if isinstance(one, str) else "token")

@@ -7,7 +7,7 @@ from pathlib import Path
 import lstmx
 
 ROOMS = [
-    *("arrays", "contents", "draws", "scaling", "checks", "scans", "cells", "schemes", "strips"),
+    *("arrays", "contents", "draws", "scaling", "checks", "files", "scans", "cells", "schemes", "strips"),
     *("history", "layers", "editing", "edits", "linear", "passes"),
     *("statistics", "gradients", "dynamics", "memory", "attribution"),
     *("units", "tasks", "training", "comparison", "convert", "plot", "pages", "app", "__main__"),

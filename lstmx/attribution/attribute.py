@@ -48,10 +48,10 @@ def attribute(
 
     Args:
         history: the recorded pass, in memory, of a cell or of layers.
-        target: weights [H] of each sequence's last output; or weights [T, *batch, H] of all outputs; or a pair
-            of a readout, with `kernel` [H, O] and `bias` [O] or a kernel alone, and a class, an int or [*batch]
-            ints: the class's logit at the last output; or under JAX a function from the outputs [T, H] of one
-            sequence to a number, for the first two methods.
+        target: weights [H] of each sequence's last output; or weights [T, *batch, H] of all outputs; or, for a
+            logit at the last output, a pair of a readout, with `kernel` [H, O] and `bias` [O] or a kernel alone,
+            and a class, an int or one for each sequence, [*batch]; or under JAX a function from the outputs
+            [T, H] of one sequence to a number, for the first two methods.
         method: one of the words above.
         baseline: x', [D], [T, D] or [T, *batch, D]; None for zeros. Of "integrated_gradients", and of
             `faithfulness` afterwards.
@@ -140,7 +140,8 @@ def _attributed(
     xp = namespace(history.inputs)
     outputs = history.outputs
     value = target.values(outputs)
-    nothing, weights = xp.zeros_like(history.inputs[..., 0]), target.weights
+    nothing = xp.zeros_like(history.inputs[..., 0])
+    weights: Any = target.weights
     found: dict[str, Any] = {
         "inputs": None,
         "units": None,

@@ -79,7 +79,7 @@ def target_of(history: Any, target: Any) -> Target:
     zero = xp.zeros(batch, dtype=outputs.dtype)
     if callable(target):
         return Target(None, zero, _checked(outputs, target))
-    if isinstance(target, tuple) and not hasattr(target, "_fields"):
+    if type(target) is tuple:
         readout, bias = _column(target, outputs, batch)
         return Target(_at_the_last(history, readout), zero + bias)
     if not hasattr(target, "__array_namespace__"):

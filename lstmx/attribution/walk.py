@@ -79,7 +79,7 @@ def _through_cell(history: History, direct: Array, epsilon: float, way: str) -> 
         return rule.slopes(core, params, before, stored, after, epsilon)
 
     def chunk(carry: Any, part: History, direct: Array) -> tuple[Any, dict[str, Array]]:
-        stored = part.kept_rows if core.closed_form else None
+        stored: Any = part.kept_rows if core.closed_form else None
         steps = steps_at(
             cell,
             params,

@@ -7,6 +7,14 @@ from importlib.metadata import version as _version
 
 from lstmx import convert, edits, objectives, plot, schemes, tasks
 from lstmx.app.storage import load, save
+from lstmx.attribution import (
+    Attribution,
+    EffectiveAttention,
+    Faithfulness,
+    attribute,
+    effective_attention,
+    faithfulness,
+)
 from lstmx.cells import (
     GRU,
     JANET,
@@ -151,6 +159,12 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "highway",
     "linearise",
     "LinearSteps",
+    "attribute",
+    "Attribution",
+    "faithfulness",
+    "Faithfulness",
+    "effective_attention",
+    "EffectiveAttention",
     "jacobians",
     "input_jacobians",
     "isometry",
@@ -224,6 +238,7 @@ _publish(
         "record": "Record and look",
         "gate_statistics": "Statistics",
         "backward": "Gradients",
+        "attribute": "Attribution",
         "jacobians": "Dynamics",
         "memory_report": "Memory",
         "tasks": "Train and compare",

@@ -32,9 +32,9 @@ def vanishing_gradient(history: History | StackHistory, loss: Loss = "last", *, 
     Ω = Σ_k (‖δ_{k+1} J_{k+1}‖ / ‖δ_{k+1}‖ − 1)², with δ_k the derivative of the loss by the joint state after step
     k, all ways through later steps included, and J_{k+1} = ∂s_{k+1}/∂s_k; the mean over sequences. Only the
     direction in which the loss sends its gradient is held to its norm, not all of them, as by `isometry`. The sum
-    is     over the pairs of successive steps of a sequence that a gradient reaches: those behind the loss are left
-    out, as     are steps that do not count, and starts within the pass. The paper's network has one state, h; of
-    an LSTM it is     (h, c) here, of a stack that of all layers.
+    is over the pairs of successive steps of a sequence that a gradient reaches: those behind the loss are left
+    out, as are steps that do not count, and starts within the pass. The paper's network has one state, h; of
+    an LSTM it is (h, c) here, of a stack that of all layers.
 
     Args:
         history: the recorded pass.
@@ -60,7 +60,7 @@ def vanishing_gradient(history: History | StackHistory, loss: Loss = "last", *, 
         >>> cell = lstmx.SimpleRNN(3, 8)
         >>> xs = jax.random.normal(jax.random.key(1), (20, 4, 3))
         >>> def omega(params):
-        ...     return lstmx.objectives.vanishing_gradient(lstmx.record(cell, params, xs))
+        ... return lstmx.objectives.vanishing_gradient(lstmx.record(cell, params, xs))
         >>> jax.grad(omega)(cell.init(0)).recurrent_kernel.shape
         (8, 8)
     """
@@ -106,7 +106,7 @@ def gradient_flossing(
 
     Exponents near 0 let gradients pass a long way in as many directions, neither vanishing nor exploding. They are
     those of the joint state, (h, c) of an LSTM, and are differentiated through their QR decompositions. In the
-    paper     the loss is minimised alone for some hundred steps before training, and again now and then.
+    paper the loss is minimised alone for some hundred steps before training, and again now and then.
 
     Args:
         history: the recorded pass; of NumPy on disk, too.
@@ -134,7 +134,7 @@ def gradient_flossing(
         >>> cell = lstmx.LSTM(3, 8)
         >>> xs = jax.random.normal(jax.random.key(1), (50, 3))
         >>> def loss(params):
-        ...     return lstmx.objectives.gradient_flossing(lstmx.record(cell, params, xs), count=4)
+        ... return lstmx.objectives.gradient_flossing(lstmx.record(cell, params, xs), count=4)
         >>> jax.grad(loss)(cell.init(0)).recurrent_kernel.shape
         (8, 32)
     """
@@ -167,7 +167,7 @@ def isometry(history: History | StackHistory) -> Array:
     References:
         Chen, Pennington & Schoenholz, "Dynamical isometry and a mean field theory of RNNs", ICML 2018, for the
         condition. Vorontsov, Trabelsi, Kadoury & Pal, "On orthogonality and learning recurrent networks with long
-        term dependencies", ICML 2017, for the same penalty on the recurrent kernel, in place of the Jacobian.
+        term dependencies", ICML 2017, for soft constraints of this kind on kernels, in place of Jacobians.
     """
     require_history(history, joint=True)
     finite_history(history)
@@ -218,7 +218,7 @@ def temporal_activation(history: History | LayeredHistory) -> Array:
     """Temporal activation regularisation, TAR: the mean of (h_t − h_{t−1})² over units, steps and sequences.
 
     The paper writes β L₂(h_t − h_{t+1}), and its authors' code takes the mean of squares; so does this. Pairs are
-    of     successive steps that count, of one sequence. Of layers it is that of the top.
+    of successive steps that count, of one sequence. Of layers it is that of the top.
 
     Args:
         history: the recorded pass, of a cell or of layers.

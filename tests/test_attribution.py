@@ -426,7 +426,7 @@ def test_a_step_function_has_gradients():
         (np.ones(7), {"epsilon": -1.0}, ValueError, "epsilon is -1.0; expected a number of at least 0"),
         (np.ones(7), {"baseline": np.ones(4)}, ValueError, r"baseline has shape \(4,\); expected \[T"),
         (np.ones(7), {"baseline": np.full(3, np.nan)}, ValueError, "baseline is nan first at"),
-        (np.full(7, np.nan), {}, ValueError, "target is nan first at step 8"),
+        (np.full(7, np.nan), {}, ValueError, "target is nan first at"),
     ],
 )
 def test_what_is_not_understood_is_refused_in_words(target, options, kind, words):

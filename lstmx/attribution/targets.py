@@ -9,6 +9,7 @@ import numpy as np
 
 from lstmx.arrays import Array, is_jax, jax, namespace, result
 from lstmx.checks import shaped
+from lstmx.gradients.layered import last_outputs
 from lstmx.history import where_held
 
 
@@ -81,7 +82,7 @@ def target_of(history: Any, target: Any) -> Target:
         return Target(None, zero, _checked(outputs, target))
     if type(target) is tuple:
         readout, bias = _column(target, outputs, batch)
-        return Target(_at_the_last(history, readout), zero + bias)
+        return Target(last_outputs(history) * readout, zero + bias)
     if not hasattr(target, "__array_namespace__"):
         raise TypeError(
             f"target is a {type(target).__name__}; expected weights of the last output [H] or of all outputs "
@@ -90,7 +91,7 @@ def target_of(history: Any, target: Any) -> Target:
         )
     if target.ndim == 1:
         shaped("target", target, (outputs.shape[-1],), outputs.dtype, "weights of the last output [H]")
-        return Target(_at_the_last(history, xp.broadcast_to(target, (*batch, target.shape[0]))), zero)
+        return Target(last_outputs(history) * xp.asarray(target), zero)
     shaped("target", target, tuple(outputs.shape), outputs.dtype, "weights of the outputs [T, *batch, H]")
     return Target(where_held(_held(history), target), zero)
 
@@ -134,16 +135,6 @@ def _column(target: tuple[Any, ...], outputs: Array, batch: tuple[int, ...]) -> 
     if bias is None:
         return picked, xp.zeros((), dtype=outputs.dtype)
     return picked, xp.asarray(bias)[classes]
-
-
-def _at_the_last(history: Any, weights: Array) -> Array:
-    """Weights [*batch, H] of the last output that counts of each sequence, [T, *batch, H]."""
-    xp = namespace(weights)
-    steps = xp.reshape(xp.arange(len(history)), (-1, *(1,) * len(history.batch)))
-    counts = history.counts
-    last = len(history) - 1 if counts is None else xp.max(xp.where(counts, steps, -1), axis=0)
-    spread = xp.broadcast_to(weights, (len(history), *weights.shape))
-    return where_held(xp.broadcast_to(steps != last, (len(history), *history.batch)), spread)
 
 
 def _held(history: Any) -> Array | None:

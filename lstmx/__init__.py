@@ -5,8 +5,16 @@ README.md has the tour. `help(lstmx.LSTM)` and the like say what each takes and 
 
 from importlib.metadata import version as _version
 
-from lstmx import convert, edits, plot, schemes, tasks
+from lstmx import convert, edits, objectives, plot, schemes, tasks
 from lstmx.app.storage import load, save
+from lstmx.attribution import (
+    Attribution,
+    EffectiveAttention,
+    Faithfulness,
+    attribute,
+    effective_attention,
+    faithfulness,
+)
 from lstmx.cells import (
     GRU,
     JANET,
@@ -152,6 +160,12 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "highway",
     "linearise",
     "LinearSteps",
+    "attribute",
+    "Attribution",
+    "faithfulness",
+    "Faithfulness",
+    "effective_attention",
+    "EffectiveAttention",
     "jacobians",
     "input_jacobians",
     "isometry",
@@ -172,6 +186,7 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "MemoryReport",
     "Notion",
     "tasks",
+    "objectives",
     "Model",
     "ModelParams",
     "ReadoutParams",
@@ -226,6 +241,7 @@ _publish(
         "record": "Record and look",
         "gate_statistics": "Statistics",
         "backward": "Gradients",
+        "attribute": "Attribution",
         "jacobians": "Dynamics",
         "memory_report": "Memory",
         "tasks": "Train and compare",

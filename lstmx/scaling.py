@@ -3,6 +3,11 @@
 A product of a million Jacobians has a norm like e^−13000. It is carried as arrays of magnitude about 1 and an
 integer exponent of 2. Scaling by a power of two is exact, so what comes out is, digit for digit, what the plain
 product would give where it stays in range; and an integer does not drift however often it is added to.
+
+Under JAX these numbers can be differentiated. An exponent is a constant of the derivative: value and exponent
+change together only where a magnitude crosses a power of two, and what they make up does not jump there. Where a
+number is exactly zero its logarithm has no derivative, and where a plain number has left the range of a float it
+has none, either: there the derivative is 0, and no NaN spoils those of other numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, namespace
+from lstmx.arrays import Array, constant_tree, is_jax, namespace
 
 NOTHING = -(2**30)
 """The exponent of an exact zero: below every other."""
@@ -110,8 +115,12 @@ def unscaled(number: Scaled) -> Array:
     xp, value = namespace(number.value, number.exponent), number.value
     if not is_jax(xp):
         return times_power(xp, value, number.exponent)
-    half = number.exponent // 2  # in two factors, so that a subnormal result is not cut to 0 by the first
-    return xp.where(value == 0, value, times_power(xp, times_power(xp, value, half), number.exponent - half))
+    bias = _layout(value.dtype)[2]
+    beyond = number.exponent > bias
+    value = xp.where(beyond[..., None], constant_tree(value), value)
+    exponent = xp.minimum(number.exponent, xp.full_like(number.exponent, 2 * bias))
+    half = exponent // 2  # in two finite factors, so that a subnormal result is not cut to 0 by the first
+    return times_power(xp, times_power(xp, value, half), exponent - half)
 
 
 def pack(number: Scaled) -> Array:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, result
-from lstmx.checks import finite_number, positive, require_history
+from lstmx.checks import finite, finite_number, positive, require_history
 from lstmx.history import History, StoredHistory
 from lstmx.layers import LayeredHistory
 
 _ELEMENTS = 2**20  # of a field of a pass in memory, worked on at a time
 _STEPS = 2**14  # most steps that a signal is shifted over at a time
+_INDEPENDENT = 15  # independent steps below which shifts do not tell chance: random walks are found by mistake
 
 
 @result(static=("field", "above"))
@@ -43,11 +44,14 @@ class Stretches:
         return len(self.start)
 
     def __repr__(self) -> str:
-        return f"Stretches({len(self)} of {len(self.units)} units, {self.field} of at least {self.above:g})"
+        units = "1 unit" if len(self.units) == 1 else f"{len(self.units)} units"
+        return f"Stretches({len(self)} of {units}, {self.field} of at least {self.above:g})"
 
     def __str__(self) -> str:
         """A row for each of the first twenty stretches."""
-        what = f"units {', '.join(map(str, self.units))}" if len(self.units) <= 8 else f"{len(self.units)} units"
+        what = f"{len(self.units)} units"
+        if len(self.units) <= 8:
+            what = f"unit{'s' if len(self.units) > 1 else ''} {', '.join(map(str, self.units))}"
         lines = [f"{what}: {self.field.replace('_', ' ')} of at least {self.above:g}", ""]
         if not len(self):
             return "\n".join([*lines, "nowhere else"])
@@ -69,7 +73,10 @@ class UnitsLike:
     Attributes:
         correlation: Pearson's correlation of each unit with the signal, [H]; 0 for a unit that does not move.
         p_value: how often a signal shifted in time, which has nothing to do with the units, correlates as much,
-            [H].
+            [H]; 1 for a unit that is not judged, which does not move or has too few `independent_steps`.
+        independent_steps: as how many independent steps the pass counts for a unit and the signal, 1 over the mean
+            square of correlations with shifted signals, [H]; 0 for a unit that does not move. Both change slowly
+            where there are few.
         found: the units that follow the signal, the greatest correlation first, [F]: among such, the expected
             share of false ones is at most `level`.
         field: the name of what the units were measured by.
@@ -79,6 +86,7 @@ class UnitsLike:
 
     correlation: Array
     p_value: Array
+    independent_steps: Array
     found: Array
     field: str
     level: float
@@ -94,6 +102,12 @@ class UnitsLike:
             f"{self.field.replace('_', ' ')}; of these an expected {self.level:.0%} at most by chance, "
             f"judged by {self.shifts} shifts of the signal in time."
         ]
+        slow = int(((self.independent_steps > 0) & (self.independent_steps < _INDEPENDENT)).sum())
+        if slow:
+            lines.append(
+                f"Of {slow} of the units it cannot be said: with the signal they change so slowly that the pass "
+                f"counts as fewer than {_INDEPENDENT} independent steps."
+            )
         if len(self.found):
             lines += ["", f"{'unit':>6}  {'correlation':>11}  {'p':>8}"]
             lines += [f"{u:>6}  {self.correlation[u]:>+11.3f}  {self.p_value[u]:>8.2g}" for u in self.found[:20]]
@@ -105,7 +119,7 @@ def search(
     *,
     units: Any = None,
     stretch: tuple[int, int] | None = None,
-    sequence: int | tuple[int, ...] = 0,
+    sequence: int | tuple[int, ...] | None = None,
     above: float = 0.5,
     field: str | None = None,
     share: float = 1.0,
@@ -114,14 +128,15 @@ def search(
     """Find the stretches of time in which the same units are on.
 
     A unit is on where its value is at least `above`. Either the units are named, or they are those that are on
-    throughout a stretch that one has marked; stretches that touch the marked one are then left out. Steps that do
-    not count end a stretch, as the ends of sequences do.
+    throughout a stretch that one has marked, at its steps that count; stretches that touch the marked one are then
+    left out. Steps that do not count end a stretch, as the ends of sequences do.
 
     Args:
         history: the pass of one cell, in memory or on disk; from disk it is read stretch by stretch.
         units: indices of units, [K].
         stretch: first step, and the one after the last, that `units` are taken from; instead of these.
-        sequence: which sequence of a batch `stretch` is in: an integer, or a tuple of one per batch axis.
+        sequence: which sequence of a batch `stretch` is in: an integer, or a tuple of one per batch axis; None for
+            the first.
         above: the least value of a unit that is on.
         field: what the units are measured by, such as "hidden_state", "cell_state" or a gate; None for the cell
             state, or where there is none for the hidden state.
@@ -133,8 +148,9 @@ def search(
 
     Raises:
         TypeError: history is no such pass, or inside a JAX transformation; units or steps are no integers.
-        ValueError: not one of `units` and `stretch` is given; a unit, step or share outside its range; no unit
-            is on throughout the stretch; or the cell has no such field.
+        ValueError: not one of `units` and `stretch` is given, or `sequence` without `stretch`; a unit, step or
+            share outside its range; no step of the stretch counts, or no unit is on throughout; the cell has no
+            such field, or it holds NaN or infinity at a step that counts.
 
     References:
         Strobelt, Gehrmann, Pfister & Rush, "LSTMVis: a tool for visual analysis of hidden state dynamics in
@@ -160,14 +176,20 @@ def search(
         raise ValueError(
             "expected units=, indices of units, or stretch=, the steps to take them from: one of both"
         )
+    if stretch is None and sequence is not None:
+        raise ValueError(f"sequence is {sequence!r} without stretch; expected both, or units= alone")
     batch = history.batch
+    counts = np.ones((len(history), *batch), bool) if history.counts is None else np.asarray(history.counts)
     marked = None
     if stretch is not None:
-        alone = not batch and sequence == 0
-        index = () if alone else sequence_within(f"sequence is {sequence!r}", sequence, batch)
-        marked = (*_steps(stretch, len(history)), index)
-        start, stop, index = marked
-        values = _read(history, name, start, stop)[(slice(None), *index)]
+        sequence = (0,) * len(batch) if sequence is None else sequence
+        index = sequence_within(f"sequence is {sequence!r}", sequence, batch)
+        start, stop = _steps(stretch, len(history))
+        marked = start, stop, index
+        at = (slice(start, stop), *index)
+        values = _read(history, name, start, stop)[(slice(None), *index)][counts[at]]
+        if not len(values):
+            raise ValueError(f"stretch is {(start, stop)}, where no step of the sequence counts; expected some")
         units = np.flatnonzero((values >= above).all(axis=0))
         if not len(units):
             raise ValueError(
@@ -177,11 +199,9 @@ def search(
     else:
         units = units_within(units, total)
     on = np.zeros((len(history), *batch), np.int32)
-    for start, values in values_of(history, name):
+    for start, values in _finite_values(history, name, counts):
         on[start : start + len(values)] = (values[..., units] >= above).sum(axis=-1)
-    counts = history.counts
-    if counts is not None:
-        on[~np.asarray(counts)] = 0
+    on[~counts] = 0
     least = math.ceil(share * len(units) - 1e-9)
     starts, stops, sequences, sums = _runs(on.reshape(len(on), -1), least)
     index = np.stack(np.unravel_index(sequences, batch), axis=-1) if batch else np.zeros((len(starts), 0), int)
@@ -222,12 +242,13 @@ def units_like(
     their root mean square for that unit, are pooled over units, as many units and one pass are enough for small
     p-values then. Of the units that pass, an expected share of at most `level` is false whatever the units have
     to do with each other (Benjamini & Yekutieli). A trend over the whole sequence, which no shift preserves, is
-    no signal for this.
+    no signal for this; and a unit that changes, with the signal, so slowly that the pass counts as fewer than 15
+    independent steps is not judged, as shifts do not tell chance there.
 
     Args:
         history: the pass, in memory or on disk; from disk it is read stretch by stretch.
-        signal: numbers or booleans, [T] for all sequences or [T, *batch]; what it is at steps that do not count
-            is not read.
+        signal: numbers or booleans, an array or list, [T] for all sequences or [T, *batch]; what it is at steps
+            that do not count is not read.
         field: what the units are measured by, such as "hidden_state", "cell_state" or a gate; None for the cell
             state, or where there is none for the hidden state.
         level: the expected share of false discoveries.
@@ -238,9 +259,10 @@ def units_like(
         A `UnitsLike`, of layers by name; `print` shows the units that follow the signal.
 
     Raises:
-        TypeError: history is no pass, or inside a JAX transformation; or signal is no array of real numbers.
-        ValueError: signal has another shape, does not change, or is not finite; level or shifts are outside their
-            ranges; or the cell has no such field.
+        TypeError: history is no pass, or inside a JAX transformation; or signal holds no real numbers.
+        ValueError: signal has another shape, does not change, or is not finite; fewer than three steps count;
+            level or shifts are outside their ranges; or the cell has no such field, or it holds NaN or infinity
+            at a step that counts.
 
     References:
         Benjamini & Yekutieli, "The control of the false discovery rate in multiple testing under dependency",
@@ -272,13 +294,15 @@ def units_like(
     signal = _signal(history, signal).reshape(len(history), count)
     counts = history.counts
     counts = np.ones(signal.shape, bool) if counts is None else np.asarray(counts).reshape(signal.shape)
+    if counts.sum() < 3:
+        raise ValueError(f"{counts.sum()} of the history's steps count; expected at least 3, to correlate over")
     if not np.isfinite(signal[counts]).all():
         step = int(np.flatnonzero((~np.isfinite(signal) & counts).any(axis=1))[0])
         raise ValueError(f"signal holds NaN or infinity, first at step {step}")
     signal = np.where(counts, signal, 0.0)
     signal = np.where(counts, signal - signal.sum() / counts.sum(), 0.0)
     size = math.sqrt((signal**2).sum())
-    if size <= 1e-12 * max(1.0, float(np.abs(signal).max(initial=0))) or not counts.sum() > 2:
+    if size <= 1e-12 * max(1.0, float(np.abs(signal).max())):
         raise ValueError("signal is the same at every step that counts; a correlation with it is not defined")
     lags = _lags(counts.sum(axis=0), shifts, key)
     products, total, squares = _sums(history, name, signal / size, counts, lags)
@@ -286,13 +310,16 @@ def units_like(
     moving = spread > 1e-6 * np.sqrt(np.maximum(squares, 1e-300))
     correlations = np.where(moving[:, None], products / np.where(moving, spread, 1.0)[:, None], 0.0)
     observed, shifted = correlations[:, 0], correlations[:, 1:]
+    independent = np.where(moving, shifted.shape[1] / np.maximum((shifted**2).sum(axis=1), 1e-300), 0.0)
+    judged = independent >= _INDEPENDENT
     p_values = np.ones(len(observed))
-    if moving.any():
-        scale = np.sqrt((correlations[moving] ** 2).mean(axis=1))
-        pooled = np.sort((np.abs(shifted[moving]) / scale[:, None]).ravel())
-        more = len(pooled) - np.searchsorted(pooled, np.abs(observed[moving]) / scale - 1e-12)
-        p_values[moving] = (1 + more) / (1 + len(pooled))
-    return UnitsLike(observed, p_values, _discoveries(p_values, observed, level), name, level, shifted.shape[1])
+    if judged.any():
+        scale = np.sqrt((correlations[judged] ** 2).mean(axis=1))
+        pooled = np.sort((np.abs(shifted[judged]) / scale[:, None]).ravel())
+        more = len(pooled) - np.searchsorted(pooled, np.abs(observed[judged]) / scale - 1e-12)
+        p_values[judged] = (1 + more) / (1 + len(pooled))
+    found = _discoveries(p_values, observed, level)
+    return UnitsLike(observed, p_values, independent, found, name, level, shifted.shape[1])
 
 
 def _discoveries(p_values: np.ndarray, correlation: np.ndarray, level: float) -> np.ndarray:
@@ -328,7 +355,7 @@ def _sums(
     doubled = [np.tile(signal[counts[:, b], b], 2) for b in range(signal.shape[1])]
     lengths, done = counts.sum(axis=0), np.zeros(signal.shape[1], int)
     products, total, squares, origin = 0.0, 0.0, 0.0, None
-    for start, part in values_of(history, name):
+    for start, part in _finite_values(history, name, counts.reshape(len(counts), *history.batch)):
         values = part.reshape(len(part), signal.shape[1], -1)
         here = counts[start : start + len(part)]
         if origin is None:
@@ -392,6 +419,14 @@ def values_of(history: Any, name: str) -> Iterator[tuple[int, np.ndarray]]:
         yield start, _read(history, name, start, min(start + size, len(history)))
 
 
+def _finite_values(history: Any, name: str, counts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """As `values_of`; a ValueError at the first NaN or infinity at a step that counts, [T, *batch]."""
+    for start, values in values_of(history, name):
+        if not np.isfinite(values.sum()):
+            finite(name, np.where(counts[start : start + len(values), ..., None], values, 0), start=start)
+        yield start, values
+
+
 def _read(history: Any, name: str, start: int, stop: int) -> np.ndarray:
     """A field from one step to another, [steps, *batch, H]."""
     if isinstance(history, StoredHistory) and name in history.store.fields:
@@ -402,13 +437,22 @@ def _read(history: Any, name: str, start: int, stop: int) -> np.ndarray:
 def _signal(history: Any, signal: Any) -> np.ndarray:
     """The signal as [T, *batch] of float64."""
     shape = (len(history), *history.batch)
-    if not hasattr(signal, "__array_namespace__") or np.asarray(signal).dtype.kind not in "biuf":
-        what = str(signal.dtype) if hasattr(signal, "dtype") else type(signal).__name__
-        raise TypeError(f"signal is a {what}; expected an array of real numbers or booleans, {shape}")
-    if tuple(signal.shape) not in (shape, shape[:1]):
-        raise ValueError(f"signal has shape {tuple(signal.shape)}; expected [T] or [T, *batch], {shape}")
-    found = np.asarray(signal, dtype=np.float64)
+    found = real_numbers("signal", signal)
+    if found.shape not in (shape, shape[:1]):
+        raise ValueError(f"signal has shape {found.shape}; expected [T] or [T, *batch], {shape}")
     return np.broadcast_to(found.reshape(*found.shape, *(1,) * (len(shape) - found.ndim)), shape)
+
+
+def real_numbers(name: str, value: Any) -> np.ndarray:
+    """An array, or a list, of real numbers or booleans as float64; else a TypeError."""
+    try:
+        found = np.asarray(value)
+    except ValueError:  # of lists of several lengths
+        found = np.asarray(None)
+    if found.dtype.kind not in "biuf":
+        what = f"an array of {value.dtype}" if hasattr(value, "dtype") else f"a {type(value).__name__}"
+        raise TypeError(f"{name} is {what}; expected real numbers or booleans, as an array or a list")
+    return found.astype(np.float64)
 
 
 def units_within(units: Any, total: int) -> np.ndarray:
@@ -430,7 +474,7 @@ def units_within(units: Any, total: int) -> np.ndarray:
 
 def _steps(stretch: Any, length: int) -> tuple[int, int]:
     """First step of a stretch and the one after its last."""
-    if not isinstance(stretch, tuple) or len(stretch) != 2:
+    if not isinstance(stretch, (tuple, list)) or len(stretch) != 2:
         raise TypeError(f"stretch is {stretch!r}; expected its first step and the one after its last, as (12, 20)")
     start, stop = (positive("stretch", end, 0) for end in stretch)
     if not start < stop <= length:
@@ -446,7 +490,7 @@ def sequence_within(came: str, sequence: Any, batch: tuple[int, ...]) -> tuple[i
         ValueError: not one for each batch axis, or one outside its axis.
     """
     index = sequence if isinstance(sequence, tuple) else (sequence,)
-    if any(not hasattr(one, "__index__") for one in index):
+    if any(isinstance(one, (bool, np.bool_)) or not hasattr(one, "__index__") for one in index):
         raise TypeError(f"{came}; expected integers, one for each of the batch axes {batch}")
     if len(index) != len(batch):
         raise ValueError(f"{came}; expected an integer for each of the batch axes {batch}")

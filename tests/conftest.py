@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import os
 
 import hypothesis
@@ -37,6 +38,7 @@ def pytest_configure(config):
 
 
 AS_A_USER_FINDS_JAX = {"test_readme", "test_models_keras"}
+FINISHED = itertools.count(1)
 PROMOTED_BY_OPTAX = {
     "test_training",
     "test_comparison",
@@ -55,6 +57,14 @@ def _jax_as_the_module_needs_it(request):
             stack.enter_context(jax.numpy_dtype_promotion("standard"))
         yield
     jax.clear_caches()  # or the programs compiled for all modules fill gigabytes
+
+
+@pytest.fixture(autouse=True)
+def _programs_are_few():
+    """Linux gives a process 65,530 mappings, of which XLA takes some for each program, and dies without."""
+    yield
+    if next(FINISHED) % 200 == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -623,7 +623,7 @@ def influence(case):
 @analysis(
     CELL[:6],
     [
-        (("step function",), ValueError, "has no input gate of its own; gate_kernel takes a cell with one"),
+        (("step function",), ValueError, "has no input gate of its own; expected a cell with one"),
         ((*STACK, *BOTH), TypeError, "takes the history of one cell"),
         ON_DISK,
     ],
@@ -644,6 +644,63 @@ def gate_kernel(case):
         assert not np.moveaxis(found, 0, 2)[~case.counts].any()
 
     return lambda *given: lstmx.gate_kernel(case.recorded(*given)), verify
+
+
+@analysis(
+    CELL[:6],
+    [
+        (("step function",), ValueError, "has no input gate of its own; expected a cell with one"),
+        ((*STACK, *BOTH), TypeError, "takes the history of one cell"),
+        ON_DISK,
+    ],
+    traced=IN_TRACE,
+)
+def effective_attention(case):
+    def verify(found):
+        logs = case.log_retention()
+        for b, at in enumerate(case.at):
+            with np.errstate(divide="ignore"):
+                taken = np.log((1 - case.rows.kept[: len(at), b, case.hidden :]) * case.gate("input_gate")[b])
+            for t in range(len(at)):
+                expected = np.full((len(at), case.hidden), -np.inf)
+                for s in range(t + 1):
+                    expected[s] = taken[s] + logs[b][s + 1 : t + 1].sum(axis=0)
+                np.testing.assert_allclose(found.log_weights[at[t], at, b], expected, rtol=1e-10)
+                np.testing.assert_allclose(found.log_initial[at[t], b], logs[b][: t + 1].sum(axis=0), rtol=1e-10)
+        assert np.isneginf(np.moveaxis(found.log_weights, 0, 2)[~case.counts]).all()
+
+    return lambda *given: lstmx.effective_attention(case.recorded(*given)), verify
+
+
+NODES = 3
+
+
+@analysis(without("on disk"), [ON_DISK])
+def attribute(case):
+    def compute(*given):
+        target = to(case.library, case.weights)
+        found = lstmx.attribute(case.recorded(*given), target, nodes=NODES)
+        return found.inputs, found.initial_units, found.value, found.defect
+
+    def verify(found):
+        inputs, initial, value, defect = found
+        places, shares = np.polynomial.legendre.leggauss(NODES)
+        xs, weights = np.nan_to_num(case.front(case.xs)), case.front(case.weights)
+        total, start = np.zeros_like(xs), np.zeros_like(case.s0)
+        for place, share in zip((places + 1) / 2, shares / 2, strict=True):
+            rows = plain.Rows(place * xs, *case.rows[1:])
+            nothing = np.zeros((case.length, *case.s0.shape))
+            given = (case.params, place * case.s0, rows, nothing, case.n, weights, 0.0)
+            _, d_state, d_xs, _ = jax.tree.map(np.asarray, plain.gradients(case.kind, *given))
+            total, start = total + share * d_xs, start + share * d_state
+        case.same(inputs, total * xs, otherwise=0)
+        close(plain.state_of(initial), start * case.s0)
+        outputs = [one.outputs for one in case.by_hand]
+        expected = [(case.weights[at, b] * outputs[b]).sum() for b, at in enumerate(case.at)]
+        np.testing.assert_allclose(value, expected, rtol=1e-10)
+        assert (np.abs(np.asarray(defect)) < 0.2 * (1 + np.abs(value))).all()
+
+    return compute, verify
 
 
 @analysis(

@@ -27,6 +27,8 @@ for cell in (lstmx.LSTM(3, 8), lstmx.GRU(3, 8), lstmx.SimpleRNN(3, 8)):
     flow = lstmx.gradient_flow(history, "last")
     assert np.isfinite(flow.log_norm).all()
     assert lstmx.influence(history).log_norms.shape == (50, 50)
+    for objective in lstmx.objectives.__all__:
+        assert np.isfinite(getattr(lstmx.objectives, objective)(history))
     lstmx.plot.gradient_flow(flow).savefig(folder / "flow.png")
     lstmx.plot.dynamics(history).savefig(folder / f"{type(cell).__name__}.png")
     if cell.gate_blocks:

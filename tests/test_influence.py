@@ -465,7 +465,7 @@ def test_the_kernel_is_normalised_where_a_gate_is_shut_beyond_the_float_range(sh
 
 @pytest.mark.parametrize("kind", [lstmx.GRU, lstmx.SimpleRNN])
 def test_a_cell_without_an_input_gate_has_no_kernel(library, kind):
-    match = rf"{kind.__name__}\(.*\) has no input gate of its own; gate_kernel takes a cell with one"
+    match = rf"{kind.__name__}\(.*\) has no input gate of its own; expected a cell with one"
     with pytest.raises(ValueError, match=match):
         lstmx.gate_kernel(random_history(kind, library))
 
@@ -484,7 +484,7 @@ def test_kernel_steps_outside_the_history_are_refused(outputs, error, match):
 
 
 def test_the_kernel_refuses_to_run_within_jit():
-    with pytest.raises(TypeError, match="gate_kernel sums in NumPy float64 and cannot run inside a JAX"):
+    with pytest.raises(TypeError, match="history is inside a JAX transformation; its weights are summed"):
         jax.jit(lstmx.gate_kernel)(random_history(lstmx.LSTM, "jax"))
 
 

@@ -209,22 +209,229 @@ def test_orders_of_units(page, passes):
 
 
 def test_units_passes_and_what_stands_beside(page):
-    box = by_id(page, "unit")
-    box.clear()
-    box.send_keys("17", keys.ENTER)
+    choose(page, "unit", "17")
     assert view(page)["unit"] == 17
     assert not by_id(page, "map2").is_displayed()
     choose(page, "beside", "SimpleRNN")
     page.execute_script("draw()")
     assert by_id(page, "map2").is_displayed()
     assert "SimpleRNN: joint state" in by_id(page, "norms").get_attribute("aria-label")
+    legend = page.find_elements("css selector", "#norms-legend span")
+    looks = {one.text: one.value_of_css_property("color") for one in legend}
+    assert looks["——— LSTM: joint state"] == looks["– – – SimpleRNN: joint state"] != looks["——— LSTM: h"]
+    edges = page.execute_script(
+        "return ['norms-legend', 'stage'].map((one) => byId(one).getBoundingClientRect().right)"
+    )
+    assert edges[0] <= edges[1]
     choose(page, "field", "forget gate")
     page.execute_script("draw()")
     assert not by_id(page, "map2").is_displayed()  # it has no gates
+    assert by_id(page, "other").text == "SimpleRNN has no forget gate."
     choose(page, "series", "SimpleRNN")
     assert view(page)["series"] == 1
     fields = [option.text for option in by_id(page, "field").find_elements("tag name", "option")]
     assert fields == ["hidden state", "candidate", "gradient of h, log₁₀"]
+
+
+PIXELS = """const from = byId(arguments[0]), copy = new OffscreenCanvas(from.width, from.height);
+const inner = from.clientWidth - LEFT - RIGHT, scale = from.width / from.clientWidth;
+const context = copy.getContext("2d", { willReadFrequently: true });
+context.drawImage(from, 0, 0);
+const at = (x, y) => [...context.getImageData(Math.round((LEFT + x * inner) * scale), Math.round(y * from.height),
+  1, 1).data].slice(0, 3);
+"""
+
+
+def colour_at(page, canvas, x, y):
+    """The colour of a panel at shares of its inner width and of its height."""
+    return page.execute_script(PIXELS + "return at(arguments[1], arguments[2])", canvas, x, y)
+
+
+def test_two_passes_have_one_scale_and_each_its_own_numbers(page, passes):
+    choose(page, "beside", "SimpleRNN")
+    choose(page, "sort", "variance")
+    fields = [series["fields"][0] for series in page.data["series"]]
+    most = max(field["limits"][1] for field in fields)
+    assert fields[0]["limits"] != fields[1]["limits"]
+    assert page.execute_script("return limits()") == [-most, most]
+    orders = [np.argsort(-decoded(field, T).var(axis=0), kind="stable") for field in fields]
+    for second, (canvas, name) in enumerate([("map", "LSTM"), ("map2", "SimpleRNN")]):
+        heat = by_id(page, canvas)
+        for row, step in ((3, 20), (len(orders[second]) - 2, 90)):
+            unit = int(orders[second][row])
+            x, y = (step + 0.5) / T, (row + 0.5) / len(orders[second])
+            left, right = page.execute_script("return [LEFT, RIGHT]")
+            inner = heat.size["width"] - left - right
+            at = round(left + x * inner - heat.size["width"] / 2), round((y - 0.5) * heat.size["height"])
+            webdriver.ActionChains(page).move_to_element_with_offset(heat, *at).perform()
+            page.execute_script("draw()")
+            assert by_id(page, "status").text.startswith(f"{name}, step {step} ")
+            assert f", unit {unit}: hidden state" in by_id(page, "status").text
+            value = float(np.asarray(passes[name].hidden_state)[step, unit])
+            first = page.find_element("css selector", "#numbers tbody td").text
+            assert abs(number(first) - value) <= 0.01
+            page.execute_script("change({step: 0}); draw()")  # moves the line out of the way
+            expected = page.execute_script(f"return ramp('diverging')[Math.round(255 * ({value / most} + 1) / 2)]")
+            assert np.abs(np.subtract(colour_at(page, canvas, x, y), expected)).max() <= 6
+    assert by_id(page, "other").text == "above: LSTM, below: SimpleRNN"
+    choose(page, "sort", "as they are")
+    choose(page, "series", "SimpleRNN")
+    choose(page, "beside", "LSTM")
+    page.execute_script("change({second: true, unit: 35}); draw()")  # of 40; the SimpleRNN has 30
+    assert by_id(page, "status").text.startswith("LSTM, step ")
+    assert by_id(page, "unit").find_element("css selector", ":checked").text == "35"
+    assert by_id(page, "other").text.endswith("no unit 35 of SimpleRNN is shown")
+    focus(page)
+    press(page, "o")
+    page.execute_script("draw()")
+    assert by_id(page, "status").text.startswith("SimpleRNN, step ")
+
+
+def test_cells_are_crisp_where_there_are_fewer_than_pixels(page):
+    page.execute_script("change({from: 0, to: 20, step: 19}); draw()")
+    colours = page.execute_script(
+        PIXELS + "return new Set(Array.from({ length: 900 }, (_, k) => at(k / 1000, 10.5 / 40).join())).size",
+        "map",
+    )
+    assert colours <= 20
+
+
+def test_a_long_list_says_how_many_there_are(page):
+    page.execute_script(
+        """const field = data.series[0].fields[0]; field.codes.fill(0);
+        for (let i = 0; i < N; i += 2) field.codes[i] = 254;
+        change({mark: [0, 1]}); byId("above").value = field.high[0]; find()"""
+    )
+    expected = (
+        f"Searched in LSTM alone. 1 unit is on (0); all of them again in the 50 longest of {T // 2 - 1} stretches:"
+    )
+    assert by_id(page, "found").text == expected
+    assert len(page.find_elements("css selector", "#matches li")) == 50
+
+
+def test_what_is_read_has_the_mean_of_the_unit(page, passes):
+    choose(page, "field", "forget gate")
+    choose(page, "unit", "5")
+    page.execute_script("draw()")
+    gate = np.asarray(passes["LSTM"].forget_gate)[:, 5]
+    letters = np.array(list(TEXT))
+    means = {c: gate[letters == c].mean() for c in set(TEXT)}
+    rows = [
+        [cell.text for cell in row.find_elements("css selector", "th, td")]
+        for row in page.find_elements("css selector", "#letters tbody tr")
+    ]
+    spelled = {"\n": "⏎", " ": "␣"}
+    best, worst = max(means, key=means.get), min(means, key=means.get)
+    for (read, mean, times), letter in ((rows[0], best), (rows[-1], worst)):
+        assert (read, int(times)) == (spelled.get(letter, letter), TEXT.count(letter))
+        assert abs(float(mean) - means[letter]) < 0.005
+    choose(page, "span", "lowest to highest")
+    (field,) = [one for one in page.data["series"][0]["fields"] if one["name"] == "forget gate"]
+    assert page.execute_script("return limits()") == [min(field["low"]), max(field["high"])]
+    choose(page, "field", "hidden state")
+    assert not by_id(page, "span").is_displayed()  # whose colours span what there is
+
+
+def test_paper_is_light_and_keeps_proportions(page):
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        page.execute_script(
+            """window.addEventListener("beforeprint", () => { const { width, clientWidth } = byId("map");
+            window.seen = [ramp("diverging")[127], css("--ink"), width / (window.devicePixelRatio * clientWidth),
+            document.body.clientWidth]; })"""
+        )
+        page.execute_cdp_cmd("Page.printToPDF", {})
+        middle, ink, share, width = page.execute_script("return seen")
+        assert min(middle) > 240
+        assert ink == "#000"
+        assert share == pytest.approx(1, abs=0.01)
+        assert width == 680
+        page.execute_script("draw()")
+        assert max(page.execute_script("return ramp('diverging')[127]")) < 60  # dark again
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def swipe(page, *places):
+    """A finger that goes from one place to the next."""
+
+    def touch(kind, *place):
+        points = [{"x": x, "y": y} for x, y in place]
+        page.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", places[0])
+    for k in range(1, 9):
+        touch("touchMove", tuple(a + (b - a) * k / 8 for a, b in zip(*places, strict=True)))
+    touch("touchEnd")
+
+
+def test_a_finger_scrolls_up_and_down_and_marks_sideways(page):
+    size = {"width": 420, "height": 700, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        page.execute_script("draw(); scrollTo(0, 0)")
+        top = page.execute_script("return byId('map').getBoundingClientRect().top")
+        swipe(page, (120, top + 60), (320, top + 60))
+        start, stop = view(page)["mark"]
+        assert stop - start > T / 4
+        swipe(page, (200, top + 200), (200, top + 20))
+        page.execute_async_script("setTimeout(arguments[0], 400)")
+        assert page.execute_script("return scrollY") > 50
+        assert view(page)["mark"] == [start, stop]
+    finally:
+        page.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_wheel_scrolls_the_page_where_all_steps_are_shown(page):
+    origin = webdriver.common.actions.wheel_input.ScrollOrigin.from_element(by_id(page, "map"))
+    page.execute_script("document.body.style.paddingBottom = '2000px'")
+    webdriver.ActionChains(page).scroll_from_origin(origin, 0, 300).perform()
+    page.execute_async_script("setTimeout(arguments[0], 300)")
+    assert page.execute_script("return scrollY") > 0
+    assert view(page)["to"] == T
+
+
+def test_a_padded_batch_and_some_units(browser, tmp_path):
+    cell = lstmx.LSTM(3, 8)
+    xs = np.random.default_rng(1).normal(size=(40, 3, 3)).astype("float32")
+    history = lstmx.record(cell, cell.init(np.random.default_rng(0)), xs, lengths=np.array([40, 20, 7]))
+    path = lstmx.page(history, tmp_path / "page.html", units=[5, 2, 7], sequences=[2, 0])
+    browser.get(path.as_uri())
+    assert by_id(browser, "status").text.startswith("sequence 2, step 6, unit 5")  # its last
+    assert colour_at(browser, "line", 0.9, 0.5) != colour_at(browser, "line", 0.05, 0.05)  # shaded
+    browser.execute_script("change({step: 30}); draw()")
+    status = by_id(browser, "status").text
+    assert status == "sequence 2, step 30, which does not count, unit 5: hidden state –"
+    browser.execute_script("change({mark: [30, 33]}); byId('above').value = -1; find()")
+    assert by_id(browser, "found").text == "Searched in sequence 2 alone. No step of the marked stretch counts."
+    browser.execute_script("change({mark: [5, 12]}); byId('above').value = -1; find()")
+    assert by_id(browser, "found").text.startswith("Searched in sequence 2 alone. 3 units are on (5, 2, 7)")
+    box = by_id(browser, "unit")
+    assert [one.text for one in box.find_elements("tag name", "option")] == ["5", "2", "7"]
+    box.send_keys(keys.ARROW_DOWN)
+    browser.execute_script("draw()")
+    assert ", unit 2:" in by_id(browser, "status").text
+    choose(browser, "series", "sequence 0")
+    browser.execute_script("draw()")
+    assert by_id(browser, "status").text.startswith("sequence 0, step 30, unit 2")
+    choose(browser, "series", "sequence 2")
+    browser.execute_script("draw()")
+    assert by_id(browser, "status").text.startswith("sequence 2, step 6, unit 2")
+    assert browser.get_log("browser") == []
+
+
+def test_one_step_is_a_dot(browser, tmp_path):
+    cell = lstmx.SimpleRNN(3, 4)
+    history = lstmx.record(cell, cell.init(np.random.default_rng(0)), np.ones((1, 3), "float32"))
+    browser.get(lstmx.page(history, tmp_path / "page.html").as_uri())
+    ink = browser.execute_script("return css('--one')")
+    row = browser.execute_script(
+        PIXELS + "return Array.from({ length: 2000 }, (_, k) => at(k / 2000, 0.5).join())", "line"
+    )
+    assert ",".join(str(int(ink[k : k + 2], 16)) for k in (1, 3, 5)) in row
 
 
 def test_a_search_finds_what_a_plain_loop_finds(page):
@@ -254,7 +461,8 @@ def test_a_search_finds_what_a_plain_loop_finds(page):
     page.execute_script("change({mark: arguments[0]})", [start, stop])
     focus(page)
     press(page, "s")
-    assert by_id(page, "found").text.startswith(f"{len(units)} units are on ({', '.join(map(str, units[:12]))}")
+    said = f"Searched in LSTM alone. {len(units)} units are on ({', '.join(map(str, units[:12]))}"
+    assert by_id(page, "found").text.startswith(said)
     found = [button.text for button in page.find_elements("css selector", "#matches button")]
     assert [words.split(":")[0] for words in found] == [f"steps {a} to {b - 1}" for a, b in runs[:50]]
     page.find_element("css selector", "#matches button").click()

@@ -40,6 +40,7 @@ DRAW = {
     "gates_ledger": lambda **asked: lstmx.plot.gates_ledger(lstmx.gradient_flow(SHORT), **asked),
     "compare_flows": lambda **asked: lstmx.plot.compare_flows({"a": lstmx.gradient_flow(SHORT)}, **asked),
     "path_spectrum": lambda **asked: lstmx.plot.path_spectrum(lstmx.path_spectrum(SHORT), **asked),
+    "attribution": lambda **asked: lstmx.plot.attribution(lstmx.attribute(SHORT, np.ones(8, "float32")), **asked),
     "influence": lambda **asked: lstmx.plot.influence(lstmx.influence(SHORT), **asked),
     "saturation": lambda **asked: lstmx.plot.saturation(lstmx.gate_statistics(SHORT), **asked),
     "timescales": lambda **asked: lstmx.plot.timescales(lstmx.gate_statistics(SHORT), **asked),

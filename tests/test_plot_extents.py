@@ -123,6 +123,14 @@ def effect(length, hidden):
     return lstmx.effect(before, edited, lambda outputs: (outputs**2).mean(-1))
 
 
+def attribution(length, hidden):
+    cell = lstmx.LSTM(hidden, 4)
+    whole = lstmx.record(cell, cell.init(np.random.default_rng(0)), np.ones((1, hidden), "float32"))
+    found = lstmx.attribute(whole, np.ones(4, "float32"))
+    inputs = np.random.default_rng(4).normal(size=(length, hidden)) / np.arange(length, 0, -1)[:, None]
+    return dataclasses.replace(found, inputs=inputs, steps=inputs.sum(axis=1), history=history(length, 2))
+
+
 def networks(length, hidden):
     return {kind.__name__: history(length, hidden, kind) for kind in (lstmx.LSTM, lstmx.GRU, lstmx.SimpleRNN)}
 
@@ -132,6 +140,7 @@ FIGURES = {  # of so many steps and units on a sheet; heights in inches at the w
     "gradient_flow": (lambda t, h, sheet: lstmx.plot.gradient_flow(flow(t), figure=sheet), 6, 6),
     "path_spectrum": (lambda t, h, sheet: lstmx.plot.path_spectrum(paths(t), figure=sheet), 5.5, 3.5),
     "influence": (lambda t, h, sheet: lstmx.plot.influence(influence(t), figure=sheet), 5.5, 3.5),
+    "attribution": (lambda t, h, sheet: lstmx.plot.attribution(attribution(t, h), figure=sheet), 4.5, 4.5),
     "depth": (lambda t, h, sheet: lstmx.plot.depth(layered(t), figure=sheet), 5, 5),
     "variants": (
         lambda t, h, sheet: lstmx.plot.variants(

@@ -7,9 +7,9 @@ from pathlib import Path
 import lstmx
 
 ROOMS = [
-    *("arrays", "contents", "draws", "scaling", "checks", "scans", "cells", "schemes", "strips"),
+    *("arrays", "contents", "draws", "scaling", "checks", "files", "scans", "cells", "schemes", "strips"),
     *("history", "layers", "editing", "edits", "linear", "passes"),
-    *("statistics", "gradients", "dynamics", "memory"),
+    *("statistics", "gradients", "dynamics", "memory", "attribution", "objectives"),
     *("units", "tasks", "observatory", "training", "comparison", "convert", "plot", "pages", "app", "__main__"),
 ]
 HOUSE = Path(lstmx.__file__).parent

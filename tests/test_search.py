@@ -84,6 +84,36 @@ def test_sequences_of_a_batch_and_steps_that_do_not_count():
     assert not ((inside.start <= 5) & (inside.stop > 5) & (inside.sequence[:, 0] == 2)).any()
 
 
+def test_a_stretch_is_measured_at_its_steps_that_count():
+    values = noise(2, 40, [6] * 6).reshape(40, 3, 2)
+    history = recorded(values, lengths=np.array([40, 20, 7]))
+    inside, beyond = (lstmx.search(history, stretch=[5, end], sequence=2, above=-9.0) for end in (7, 12))
+    np.testing.assert_array_equal(inside.start, beyond.start)
+    values[5:7, 2, 0], values[7:, 2, 0] = -9, 9
+    least = lstmx.search(recorded(values, lengths=np.array([40, 20, 7])), stretch=(5, 12), sequence=2, above=-8.0)
+    assert least.units.tolist() == [1]
+    with pytest.raises(ValueError, match=r"stretch is \(30, 33\), where no step of the sequence counts"):
+        lstmx.search(history, stretch=(30, 33), sequence=2, above=0.0)
+
+
+@pytest.mark.parametrize("disk", [False, True])
+def test_numbers_that_are_not_finite_are_named_where_they_count(disk, tmp_path):
+    values = noise(2, 40, [6] * 6).reshape(40, 3, 2)
+    values[30, 2, 0] = np.nan  # beyond the end
+    history = recorded(values, lengths=np.array([40, 20, 7]))
+    assert lstmx.units_like(history, values[..., 1]).correlation[1] == pytest.approx(1)
+    values[12, 1, 1], values[35, 0, 0] = np.inf, np.nan
+    history = recorded(values, lengths=np.array([40, 20, 7]))
+    if disk:
+        history.save(tmp_path / "pass")
+        history = lstmx.load_history(tmp_path / "pass")
+    words = r"hidden_state is inf first at step 12, sequence \(1,\), unit 1; expected finite numbers"
+    with pytest.raises(ValueError, match=words):
+        lstmx.units_like(history, np.arange(40) % 7)
+    with pytest.raises(ValueError, match=words):
+        lstmx.search(history, units=[0])
+
+
 @pytest.mark.parametrize("field", [None, "hidden_state", "forget_gate"])
 def test_a_history_on_disk_is_searched_as_in_memory(tmp_path, field):
     cell = lstmx.LSTM(2, 5)
@@ -118,6 +148,8 @@ def test_what_search_refuses():
         (history, {"units": [0], "above": float("nan")}, "above is nan; expected a finite number"),
         (history, {"units": [0], "field": "cell_state"}, "field is 'cell_state'; expected one of 'hidden_state'"),
         (history, {"units": [0], "most": 0}, "most is 0"),
+        (history, {"units": [0], "sequence": "x"}, "sequence is 'x' without stretch; expected both"),
+        (history, {"stretch": (0, 2), "sequence": (True,)}, r"sequence is \(True,\); expected integers"),
         (history, {"stretch": (0, 2), "sequence": 1}, r"sequence is 1; expected an integer for each of the batch"),
         (layered, {"units": [0]}, "takes the history of one cell: history.parts"),
     ):
@@ -181,13 +213,38 @@ def test_units_that_do_not_move_are_never_found():
 
 
 @pytest.mark.slow  # 400 passes
-@pytest.mark.parametrize("scales", [np.geomspace(1, 40, 32), np.full(32, 50.0)], ids=["mixed", "slow"])
-def test_chance_is_rarely_taken_for_a_finding(scales):
+@pytest.mark.parametrize(
+    ("length", "scales", "scale"),
+    [(400, np.geomspace(1, 40, 32), 20), (400, np.full(32, 50.0), 20), (1000, np.full(20, 1000.0), 1000)],
+    ids=["mixed", "slow", "as slow as the pass is long"],
+)
+def test_chance_is_rarely_taken_for_a_finding(length, scales, scale):
     wrong = 0
     for k in range(200):
-        values, signal = noise(2 * k, 400, scales), noise(2 * k + 1, 400, [20])[:, 0]
+        values, signal = noise(2 * k, length, scales), noise(2 * k + 1, length, [scale])[:, 0]
         wrong += len(lstmx.units_like(recorded(values), signal).found) > 0
     assert wrong <= 10  # 5 %
+
+
+def test_independent_steps_are_those_of_the_autocorrelations():
+    length, keep = 20_000, np.exp(-1 / np.array([2.0, 10.0, 60.0]))
+    values, signal = noise(20, length, [2, 10, 60]), noise(21, length, [20])[:, 0]
+    product = keep * np.exp(-1 / 20)
+    expected = length / (1 + 2 * product / (1 - product))  # Bartlett
+    found = lstmx.units_like(recorded(values), signal)
+    np.testing.assert_allclose(found.independent_steps, expected, rtol=0.35)  # of 200 shifts
+
+
+def test_units_as_slow_as_the_pass_is_long_are_not_judged():
+    values, signal = noise(22, 300, [300, 2, 2]), noise(23, 300, [300])[:, 0]
+    values[:, 1] += 2 * signal
+    values[:, 0] = signal  # for all that is known, by chance
+    found = lstmx.units_like(recorded(values), signal)
+    assert found.correlation[0] == pytest.approx(1)
+    assert found.independent_steps[0] < 15 < found.independent_steps[2]
+    assert found.p_value[0] == 1
+    assert 0 not in found.found
+    assert "of the units it cannot be said: with the signal they change so slowly" in str(found)
 
 
 def test_layers_have_a_result_for_each_cell_in_the_order_of_time():
@@ -210,8 +267,9 @@ def test_what_units_like_refuses():
     broken[7] = np.inf
     for given, options, words in (
         (signal[:-1], {}, r"signal has shape \(29,\); expected \[T\] or \[T, \*batch\], \(30,\)"),
-        (signal.tolist(), {}, "signal is a list; expected an array of real numbers or booleans"),
-        (signal.astype(complex), {}, "signal is a complex128"),
+        ("x" * 30, {}, "signal is a str; expected real numbers or booleans, as an array or a list"),
+        ([[1], [1, 2]], {}, "signal is a list; expected real numbers or booleans"),
+        (signal.astype(complex), {}, "signal is an array of complex128"),
         (np.ones(30), {}, "signal is the same at every step that counts"),
         (broken, {}, "signal holds NaN or infinity, first at step 7"),
         (signal, {"level": 1.0}, "level is 1.0; expected a number between 0 and 1"),
@@ -220,6 +278,9 @@ def test_what_units_like_refuses():
     ):
         with pytest.raises((ValueError, TypeError), match=words):
             lstmx.units_like(history, given, **options)
+
+    with pytest.raises(ValueError, match="2 of the history's steps count; expected at least 3"):
+        lstmx.units_like(recorded(noise(0, 2, [3])), [0, 1])
 
     @jax.jit
     def inside(history):
@@ -235,7 +296,9 @@ def test_what_is_printed():
     assert re.match(
         r"units 0, 1: hidden state of at least 0.5\n\nfirst step   steps  units on\n +\d+ +\d+ +100%", shown
     )
-    assert "nowhere else" in str(lstmx.search(recorded(values), units=[0], above=90.0))
+    alone = lstmx.search(recorded(values), units=[0], above=90.0)
+    assert str(alone) == "unit 0: hidden state of at least 90\n\nnowhere else"
+    assert repr(alone) == "Stretches(0 of 1 unit, hidden_state of at least 90)"
     told = str(lstmx.units_like(recorded(values), values[:, 2].copy()))
     assert told.startswith(
         "1 of 4 units follow the signal with their hidden state; of these an expected 5% at most"

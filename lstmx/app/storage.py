@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from lstmx.cells.description import CELLS, cell_from, described
 from lstmx.checks import parameters
 from lstmx.checks import path as checked_path
 from lstmx.draws import in_library
+from lstmx.files import written_whole
 from lstmx.history import History
 from lstmx.layers import KINDS, Layers
 
@@ -135,29 +133,6 @@ def read_safetensors(
             f"{path} holds numbers that NumPy lacks ({error}): save {{k: v.float() for k, v in state.items()}}, "
             "or install JAX"
         ) from error
-
-
-@contextlib.contextmanager
-def written_whole(path: str | Path) -> Iterator[Any]:
-    """A binary file that takes the place of `path` when all of it is written, or not at all."""
-    folder = Path(path).parent
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{Path(path).name}.", delete=False) as file:
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-def _umask() -> int:
-    """The process's own; it can be read by setting it alone."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _flat(cell: Any, params: Any) -> dict[str, Array]:

@@ -52,8 +52,12 @@ def lyapunov_spectrum(
     are the means of ln |R_ii|. For inputs that vary they are those of the driven system, given the inputs.
 
     Exponents of a batch are averaged over its sequences; Jacobians never are, since the product of averages is no
-    average of products. In a padded batch each sequence counts up to its end. Under JAX the exponents can be
-    differentiated with respect to parameters, inputs and initial state, where the directions are distinct.
+    average of products. In a padded batch each sequence counts up to its end.
+
+    Under JAX exponents, those of each sequence, and the sum rule can be differentiated with respect to parameters,
+    inputs and initial state, through the QR decompositions. Inside a transformation there is one at every step,
+    unless `reorthonormalise` says otherwise; they are most of the cost. Where a direction is lost, its exponent
+    −inf, R is singular and the derivative NaN: ask for fewer exponents there.
 
     Args:
         history: the recorded pass, in memory or on disk; or Jacobians [T, *batch, S, S] of any map in the order of

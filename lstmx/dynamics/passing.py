@@ -169,8 +169,9 @@ class Walk:
         gone = xp.sum(walked.lost, axis=0) > _OFTEN * intervals[..., None]
         if not self.traced:
             self._judge(walked, np.asarray(gone), int(intervals.max()))
-        still = xp.where(weights == 0, xp.nan, weights)[..., None]
-        local = xp.where(gone & (weights[..., None] > 0), -xp.inf, walked.logs / still)
+        moves = weights[..., None] > 0
+        local = walked.logs / xp.where(moves, weights[..., None], 1.0)
+        local = xp.where(gone & moves, -xp.inf, xp.where(moves, local, xp.nan))
         sequences = tuple(range(gone.ndim - 1))
         per_sequence = xp.sum(walked.logs, axis=0) / own[..., None]
         exponents = xp.mean(xp.where(gone, -xp.inf, per_sequence), axis=sequences)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, result
+from lstmx.arrays import Array, is_traced, namespace, result
 from lstmx.checks import array
 from lstmx.strips import Strip, shown
 
@@ -119,13 +119,13 @@ class LyapunovSpectrum:
     moving: np.ndarray | None = None
 
     @property
-    def per_sequence(self) -> np.ndarray:
-        """Exponents of each sequence, [*batch, k]."""
-        local = np.asarray(self.local, np.float64)
-        if self.moving is None:
-            return _mean(local, self._lengths)
-        moving = np.asarray(self.moving)[..., None]
-        return (np.where(moving > 0, local, 0.0) * moving).sum(axis=0) / moving.sum(axis=0)
+    def per_sequence(self) -> Array:
+        """Exponents of each sequence, [*batch, k]; NumPy float64 unless traced by JAX."""
+        local = self.local if is_traced(self.local) else np.asarray(self.local, np.float64)
+        xp = namespace(local)
+        moving = self._lengths.reshape(-1, *(1,) * (local.ndim - 2)) if self.moving is None else self.moving
+        weights = xp.asarray(moving, dtype=local.dtype)[..., None]
+        return xp.sum(xp.where(weights > 0, local, 0.0) * weights, axis=0) / xp.sum(weights, axis=0)
 
     @property
     def over_sequences(self) -> np.ndarray:

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, exp, is_traced, jit, log, map_tree, namespace, require, result
+from lstmx.arrays import Array, constant_tree, exp, is_traced, jit, log, map_tree, namespace, require, result
 from lstmx.checks import finite_history, one_of, positive, require_history
 from lstmx.history import Controls, History
 from lstmx.layers import StackHistory
@@ -26,6 +26,10 @@ _GROUP_ELEMENTS = 2**23  # of cotangents carried back at a time
 @result(static=("of",))
 class Influence:
     """Sensitivity of outputs to earlier inputs or states: Frobenius norms of ∂h_t/∂x_s or ∂h_t/∂s_s.
+
+    Under JAX the norms can be differentiated with respect to parameters, inputs and initial state; estimates from
+    probes with the signs held fixed. A log norm of −inf has no derivative, and 0 stands for it. Standard errors
+    carry none.
 
     Attributes:
         log_norms: natural logs, [outputs, inputs, *batch]; −inf where s > t, and for an exact zero.
@@ -173,7 +177,7 @@ def influence(
     require_history(history, joint=True)
     length, cell = len(history), history.cell
     one_of("of", of, ("inputs", "state"))
-    chosen = _steps("outputs", outputs, length, list(range(length)) if length <= _ALL_PAIRS else [length - 1])
+    chosen = output_steps(outputs, length)
     reported = _steps("inputs", inputs, length, list(range(length)))
     if probes is not None:
         positive("probes", probes, 2)
@@ -267,49 +271,79 @@ def gate_kernel(history: History, outputs: int | Iterable[int] | None = None) ->
         ValueError: the cell has no input gate, or a step is outside the history.
     """
     require_history(history)
-    length, cell = len(history), history.cell
+    chosen = output_steps(outputs, len(history))
+    kernel = np.zeros((len(chosen), len(history), *history.batch))
+    for row, (logs, _) in zip(kernel, log_weights(history, chosen, shown=True), strict=True):
+        greatest = logs.max(axis=(0, -1), keepdims=True)
+        weight = np.exp(logs - np.where(np.isneginf(greatest), 0, greatest)).sum(axis=-1)
+        whole = weight.sum(axis=0)
+        row[:] = np.divide(weight, whole, out=np.zeros_like(weight), where=whole > 0)
+    return kernel
+
+
+def output_steps(outputs: Any, length: int) -> list[int]:
+    """The output steps that are asked for: all of a short pass, the last of a long one where none are named."""
+    return _steps("outputs", outputs, length, list(range(length)) if length <= _ALL_PAIRS else [length - 1])
+
+
+def log_weights(
+    history: History, outputs: list[int], shown: bool = False
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ln of the weight with which a state holds what earlier steps took in, i_s ∘ Π_{r=s+1..t} f_r, by unit.
+
+    Args:
+        history: the recorded pass.
+        outputs: the steps t.
+        shown: times the output gate, where there is one.
+
+    Yields:
+        For each output step [T, *batch, H], −inf where nothing is held; and of the initial state, [*batch, H].
+
+    Raises:
+        TypeError: the history is inside a JAX transformation.
+        ValueError: the cell has no input gate.
+    """
+    cell = history.cell
     if "input_gate" not in cell.gate_type._fields:
         raise ValueError(
-            f"{cell} has no input gate of its own; gate_kernel takes a cell with one, such as an LSTM or a MinLSTM"
+            f"{cell} has no input gate of its own; expected a cell with one, such as an LSTM or a MinLSTM"
         )
     if is_traced(history):
-        raise TypeError("gate_kernel sums in NumPy float64 and cannot run inside a JAX transformation")
-    chosen = _steps("outputs", outputs, length, list(range(length)) if length <= _ALL_PAIRS else [length - 1])
+        raise TypeError("history is inside a JAX transformation; its weights are summed in NumPy float64 outside")
     exact = map_tree(lambda x: x if x.dtype == bool else np.asarray(x, np.float64), history.to_numpy())
-    log_i, log_f, log_o = (
-        exact.log_gate("input_gate"),
-        exact.log_retention,
-        exact.log_gate("output_gate") if "output_gate" in cell.gate_names else np.zeros_like(exact.log_retention),
-    )
+    log_i, log_f = exact.log_gate("input_gate"), exact.log_retention
+    log_o = np.zeros_like(log_f)
+    if shown and "output_gate" in cell.gate_names:
+        log_o = exact.log_gate("output_gate")
     kept = cell.kept((exact.controls or Controls()).kept)
     if kept is not None:  # what is kept of the old state takes nothing in
         log_i = log_i + log(1 - np.asarray(getattr(kept, "cell", kept.hidden)))
     log_i = exact.where_counted(log_i, -math.inf)
-    log_f[0] = 0  # multiplies the initial state alone, and is −inf where that is an SLSTM's empty one
+    # The first factor multiplies the initial state alone, and is −inf where that is an SLSTM's empty one.
+    first = log_f[0].copy()
+    log_f[0] = 0
     starts = np.isneginf(log_f)
     reach, sequence = np.cumsum(np.where(starts, 0, log_f), axis=0), np.cumsum(starts, axis=0)
-    kernel = np.zeros((len(chosen), length, *history.batch))
-    for row, t in zip(kernel, chosen, strict=True):
-        log_weight = log_o[t] + log_i[: t + 1] + reach[t] - reach[: t + 1]
-        log_weight = np.where(sequence[: t + 1] == sequence[t], log_weight, -math.inf)  # not through a closed gate
-        greatest = log_weight.max(axis=(0, -1), keepdims=True)
-        weight = np.exp(log_weight - np.where(np.isneginf(greatest), 0, greatest)).sum(axis=-1)
-        whole = weight.sum(axis=0)
-        row[: t + 1] = np.divide(weight, whole, out=np.zeros_like(weight), where=whole > 0)
-    return kernel
+    for t in outputs:
+        found = np.full(log_f.shape, -math.inf)
+        weight = log_o[t] + log_i[: t + 1] + reach[t] - reach[: t + 1]
+        found[: t + 1] = np.where(sequence[: t + 1] == sequence[t], weight, -math.inf)  # not through a closed gate
+        yield found, np.where(sequence[t] == 0, log_o[t] + reach[t] + first, -math.inf)
 
 
 def _over_vectors(logs: Array) -> tuple[Array, Array]:
     """From log norms of vᵀM for each v, [outputs, vectors, *batch], the log of the root of the sum of squares.
 
-    Also the relative standard error of the root of their mean, as if the v were independent draws.
+    Also the relative standard error of the root of their mean, as if the v were independent draws; it carries no
+    derivative.
     """
     xp = namespace(logs)
     norm, count = log_hypot(logs, axis=1), logs.shape[1]
-    empty = xp.isneginf(norm)
-    share = xp.exp(2 * (logs - xp.where(empty, xp.zeros_like(norm), norm)[:, None]))
+    logs, known = constant_tree((logs, norm))
+    empty = xp.isneginf(known)
+    share = xp.exp(2 * (logs - xp.where(empty, xp.zeros_like(known), known)[:, None]))
     spread = xp.sum((share - 1 / count) ** 2, axis=1) * (count / max(1, count - 1))
-    return norm, xp.where(empty, xp.zeros_like(norm), 0.5 * xp.sqrt(spread))
+    return norm, xp.where(empty, xp.zeros_like(known), 0.5 * xp.sqrt(spread))
 
 
 def _steps(name: str, steps: Any, length: int, default: list[int]) -> list[int]:

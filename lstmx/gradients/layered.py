@@ -98,7 +98,7 @@ def layered_flow(history: LayeredHistory, direct: Array | None, outputs: str, pr
         progress: as for `gradient_flow`.
     """
     if direct is None:
-        direct = _last(history)
+        direct = last_outputs(history)
     in_range = _in_scale(direct)
     below, parameters, initial, handed = _through(history, in_range, outputs, progress)
     turns = [turn for _, turn in history.cells().values()]
@@ -127,7 +127,7 @@ def _reads_forward(history: Any) -> bool:
     return isinstance(history, History) or all(_reads_forward(part) for part in history.parts.values())
 
 
-def _last(history: LayeredHistory) -> Array:
+def last_outputs(history: Any) -> Array:
     """1 for the last output of each sequence, else 0, [T, *batch, H]."""
     outputs, counts = history.outputs, history.counts
     xp = namespace(outputs)

@@ -43,7 +43,11 @@ class GradientFlow(FlowSummary, Generic[P, S]):
     Past the end of a sequence of a padded batch, norms are NaN.
 
     Index t of [T, ...] is the state after step t. All cotangents are total: they include what flows back from
-    later steps. Gradients through these numbers themselves are not promised.
+    later steps.
+
+    Under JAX all of these can be differentiated with respect to parameters, inputs, initial state and loss. A log
+    norm of −inf, of an exact zero, has no derivative, nor has a plain number that left the range of a float: 0
+    stands for it. Those of the others stay right, at any length.
 
     Attributes:
         log_norm: of the cotangent of the joint state, whose fields are independent coordinates: for an LSTM
@@ -246,14 +250,16 @@ def _ways_back(steps: Any, arriving: Scaled, drive: Array) -> dict[str, tuple[Ar
         ways["straight"] = straight
     whole = scaled(functools.reduce(xp.add, ways.values(), xp.zeros_like(straight)))
     square = xp.sum(whole.value**2, axis=-1)
-    square = xp.where(square == 0, xp.nan, square)
-    return {
-        name: (
-            log_norm(Scaled(way, arriving.exponent)),
-            xp.sum(times_power(xp, way, -whole.exponent) * whole.value, axis=-1) / square,
-        )
-        for name, way in ways.items()
-    }
+    nothing = square == 0
+    square = xp.where(
+        nothing, xp.ones_like(square), square
+    )  # or a derivative there would be NaN, asked for or not
+    down = xp.where(nothing, xp.zeros_like(whole.exponent), -whole.exponent)
+
+    def share(way: Array) -> Array:
+        return xp.where(nothing, xp.nan, xp.sum(times_power(xp, way, down) * whole.value, axis=-1) / square)
+
+    return {name: (log_norm(Scaled(way, arriving.exponent)), share(way)) for name, way in ways.items()}
 
 
 def _log_norm_of_pairs(pairs: Any, exponent: Array) -> Array:
@@ -277,14 +283,17 @@ def _alignment(pairs: Any, gradient: Any) -> Array:
         inner = inner + xp.sum((x @ whole[:, column : column + b.shape[-1]]) * y, axis=-1)
         square = square + xp.sum(x**2, axis=-1) * xp.sum(y**2, axis=-1)
         row, column = row + a.shape[-1], column + b.shape[-1]
-    return inner / xp.sqrt(square)
+    nothing = (square == 0) | xp.all(whole == 0)
+    return xp.where(nothing, xp.nan, inner / xp.sqrt(xp.where(nothing, xp.ones_like(square), square)))
 
 
 def _unit(xp: Any, x: Array) -> Array:
-    """X over its L2 norm on the last axis; NaN for an exact zero."""
+    """X over its L2 norm on the last axis; an exact zero as it is, where a derivative is 0."""
     size = xp.max(xp.abs(x), axis=-1, keepdims=True)
-    x = x / xp.where(size == 0, xp.nan, size)
-    return x / xp.sqrt(xp.sum(x**2, axis=-1, keepdims=True))
+    nothing = size == 0
+    x = x / xp.where(nothing, xp.ones_like(size), size)
+    square = xp.sum(x**2, axis=-1, keepdims=True)
+    return x / xp.sqrt(xp.where(nothing, xp.ones_like(square), square))
 
 
 def scaled_back(

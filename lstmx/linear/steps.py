@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Self, overload
 
 import numpy as np
@@ -200,6 +201,10 @@ class PassSteps(LinearSteps):
         xp, dtype = self._form
         unit = xp.eye(self.input_size, dtype=dtype)
         return xp.swapaxes(_whole(self.lead, self.spread().push(None, unit)), -1, -2)
+
+    def onward(self, cotangent: Array) -> Array:
+        """What of a cotangent of the state after reaches the step itself, where it moves and nothing is kept."""
+        return cotangent
 
     # Parts that a cell in closed form has.
 
@@ -591,6 +596,9 @@ class ControlledSteps(PassSteps):
         """What is kept of each number of the state."""
         return self.rates if self.kept is None else self.kept
 
+    def onward(self, cotangent: Array) -> Array:
+        return self._split(cotangent)[1]
+
     def pull(self, cotangent: Array) -> tuple[Array, Array]:
         moving, onward = self._split(cotangent)
         before, drive = self.inner.pull(onward)
@@ -911,7 +919,14 @@ def steps_of(history: Any) -> Any:
 
 
 def steps_at(
-    cell: Cell, params: Any, before: Any, x: Array, stored: Any, after: Any, controls: Controls | None = None
+    cell: Cell,
+    params: Any,
+    before: Any,
+    x: Array,
+    stored: Any,
+    after: Any,
+    controls: Controls | None = None,
+    factors: Callable[..., Any] | None = None,
 ) -> Any:
     """The steps from states before to states after, with any axes in front.
 
@@ -923,6 +938,8 @@ def steps_at(
         stored: the pre-activations, [*lead, blocks·H]; None of a step function.
         after: the states after.
         controls: of the steps.
+        factors: `(cell, params, before, stored, after) -> slopes`, what stands in the place of the derivatives of
+            a cell with closed forms; None for these.
     """
     controls = controls or Controls()
     core, kept = cell.core, cell.kept(controls.kept)
@@ -930,7 +947,10 @@ def steps_at(
         inner: Any = FunctionSteps(core, params, before, x, after)  # type: ignore  # a StepFunction
     else:
         new = after if kept is None else core.update(before, stored)
-        slopes = core.linearise(params, before, stored, new)
+        if factors is None:
+            slopes = core.linearise(params, before, stored, new)
+        else:
+            slopes = factors(core, params, before, stored, new)
         inner = CellSteps(core, params, core.recurrence.transposed(params), slopes, before, x, new)
     if kept is None and controls.hold is None and controls.reset is None:
         return inner

@@ -16,16 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx import checks
-from lstmx.arrays import is_traced
+from lstmx.arrays import is_traced, leaves
+from lstmx.files import written_whole
 from lstmx.gradients import GradientFlow, LayeredFlow
 from lstmx.history import History, StoredHistory
 from lstmx.layers import LayeredHistory
 from lstmx.pages.signals import text_signals
 from lstmx.statistics import gate_statistics
-from lstmx.units import fields_of, sequence_within, units_within, values_of
+from lstmx.units import fields_of, real_numbers, sequence_within, units_within, values_of
 
 _LEVELS = 254  # codes 0 to 254 for numbers, 255 for none
-_BESIDE_CODES = 200_000  # bytes kept for the script, the words and the lines
+_SCALE_BYTES = 40  # at least those of the least and greatest number of a unit, such as -1.234567e-308
 _SEQUENCES = 4  # of a batch, where it is not said which
 _NORMS = {
     "joint state": "log_norm",
@@ -49,7 +50,8 @@ class _Pass(NamedTuple):
     """Of the whole batch."""
     timescale: list[float | None] | None
     """The geometric time scale of each unit; None of a cell without a gate that keeps its state."""
-    tokens: Sequence[str] | None
+    text: int | None
+    """Which of the texts was read."""
 
 
 def page(
@@ -73,22 +75,24 @@ def page(
     the same units are on. Two passes, as of an LSTM and a SimpleRNN, can be set beside each other.
 
     Numbers are stored in 8 bits for each unit: at most 1/508 of the range of that unit and field from the truth.
-    A pass too long for `size` is shown at every k-th step, and the page says so.
+    A pass too long for `size` is shown at every k-th step, and the page says so; its text is there in full. A file
+    that is there already is replaced when the new one is whole.
 
     Args:
         history: the recorded pass, of a cell or of layers, in memory or on disk; or several by name, over the same
             steps.
-        path: the file, such as "gates.html"; one that is there is written over.
+        path: the file, such as "gates.html".
         text: what was read at each step: a str of T characters, or T strings; of a batch one such for each of
             `sequences`.
         flow: the flow of a gradient through the pass, from `gradient_flow`; of several histories by their names.
             With outputs="all", the gradients of each unit are fields, too.
-        signals: numbers [T] by name that units can be sorted by, beside those that a text has.
+        signals: numbers or booleans [T], an array or list, by name, that units can be sorted by, beside those that
+            a text has.
         units: indices of the units shown; None for all.
         fields: names of states and gates shown, such as "forget_gate"; None for all.
         sequences: which sequences of a batch: integers, or tuples of one per batch axis; None for the first four.
         title: the page's title; None for one that names the cells.
-        size: most bytes of the file, about.
+        size: most bytes of the file.
 
     Returns:
         The path.
@@ -96,7 +100,8 @@ def page(
     Raises:
         TypeError: an argument is of another kind, or the history is inside a JAX transformation.
         ValueError: names of fields or histories that are not there, units or sequences that are not, a text or
-            signal of another length, or a size that is too small for one step.
+            signal of another length, a signal with NaN or infinity, the flow of another pass, words that are no
+            Unicode, or a size that is too small for one step and the text.
         OSError: the file cannot be written.
 
     Example:
@@ -109,47 +114,139 @@ def page(
         ...     made.stat().st_size < 60_000
         True
     """
-    path = checks.path("path", path)
+    target = checks.path("path", path)
+    if not target.name or "\0" in str(target) or target.is_dir():
+        raise ValueError(f"path is {str(path)!r}; expected the name of a file, such as 'gates.html'")
     checks.positive("size", size)
-    named = dict(history) if isinstance(history, Mapping) else {"": history}
-    flows = _flows(flow, named, several=isinstance(history, Mapping))
-    passes = _passes(named, flows, text, sequences)
-    length = len(passes[0].history)
+    if title is not None:
+        _words("title", title)
+    several = isinstance(history, Mapping)
+    named = dict(history) if several else {"": history}
+    indices = _checked(named, sequences)
+    flows = _flows(flow, named, several)
+    first = next(iter(named.values()))
+    length, batch = len(first), first.batch
+    texts = _texts(text, length, batch, indices)
+    passes = _passes(named, flows, indices, texts is not None)
     shown = [_shown(one, units, fields) for one in passes]
-    cells = sum(len(picked) for sizes in shown for picked in sizes.values())
-    budget = (size - _BESIDE_CODES) * 3 / 4
-    every = max(1, math.ceil(length * cells / max(1.0, budget)))
-    if budget < cells:
-        raise ValueError(
-            f"size is {size:,} bytes; one step of {cells:,} numbers and the page itself take more: name fewer "
-            "fields or units"
-        )
-    steps = np.arange(0, length, every)
-    own = _signals(signals, length)
-    series = [_series(one, sizes, steps, every, own) for one, sizes in zip(passes, shown, strict=True)]
-    names = list(dict.fromkeys(repr(one.history.cell) for one in passes))
-    about = f"{', '.join(names)}: {length:,} steps."
-    if every > 1:
-        about += f"\nOne step in {every} is shown: fewer fields, fewer units or a larger size show more of them."
-    if sequences is None and any(math.prod(one.batch) > _SEQUENCES for one in named.values()):
-        about += f"\nOf the batch, {_SEQUENCES} sequences are shown: sequences= names others."
+    about = [f"{', '.join(dict.fromkeys(repr(one.cell) for one in named.values()))}: {_number(length, 'step')}."]
+    if units is not None:
+        about.append(f"Of the units, {_number(len(units), 'is', 'are')} shown.")
+    if len(indices) < math.prod(batch):
+        about.append(f"{len(indices)} of {math.prod(batch)} sequences are shown: sequences= names others.")
+    kinds = dict.fromkeys(type(one.cell).__name__ for one in named.values())
+    heading = title or f"gates of {', '.join(kinds)}"
+    data = {"about": about, "texts": texts or [], "signals": _signals(signals, length)}
+    every = _every(data, passes, shown, heading, length, size)
+    frame = _frame(data, passes, shown, every, length)
+    for one, series, picked in zip(passes, frame["series"], shown, strict=True):
+        for made, (name, some) in zip(series["fields"], picked.items(), strict=True):
+            made |= _coded(one, name, some, every)
+    with written_whole(target) as file:
+        file.write(_file(frame, heading))
+    return target
+
+
+def _number(count: int, one: str, several: str | None = None) -> str:
+    """A count with its word, such as "1 step" and "2,000 steps"."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def _file(data: dict[str, Any], title: str) -> bytes:
+    """The page with these numbers."""
     files = {
         name: resources.files("lstmx.pages").joinpath(f"page.{name}").read_text("utf-8")
         for name in ("html", "css", "js")
     }
+    numbers = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     written = {
-        "title": html.escape(
-            title or f"gates of {', '.join(type(one.history.cell).__name__ for one in passes[:2])}"
-        ),
+        "title": html.escape(title),
         "style": files["css"],
-        "summary": html.escape(about),
-        "data": json.dumps({"about": about, "series": series}, ensure_ascii=False, allow_nan=False).replace(
-            "<", "\\u003c"
-        ),
+        "summary": html.escape(data["about"]),
+        "data": numbers.replace("<", "\\u003c"),
         "script": files["js"],
     }
-    path.write_text(re.sub(r"\{\{(\w+)\}\}", lambda place: written[place[1]], files["html"]), encoding="utf-8")
-    return path
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: written[place[1]], files["html"]).encode()
+
+
+def _every(
+    data: dict[str, Any],
+    passes: list[_Pass],
+    shown: list[dict[str, np.ndarray]],
+    title: str,
+    length: int,
+    size: int,
+) -> int:
+    """The least k with which every k-th step makes a file of at most `size` bytes."""
+    units = [len(some) for picked in shown for some in picked.values()]
+
+    def weight(every: int) -> int:
+        steps = -(-length // every)
+        codes = sum(4 * -(-steps * many // 3) + _SCALE_BYTES * (many + 1) for many in units)
+        return len(_file(_frame(data, passes, shown, every, length), title)) + codes
+
+    least = weight(length)
+    if least > size:
+        text = sum(len("".join(one["tokens"]).encode()) for one in data["texts"])
+        raise ValueError(
+            f"size is {_number(size, 'byte')}; one step of {_number(sum(units), 'number')}"
+            + (f", the text ({text:,} bytes)" if text else "")
+            + f" and the page itself take {least:,}: name fewer fields or units, or a larger size"
+        )
+    every = min(length, max(1, sum(units) * length * 4 // (3 * (size - least + 1))))
+    while (now := weight(every)) > size:
+        every = min(length, max(every + 1, every * (now - least) // (size - least + 1)))
+    return every
+
+
+def _checked(named: dict[str, Any], sequences: Any) -> list[tuple[int, ...]]:
+    """The sequences shown, as indices into the batch axes that the histories share."""
+    if not named:
+        raise ValueError("history is empty; expected a history, or several by name")
+    for name, history in named.items():
+        _words("a name of history", name)
+        checks.require_history(history, layers=True, disk=True)
+        if is_traced(history if isinstance(history, (History, LayeredHistory)) else ()):
+            raise TypeError(
+                "history is inside a JAX transformation, and has no numbers to show; call this outside"
+            )
+    shapes = {name: (len(one), *one.batch) for name, one in named.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(
+            "history has passes of different [T, *batch], "
+            + ", ".join(f"{name!r}: {shape}" for name, shape in shapes.items())
+            + "; expected the same of all"
+        )
+    batch = next(iter(named.values())).batch
+    if sequences is None:
+        return list(itertools.islice(np.ndindex(*batch), _SEQUENCES))
+    if not batch:
+        raise ValueError(f"sequences is {sequences!r}; this history has no batch axes: expected None")
+    if not isinstance(sequences, (list, tuple, range, np.ndarray)):
+        raise TypeError(f"sequences is {sequences!r}; expected a list of sequences, such as [0, 3]")
+    indices = (one if isinstance(one, tuple) else (one,) for one in sequences)
+    found = [sequence_within(f"sequences has {index!r}", index, batch) for index in indices]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"sequences is {sequences!r}; expected at least one, none twice")
+    return found
+
+
+def _words(name: str, value: Any) -> None:
+    """Raise unless `value` is a str that a file can hold.
+
+    Raises:
+        TypeError: it is no str.
+        ValueError: it has half of a character, a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}; expected a str")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} has {value[error.start]!r} at character {error.start}, half of a character that no file "
+            'holds; expected Unicode, as by .encode(errors="replace").decode()'
+        ) from None
 
 
 def _flows(flow: Any, named: dict[str, Any], several: bool) -> dict[str, Any]:
@@ -162,87 +259,110 @@ def _flows(flow: Any, named: dict[str, Any], several: bool) -> dict[str, Any]:
     for name, one in flows.items():
         if name not in named:
             raise ValueError(f"flow has the name {name!r}; the histories are {', '.join(map(repr, named))}")
-        expected = LayeredFlow if isinstance(named[name], LayeredHistory) else GradientFlow
+        history, called = named[name], f"flow[{name!r}]" if several else "flow"
+        cells = history.cells() if isinstance(history, LayeredHistory) else None
+        expected: type[Any] = LayeredFlow if cells else GradientFlow
         if not isinstance(one, expected):
-            raise TypeError(f"flow is a {type(one).__name__}; expected the {expected.__name__} of this history")
+            raise TypeError(
+                f"{called} is a {type(one).__name__}; expected the {expected.__name__} of this history"
+            )
+        if cells is None:
+            _same_pass(called, one, history)
+        elif list(one.names) != list(cells):
+            raise ValueError(f"{called} is of {', '.join(one.names)}; the history is of {', '.join(cells)}")
+        else:
+            for part, (inner, _) in cells.items():
+                _same_pass(f"{called}[{part!r}]", one[part], inner)
     return flows
 
 
-def _passes(named: dict[str, Any], flows: dict[str, Any], text: Any, sequences: Any) -> list[_Pass]:
+def _same_pass(called: str, flow: Any, history: Any) -> None:
+    """Raise a ValueError where a flow has other steps, sequences or parameters than a history of one cell."""
+    shape = (len(history), *history.batch)
+    if flow.log_norm.shape != shape:
+        raise ValueError(f"{called} is of another pass, of [T, *batch] = {flow.log_norm.shape}; expected {shape}")
+    theirs, own = (
+        (type(params), [tuple(x.shape) for x in leaves(params)]) for params in (flow.parameters, history.params)
+    )
+    if theirs != own:
+        raise ValueError(
+            f"{called} is of another cell, with {theirs[0].__name__} of shapes {theirs[1]}; expected "
+            f"{own[0].__name__} of shapes {own[1]}, as gradient_flow(history) gives"
+        )
+
+
+def _passes(
+    named: dict[str, Any], flows: dict[str, Any], indices: list[tuple[int, ...]], texts: bool
+) -> list[_Pass]:
     """What the page shows: each sequence of each cell of each history."""
-    if not named:
-        raise ValueError("history is empty; expected a history, or several by name")
-    lead = None
     passes = []
     for name, history in named.items():
-        checks.require_history(history, layers=True, disk=True)
-        if is_traced(history if isinstance(history, (History, LayeredHistory)) else ()):
-            raise TypeError(
-                "history is inside a JAX transformation, and has no numbers to show; call this outside"
-            )
-        if lead not in (None, (len(history), history.batch)):
-            raise ValueError(f"histories are of {lead} and {(len(history), history.batch)} steps and batch axes")
-        lead = len(history), history.batch
-        indices = _indices(sequences, history.batch)
-        texts = _texts(text, len(history), history.batch, indices)
         flow = flows.get(name)
         layered = isinstance(history, LayeredHistory)
         cells = history.cells() if layered else {"": (history, lambda x: x)}
         for part, (one, in_time) in cells.items():
             own_flow = flow[part] if layered and flow is not None else flow
-            timescale = None
-            if one.cell.retention_gate is not None and one.cell.gate_names:
-                timescale = _numbers(np.asarray(gate_statistics(one).timescale))
             one = one if isinstance(one, StoredHistory) else one.to_numpy()
-            for index, tokens in zip(indices, texts, strict=True):
+            for k, index in enumerate(indices):
                 which = f"sequence {', '.join(map(str, index))}" if index else ""
                 full = ", ".join(filter(None, (name, part, which))) or type(one.cell).__name__
                 alone = one if isinstance(one, StoredHistory) else one.sequence(*index)
-                passes.append(_Pass(full, alone, index, in_time, own_flow, timescale, tokens))
+                scale = _timescale(one, index)
+                passes.append(_Pass(full, alone, index, in_time, own_flow, scale, k if texts else None))
     return passes
 
 
-def _indices(sequences: Any, batch: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """The sequences shown, as indices into the batch axes."""
-    if sequences is None:
-        return list(itertools.islice(np.ndindex(*batch), _SEQUENCES))
-    if not batch:
-        raise ValueError(f"sequences is {sequences!r}; this history has no batch axes: expected None")
-    indices = (one if isinstance(one, tuple) else (one,) for one in sequences)
-    found = [sequence_within(f"sequences has {index!r}", index, batch) for index in indices]
-    if not found:
-        raise ValueError("sequences is empty; expected at least one")
-    return found
+def _timescale(history: Any, index: tuple[int, ...]) -> list[float | None] | None:
+    """The geometric time scale −1/⟨ln f⟩ of each unit of a sequence; None of a cell without a gate f."""
+    if history.cell.retention_gate is None or not history.cell.gate_names:
+        return None
+    parts = history.stretches() if isinstance(history, StoredHistory) else [(0, history)]
+    steps, closing = 0, np.zeros(1)
+    for alone in (part.to_numpy().sequence(*index) for _, part in parts):
+        if count := int(alone.lengths):
+            steps += count
+            with np.errstate(divide="ignore"):  # of a gate that is shut
+                closing = closing + count / np.asarray(gate_statistics(alone).timescale, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of one that is open throughout, or never counts
+        return _numbers(steps / closing)
 
 
-def _texts(text: Any, length: int, batch: tuple[int, ...], indices: list[Any]) -> list[Any]:
-    """The tokens of each sequence shown; None without a text."""
+def _texts(text: Any, length: int, batch: tuple[int, ...], indices: list[Any]) -> list[dict[str, Any]] | None:
+    """The tokens of each sequence shown, and what a reader could keep count of; None without a text."""
     if text is None:
-        return [None] * len(indices)
+        return None
     texts = [text] if not batch else text
     if not isinstance(texts, (list, tuple)) or len(texts) != len(indices):
-        raise ValueError(
-            f"text is a {type(text).__name__}; expected one text for each of {len(indices)} sequences"
-        )
+        what = f"a list of {len(text)}" if isinstance(text, (list, tuple)) else f"a {type(text).__name__}"
+        raise ValueError(f"text is {what}; expected a list with one text for each of {len(indices)} sequences")
     for one in texts:
-        if not isinstance(one, (str, list, tuple)) or not all(isinstance(token, str) for token in one):
+        if not isinstance(one, (str, list, tuple)):
             raise TypeError(f"text is a {type(one).__name__}; expected a str, or a list of str")
+        others = [type(token).__name__ for token in one if not isinstance(token, str)]
+        if others:
+            raise TypeError(f"text has a {others[0]}; expected a str, or a list of str")
+        _words("text", "".join(one))
         if len(one) != length:
-            what = "characters" if isinstance(one, str) else "tokens"
-            raise ValueError(f"text has {len(one)} {what}; the history has {length} steps")
-    return list(texts)
+            what = _number(len(one), "character" if isinstance(one, str) else "token")
+            raise ValueError(f"text has {what}; the history has {_number(length, 'step')}")
+    return [{"tokens": one, "signals": text_signals(one) if isinstance(one, str) else {}} for one in texts]
 
 
 def _signals(signals: Any, length: int) -> dict[str, np.ndarray]:
     """The caller's signals as float64 [T]."""
+    if signals is None:
+        return {}
+    if not isinstance(signals, Mapping):
+        raise TypeError(f"signals is a {type(signals).__name__}; expected a dict of numbers [T] by name")
     found = {}
-    for name, value in ({} if signals is None else dict(signals)).items():
-        array = np.asarray(value)
-        if array.dtype.kind not in "biuf" or array.shape != (length,):
-            raise ValueError(
-                f"signals[{name!r}] is {array.dtype} of shape {array.shape}; expected real numbers, ({length},)"
-            )
-        found[str(name)] = array.astype(np.float64)
+    for name, value in signals.items():
+        _words("a name of signals", name)
+        found[name] = real_numbers(f"signals[{name!r}]", value)
+        if found[name].shape != (length,):
+            raise ValueError(f"signals[{name!r}] has shape {found[name].shape}; expected [T], ({length},)")
+        if not np.isfinite(found[name]).all():
+            step = int(np.argmin(np.isfinite(found[name])))
+            raise ValueError(f"signals[{name!r}] holds NaN or infinity, first at step {step}")
     return found
 
 
@@ -252,8 +372,8 @@ def _shown(one: _Pass, units: Any, fields: Any) -> dict[str, np.ndarray]:
     sizes = {name: getattr(first, name).shape[-1] for name in fields_of(first)}
     sizes |= {name: value.shape[-1] for name, value in _gradients(one.flow).items()}
     if fields is not None:
-        if isinstance(fields, str) or not len(fields):
-            raise TypeError(f"fields is {fields!r}; expected a list of names, such as ['forget_gate']")
+        if not isinstance(fields, (list, tuple)) or not fields or len(set(map(str, fields))) < len(fields):
+            raise TypeError(f"fields is {fields!r}; expected a list of names, none twice, such as ['forget_gate']")
         missing = [name for name in fields if name not in sizes]
         if missing:
             raise ValueError(f"fields has {missing[0]!r}; {one.name} has {', '.join(sizes)}")
@@ -275,60 +395,91 @@ def _gradients(flow: GradientFlow | None) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _series(
-    one: _Pass, shown: dict[str, np.ndarray], steps: np.ndarray, every: int, own: dict[str, np.ndarray]
+def _frame(
+    data: dict[str, Any], passes: list[_Pass], shown: list[dict[str, np.ndarray]], every: int, length: int
 ) -> dict[str, Any]:
-    """A pass as the script reads it, in the order of time."""
-    history, at = one.history, (slice(None), *one.sequence)
-    stored = isinstance(history, StoredHistory)
+    """All that the script reads of every k-th step but the numbers of the fields."""
+    about = list(data["about"])
+    if every > 1:
+        about.append(
+            f"One step in {every} is shown: fewer fields, fewer units or a larger size show more of them."
+        )
+    texts = []
+    for text in data["texts"]:
+        values = {name: numbers[::every] for name, numbers in text["signals"].items()}
+        texts.append(
+            {
+                "tokens": ["".join(text["tokens"][step : step + every]) for step in range(0, length, every)],
+                "single": every == 1,
+                "signals": {name: _numbers(x) for name, x in values.items() if np.ptp(x) > 0},
+            }
+        )
+    series = []
+    for one, picked in zip(passes, shown, strict=True):
+        counted = _counted(one)[::every]
+        edges = np.flatnonzero(np.diff(np.concatenate([[True], counted, [True]])))
+        norms = []
+        for name, attribute in _NORMS.items():
+            value = None if one.flow is None else getattr(one.flow, attribute)
+            if value is not None:
+                norms.append({"name": name, "values": _numbers(_rows(one, value)[::every] / math.log(10))})
+        series.append(
+            {
+                "name": one.name,
+                "text": one.text,
+                "skipped": edges.reshape(-1, 2).tolist(),
+                "fields": [
+                    {
+                        "name": name.replace("_", " "),
+                        "units": some.tolist(),
+                        "kind": "diverging" if _limits(one, name) == "signed" else "sequential",
+                        "codes": "",
+                    }
+                    for name, some in picked.items()
+                ],
+                "norms": norms,
+                "timescale": one.timescale,
+            }
+        )
+    signals = {name: _numbers(values[::every]) for name, values in data["signals"].items()}
+    about = "\n".join(about)
+    steps = {"steps": -(-length // every), "every": every}
+    return {"about": about, **steps, "texts": texts, "signals": signals, "series": series}
 
-    def rows(array: Any, own: bool = False) -> np.ndarray:
-        """The steps shown of an array [T, *batch, ...], or of this sequence's own [T, ...], in order of time."""
-        return np.asarray(one.in_time(np.asarray(array) if own else np.asarray(array)[at]))[steps]
 
-    counts = history.counts
-    counted = np.ones(len(steps), bool) if counts is None else rows(counts, own=not stored)
-    gradients, gates = _gradients(one.flow), {} if stored else history.gates._asdict()
-    made = []
-    for name, picked in shown.items():
-        if name in gradients:
-            with np.errstate(divide="ignore"):
-                values, limits = np.log10(np.abs(rows(gradients[name]).astype(np.float64))), "range"
-        elif stored:  # whose order is that of time
-            parts = (part[at][(-start) % every :: every] for start, part in values_of(history, name))
-            values, limits = np.concatenate(list(parts)), _limits(history, name)
-        else:
-            field = gates[name] if name in gates else getattr(history, name)
-            values, limits = rows(field, own=True), _limits(history, name)
-        made.append(_coded(name, np.where(counted[:, None], values[:, picked], np.nan), limits, picked))
-    norms = []
-    for name, attribute in _NORMS.items():
-        value = None if one.flow is None else getattr(one.flow, attribute)
-        if value is not None:
-            norms.append({"name": name, "values": _numbers(rows(value) / math.log(10))})
-    tokens = None
-    signals = dict(own)
-    if one.tokens is not None:
-        tokens = ["".join(one.tokens[step : step + every]) for step in steps]
-        signals = text_signals(one.tokens) | own if isinstance(one.tokens, str) else own
-    return {
-        "name": one.name,
-        "steps": steps.tolist(),
-        "tokens": tokens,
-        "fields": made,
-        "norms": norms,
-        "timescale": one.timescale,
-        "signals": {name: _numbers(values[steps]) for name, values in signals.items()},
-    }
+def _rows(one: _Pass, array: Any, own: bool = False) -> np.ndarray:
+    """An array [T, *batch, ...], or of this sequence's own [T, ...], of this sequence in the order of time."""
+    return np.asarray(one.in_time(np.asarray(array) if own else np.asarray(array)[:, *one.sequence]))
 
 
-def _limits(history: Any, name: str) -> str:
-    """What the colours of a field span: "unit" for [0, 1], "signed" for ± the greatest magnitude."""
-    return "unit" if name in history.cell.gate_names else "signed"
+def _counted(one: _Pass) -> np.ndarray:
+    """Whether each step counts, [T]."""
+    counts = one.history.counts
+    if counts is None:
+        return np.ones(len(one.history), bool)
+    return _rows(one, counts, own=not isinstance(one.history, StoredHistory))
 
 
-def _coded(name: str, values: np.ndarray, limits: str, units: np.ndarray) -> dict[str, Any]:
-    """A field [steps, units] as 8-bit codes, unit after unit, with the scale of each."""
+def _limits(one: _Pass, name: str) -> str:
+    """What the colours of a field span: "unit" [0, 1], "signed" ± the greatest magnitude, "range" its own."""
+    if name in _GRADIENTS:
+        return "range"
+    return "unit" if name in one.history.cell.gate_names else "signed"
+
+
+def _coded(one: _Pass, name: str, units: np.ndarray, every: int) -> dict[str, Any]:
+    """Every k-th step of a field [steps, units] as 8-bit codes, unit after unit, with the scale of each."""
+    history = one.history
+    if name in _GRADIENTS:
+        with np.errstate(divide="ignore"):
+            values = np.log10(np.abs(_rows(one, _gradients(one.flow)[name])[::every].astype(np.float64)))
+    elif isinstance(history, StoredHistory):  # whose order is that of time
+        parts = (part[:, *one.sequence][(-start) % every :: every] for start, part in values_of(history, name))
+        values = np.concatenate(list(parts))
+    else:
+        gates = history.gates._asdict()
+        values = _rows(one, gates[name] if name in gates else getattr(history, name), own=True)[::every]
+    values = np.where(_counted(one)[::every, None], values[:, units], np.nan)
     finite = np.isfinite(values)
     low = np.where(finite, values, np.inf).min(axis=0, initial=np.inf).astype(np.float64)
     high = np.where(finite, values, -np.inf).max(axis=0, initial=-np.inf).astype(np.float64)
@@ -336,18 +487,15 @@ def _coded(name: str, values: np.ndarray, limits: str, units: np.ndarray) -> dic
     width = np.where(high > low, high - low, 1.0)
     codes = np.where(finite, np.rint((np.where(finite, values, low) - low) / width * _LEVELS), _LEVELS + 1)
     most = float(max(abs(low).max(), abs(high).max())) or 1.0
-    spans = {"unit": (0.0, 1.0), "signed": (-most, most), "range": (float(low.min()), float(high.max()))}
+    spans = {"unit": [0.0, 1.0], "signed": [-most, most], "range": [low.min(), high.max()]}
     return {
-        "name": name.replace("_", " "),
-        "units": units.tolist(),
-        "low": [float(f"{x:.7g}") for x in low],
-        "high": [float(f"{x:.7g}") for x in high],
-        "limits": spans[limits],
-        "kind": "diverging" if limits == "signed" else "sequential",
+        "low": _numbers(low, 7),
+        "high": _numbers(high, 7),
+        "limits": _numbers(np.array(spans[_limits(one, name)]), 7),
         "codes": b64encode(codes.astype(np.uint8).T.tobytes()).decode("ascii"),
     }
 
 
-def _numbers(values: np.ndarray) -> list[float | None]:
-    """Numbers as JSON has them, to five digits; None where there is none."""
-    return [float(f"{x:.5g}") if math.isfinite(x) else None for x in values.astype(np.float64)]
+def _numbers(values: np.ndarray, digits: int = 5) -> list[float | None]:
+    """Numbers as JSON has them, to so many digits; None where there is none."""
+    return [float(f"{x:.{digits}g}") if math.isfinite(x) else None for x in values.astype(np.float64)]

@@ -1,6 +1,7 @@
 """Matplotlib figures of histories and results; they draw fields and compute no research quantity."""
 
 from lstmx.contents import publish
+from lstmx.plot.attribution import attribution
 from lstmx.plot.comparison import comparison, reach
 from lstmx.plot.dynamics import dynamics
 from lstmx.plot.effect import effect
@@ -16,6 +17,7 @@ from lstmx.plot.statistics import saturation, timescales
 
 __all__ = [
     "animation",
+    "attribution",
     "compare_flows",
     "comparison",
     "depth",

@@ -48,7 +48,7 @@ def spectrum(spectrum: LyapunovSpectrum, *, ax: Axes | None = None, title: str |
         capsize=2,
         **look,
     )
-    _, band = parts.over_sequences(np.moveaxis(spectrum.per_sequence, -1, 0))
+    _, band = parts.over_sequences(np.moveaxis(np.asarray(spectrum.per_sequence), -1, 0))
     if band is not None:
         low, high = map(parts.blank, band)
         ax.vlines(np.arange(1, len(low) + 1), low, high, colors=canvas.COLOURS[0], alpha=0.3, linewidth=5)

@@ -100,6 +100,17 @@ def test_layers_and_directions_are_in_the_order_of_time(tmp_path):
     np.testing.assert_allclose(norms["h"], flow["layer 0, backward"].log_norm_hidden[::-1] / np.log(10), rtol=1e-4)
 
 
+def test_contributions_are_those_of_each_sequence(tmp_path):
+    stack = lstmx.Stack([lstmx.Bidirectional(lstmx.GRU(3, 4)), lstmx.LSTM(8, 6)])
+    xs = RNG(0).normal(size=(20, 2, 3)).astype("float32")
+    history = lstmx.record(stack, stack.init(RNG(1)), xs, lengths=np.array([20, 7]))
+    found = lstmx.attribute(history, np.ones(6, "float32"))
+    data = data_of(lstmx.page(history, tmp_path / "p.html", attribution=found))
+    for one in data["series"]:
+        sequence = int(one["name"][-1])
+        np.testing.assert_allclose(one["contribution"], found.steps[:, sequence], rtol=1e-4)
+
+
 def test_several_histories_a_text_and_signals(tmp_path):
     text = 'one (two) "three"\n' * 3
     xs = RNG(0).normal(size=(len(text), 3)).astype("float32")
@@ -307,6 +318,12 @@ def test_what_a_page_refuses(tmp_path):
         (history, {"title": 5}, "title is 5; expected a str"),
         ({1: history}, {}, "a name of history is 1; expected a str"),
         (history, {"flow": {"a": flow}}, "flow and history are to be of one kind"),
+        (history, {"attribution": flow}, "attribution is a GradientFlow; expected what lstmx.attribute gives"),
+        (
+            history,
+            {"attribution": lstmx.attribute(recorded(length=40), np.ones(7, "float32"))},
+            r"attribution is of another pass, of .* = \(40,\); expected \(60,\)",
+        ),
         (history, {"flow": 3}, "flow is a int; expected the GradientFlow of this history"),
         (history, {"size": 1000}, "size is 1,000 bytes; one step of 42 numbers and the page itself take"),
         ({}, {}, "history is empty"),

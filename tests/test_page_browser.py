@@ -1,5 +1,6 @@
 """The page in a real browser: no error, no request, the history's numbers, and every control by mouse and keys."""
 
+import re
 import shutil
 
 import numpy as np
@@ -42,7 +43,10 @@ def browser():
 @pytest.fixture
 def page(browser, passes, tmp_path):
     flows = {name: lstmx.gradient_flow(one) for name, one in passes.items()}
-    path = lstmx.page(passes, tmp_path / "page.html", text=TEXT, flow=flows, signals={"ramp": np.arange(T)})
+    told = {"LSTM": lstmx.attribute(passes["LSTM"], np.ones(40, "float32"), "cell_path")}
+    signals = {"ramp": np.arange(T)}
+    path = lstmx.page(passes, tmp_path / "page.html", text=TEXT, flow=flows, attribution=told, signals=signals)
+    browser.told = told["LSTM"].steps
     browser.get(path.as_uri())
     browser.data = data_of(path)
     yield browser
@@ -491,3 +495,24 @@ def test_dark_and_light(page, scheme):
         assert (max(middle) < 60) == (scheme == "dark")
     finally:
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_text_and_strip_are_coloured_by_contributions(page):
+    """Red for what raises the target, blue for what lowers it, the strongest for the greatest."""
+    choose(page, "ink", "contribution")
+    raised, lowered = int(np.argmax(page.told)), int(np.argmin(page.told))
+    painted = page.execute_script(
+        "return [...document.getElementById('text').children].map((one) => one.style.background)"
+    )
+    most = max(page.told.max(), -page.told.min())
+    for step, sign in ((raised, 1), (lowered, -1)):
+        red, _, blue = (int(x) for x in re.findall(r"\d+", painted[step]))
+        strength = abs(page.told[step]) / most
+        assert sign * (red - blue) > 40 * strength
+    page.execute_script(f"change({{ step: {raised} }})")
+    told = re.search(r"contribution (−?[\d.e−]+)", by_id(page, "status").text)[1].replace("−", "-")
+    assert float(told) == pytest.approx(page.told[raised], rel=6e-3)
+    choose(page, "series", "SimpleRNN")  # which has none
+    assert view(page)["ink"] == ""
+    choose(page, "ink", "ramp")
+    assert "ramp" in by_id(page, "strip").get_attribute("aria-label")

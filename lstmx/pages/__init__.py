@@ -17,6 +17,7 @@ import numpy as np
 
 from lstmx import checks
 from lstmx.arrays import is_traced, leaves
+from lstmx.attribution import Attribution
 from lstmx.files import written_whole
 from lstmx.gradients import GradientFlow, LayeredFlow
 from lstmx.history import History, StoredHistory
@@ -48,6 +49,8 @@ class _Pass(NamedTuple):
     """Brings rows into the order of time."""
     flow: GradientFlow | None
     """Of the whole batch."""
+    contribution: np.ndarray | None
+    """Of each step to a target, [T], in the order of time."""
     timescale: list[float | None] | None
     """The geometric time scale of each unit; None of a cell without a gate that keeps its state."""
     text: int | None
@@ -60,6 +63,7 @@ def page(
     *,
     text: Any = None,
     flow: Any = None,
+    attribution: Any = None,
     signals: Mapping[str, Any] | None = None,
     units: Any = None,
     fields: Sequence[str] | None = None,
@@ -69,10 +73,11 @@ def page(
 ) -> Path:
     """Write a recorded pass as one HTML file to explore in a browser, from disk, by mail or beside a paper.
 
-    The page has a strip of steps, coloured by one unit's gate, state or gradient, with the text that was read; a
-    heat map of units and steps of any field; a unit's values and the gradient's log norms, all over one axis of
-    time. One moves over them by mouse or keys, zooms, sorts the units, marks a stretch, and searches where else
-    the same units are on. Two passes, as of an LSTM and a SimpleRNN, can be set beside each other.
+    The page has a strip of steps, coloured by one unit's gate, state or gradient, or by a signal or what each step
+    contributes to a target, with the text that was read; a heat map of units and steps of any field; a unit's
+    values and the gradient's log norms, all over one axis of time. One moves over them by mouse or keys, zooms,
+    sorts the units, marks a stretch, and searches where else the same units are on. Two passes, as of an LSTM and
+    a SimpleRNN, can be set beside each other.
 
     Numbers are stored in 8 bits for each unit: at most 1/508 of the range of that unit and field from the truth.
     A pass too long for `size` is shown at every k-th step, and the page says so; its text is there in full. A file
@@ -86,8 +91,10 @@ def page(
             `sequences`.
         flow: the flow of a gradient through the pass, from `gradient_flow`; of several histories by their names.
             With outputs="all", the gradients of each unit are fields, too.
-        signals: numbers or booleans [T], an array or list, by name, that units can be sorted by, beside those that
-            a text has.
+        attribution: what each step contributes to a target, from `attribute`; of several histories by their names.
+            Text and strip can be coloured by it.
+        signals: numbers or booleans [T], an array or list, by name, that units can be sorted by and the text
+            coloured by, beside those that a text has.
         units: indices of the units shown; None for all.
         fields: names of states and gates shown, such as "forget_gate"; None for all.
         sequences: which sequences of a batch: integers, or tuples of one per batch axis; None for the first four.
@@ -100,8 +107,8 @@ def page(
     Raises:
         TypeError: an argument is of another kind, or the history is inside a JAX transformation.
         ValueError: names of fields or histories that are not there, units or sequences that are not, a text or
-            signal of another length, a signal with NaN or infinity, the flow of another pass, words that are no
-            Unicode, or a size that is too small for one step and the text.
+            signal of another length, a signal with NaN or infinity, the flow or attribution of another pass, words
+            that are no Unicode, or a size that is too small for one step and the text.
         OSError: the file cannot be written.
 
     Example:
@@ -124,10 +131,11 @@ def page(
     named = dict(history) if several else {"": history}
     indices = _checked(named, sequences)
     flows = _flows(flow, named, several)
+    attributions = _attributions(attribution, named, several)
     first = next(iter(named.values()))
     length, batch = len(first), first.batch
     texts = _texts(text, length, batch, indices)
-    passes = _passes(named, flows, indices, texts is not None)
+    passes = _passes(named, flows, attributions, indices, texts is not None)
     shown = [_shown(one, units, fields) for one in passes]
     about = [f"{', '.join(dict.fromkeys(repr(one.cell) for one in named.values()))}: {_number(length, 'step')}."]
     if units is not None:
@@ -249,16 +257,43 @@ def _words(name: str, value: Any) -> None:
         ) from None
 
 
+def _by_name(word: str, given: Any, named: dict[str, Any], several: bool) -> dict[str, Any]:
+    """What was given for the histories, by their names.
+
+    Raises:
+        TypeError: one for several histories, or several for one.
+        ValueError: a name that no history has.
+    """
+    if given is None:
+        return {}
+    if isinstance(given, Mapping) != several:
+        raise TypeError(f"{word} and history are to be of one kind: one of each, or both by the same names")
+    found = dict(given) if several else {"": given}
+    for name in found:
+        if name not in named:
+            raise ValueError(f"{word} has the name {name!r}; the histories are {', '.join(map(repr, named))}")
+    return found
+
+
+def _attributions(attribution: Any, named: dict[str, Any], several: bool) -> dict[str, Any]:
+    """The attributions by the names of the histories."""
+    found = _by_name("attribution", attribution, named, several)
+    for name, one in found.items():
+        called = f"attribution[{name!r}]" if several else "attribution"
+        if not isinstance(one, Attribution):
+            raise TypeError(f"{called} is a {type(one).__name__}; expected what lstmx.attribute gives")
+        shape = (len(named[name]), *named[name].batch)
+        if tuple(one.steps.shape) != shape:
+            raise ValueError(
+                f"{called} is of another pass, of [T, *batch] = {tuple(one.steps.shape)}; expected {shape}"
+            )
+    return found
+
+
 def _flows(flow: Any, named: dict[str, Any], several: bool) -> dict[str, Any]:
     """The flows by the names of the histories."""
-    if flow is None:
-        return {}
-    if isinstance(flow, Mapping) != several:
-        raise TypeError("flow and history are to be of one kind: one of each, or both by the same names")
-    flows = dict(flow) if several else {"": flow}
+    flows = _by_name("flow", flow, named, several)
     for name, one in flows.items():
-        if name not in named:
-            raise ValueError(f"flow has the name {name!r}; the histories are {', '.join(map(repr, named))}")
         history, called = named[name], f"flow[{name!r}]" if several else "flow"
         cells = history.cells() if isinstance(history, LayeredHistory) else None
         expected: type[Any] = LayeredFlow if cells else GradientFlow
@@ -292,12 +327,16 @@ def _same_pass(called: str, flow: Any, history: Any) -> None:
 
 
 def _passes(
-    named: dict[str, Any], flows: dict[str, Any], indices: list[tuple[int, ...]], texts: bool
+    named: dict[str, Any],
+    flows: dict[str, Any],
+    attributions: dict[str, Attribution],
+    indices: list[tuple[int, ...]],
+    texts: bool,
 ) -> list[_Pass]:
     """What the page shows: each sequence of each cell of each history."""
     passes = []
     for name, history in named.items():
-        flow = flows.get(name)
+        flow, attribution = flows.get(name), attributions.get(name)
         layered = isinstance(history, LayeredHistory)
         cells = history.cells() if layered else {"": (history, lambda x: x)}
         for part, (one, in_time) in cells.items():
@@ -308,7 +347,11 @@ def _passes(
                 full = ", ".join(filter(None, (name, part, which))) or type(one.cell).__name__
                 alone = one if isinstance(one, StoredHistory) else one.sequence(*index)
                 scale = _timescale(one, index)
-                passes.append(_Pass(full, alone, index, in_time, own_flow, scale, k if texts else None))
+                told = None
+                if attribution is not None:
+                    told = np.asarray(attribution.steps, np.float64)[(slice(None), *index)]
+                which = k if texts else None
+                passes.append(_Pass(full, alone, index, in_time, own_flow, told, scale, which))
     return passes
 
 
@@ -438,6 +481,7 @@ def _frame(
                     for name, some in picked.items()
                 ],
                 "norms": norms,
+                "contribution": None if one.contribution is None else _numbers(one.contribution[::every]),
                 "timescale": one.timescale,
             }
         )

@@ -7,14 +7,15 @@ const LEFT = 56, RIGHT = 8;  // pixels beside every panel, so that all share one
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const N = data.steps, stepOf = (i) => i * data.every;
-const view = { series: 0, beside: -1, field: 0, second: false, sort: "as they are", span: "0 to 1", step: 0, unit: 0,
+const view = { series: 0, beside: -1, field: 0, second: false, sort: "as they are", span: "0 to 1", ink: "", step: 0, unit: 0,
   from: 0, to: N, mark: null, held: false };
 
 for (const series of data.series) {
   const text = data.texts[series.text];
   series.tokens = text && text.tokens;
   series.single = text && text.single;
-  series.signals = { ...(text && text.signals), ...data.signals };
+  series.signals = { ...(series.contribution && { contribution: series.contribution }), ...(text && text.signals),
+    ...data.signals };
   series.counted = new Uint8Array(N).fill(1);
   for (const [from, to] of series.skipped) series.counted.fill(0, from, to);
   for (const field of series.fields) field.codes = Uint8Array.from(atob(field.codes), (c) => c.charCodeAt(0));
@@ -258,13 +259,26 @@ function label(p, text, y, align = "right") {
   p.context.fillText(text, align === "right" ? LEFT - 4 : LEFT + 4, y);
 }
 
+function tint(series, field, span) {
+  // The colour of each step, null for none: by the unit, or by the signal that was chosen, 0 in the middle.
+  const signal = series.signals[view.ink];
+  if (!signal) {
+    return (i) => {
+      const x = valueAt(field, view.unit, i);
+      return Number.isNaN(x) ? null : colourOf(field, span, x);
+    };
+  }
+  const low = signal.reduce((a, b) => Math.min(a, b), 0), high = signal.reduce((a, b) => Math.max(a, b), 0);
+  const most = Math.max(-low, high), kind = low < 0 ? "diverging" : "sequential";
+  return (i) => signal[i] === null ? null : colourOf({ kind }, [low < 0 ? -most : 0, most], signal[i]);
+}
+
 function drawStrip({ series, field }, span) {
-  const p = panel("strip", 26), wide = p.inner / (view.to - view.from);
+  const p = panel("strip", 26), wide = p.inner / (view.to - view.from), colours = tint(series, field, span);
   clipped(p, () => {
     for (let i = view.from; i < view.to; i++) {
-      const x = valueAt(field, view.unit, i);
-      if (Number.isNaN(x)) continue;
-      const colour = colourOf(field, span, x);
+      const colour = colours(i);
+      if (!colour) continue;
       p.context.fillStyle = `rgb(${colour})`;
       p.context.fillRect(xOf(p, i), 0, Math.max(1, wide), p.height);
       if (wide >= 8 && series.tokens) {
@@ -275,10 +289,11 @@ function drawStrip({ series, field }, span) {
       }
     }
   });
-  label(p, `unit ${field.units[view.unit]}`, p.height / 2);
+  const signal = series.signals[view.ink] && view.ink;
+  label(p, signal ? "signal" : `unit ${field.units[view.unit]}`, p.height / 2);
   overlay(p, series);
-  byId("strip").setAttribute("aria-label", `${field.name} of unit ${field.units[view.unit]} of ${series.name} at ` +
-    "each step, as a strip of colours");
+  byId("strip").setAttribute("aria-label", `${signal || `${field.name} of unit ${field.units[view.unit]}`} of ` +
+    `${series.name} at each step, as a strip of colours`);
 }
 
 function drawMap(id, { series, field }, span, unit) {
@@ -414,6 +429,7 @@ function tell() {
   byId("status").textContent = `${place}, unit ${unit}: ${field.name} ${shown(valueAt(field, view.unit, i))}` +
     (series.norms.length ? "; log₁₀ of the gradient's norm: " : "") +
     series.norms.map((line) => `${line.name} ${shown(line.values[i] ?? NaN)}`).join(", ") +
+    (series.signals[view.ink] ? `; ${view.ink} ${shown(series.signals[view.ink][i] ?? NaN)}` : "") +
     (view.mark ? `; marked: steps ${stepOf(view.mark[0])} to ${stepOf(view.mark[1] - 1)}` : "") +
     (view.held ? " (held)" : "");
   const table = byId("numbers");
@@ -446,9 +462,9 @@ function rowOf(name, ...values) {
 }
 
 function colourText() {
-  const { series, field } = inHand(), spans = byId("text").children, span = limits();
+  const { series, field } = inHand(), spans = byId("text").children, colours = tint(series, field, limits());
   for (let i = 0; i < spans.length; i++) {
-    const x = valueAt(field, view.unit, i), colour = Number.isNaN(x) ? null : colourOf(field, span, x);
+    const colour = colours(i);
     spans[i].style.background = colour ? `rgb(${colour})` : "none";
     spans[i].style.color = colour ? inkOn(colour) : "inherit";
     spans[i].classList.toggle("marked", !!view.mark && i >= view.mark[0] && i < view.mark[1]);
@@ -501,7 +517,7 @@ function change(next) {
   view.to = view.from + wide;
   if (view.mark) view.mark = [Math.max(0, view.mark[0]), Math.min(N, view.mark[1])];
   if (last.series.tokens !== series.tokens) layText();
-  else if (["series", "beside", "second", "unit", "field", "mark", "span"].some((key) => before[key] !== view[key])) {
+  else if (["series", "beside", "second", "unit", "field", "mark", "span", "ink"].some((key) => before[key] !== view[key])) {
     colourText();
   }
   redraw();
@@ -549,6 +565,11 @@ function fill() {
     ...Object.keys(series.signals).map((name) => `correlation: ${name}`)];
   if (!sorts.includes(view.sort)) view.sort = "as they are";
   byId("sort").replaceChildren(...sorts.map((name) => new Option(name, name, false, name === view.sort)));
+  const inks = Object.keys(series.signals);
+  if (!inks.includes(view.ink)) view.ink = "";
+  byId("ink").replaceChildren(new Option("the unit", "", false, !view.ink),
+    ...inks.map((name) => new Option(name, name, false, name === view.ink)));
+  byId("ink").parentElement.hidden = !inks.length;
   const [low, high] = series.fields[view.field].limits;
   byId("above").value = shown((low + 3 * high) / 4).replace("−", "-");
 }
@@ -668,6 +689,7 @@ function listen() {
   byId("field").addEventListener("change", (event) => { change({ field: Number(event.target.value) }); fill(); });
   byId("sort").addEventListener("change", (event) => change({ sort: event.target.value }));
   byId("span").addEventListener("change", (event) => change({ span: event.target.value }));
+  byId("ink").addEventListener("change", (event) => change({ ink: event.target.value }));
   byId("unit").addEventListener("change", (event) => change({ unit: Number(event.target.value) }));
   byId("closer").addEventListener("click", () => zoom(0.5, view.step));
   byId("wider").addEventListener("click", () => zoom(2, view.step));

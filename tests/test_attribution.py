@@ -454,6 +454,18 @@ def test_methods_that_a_cell_has_not_are_refused_in_words():
         lstmx.attribute(function, lambda outputs: outputs[-1])
 
 
+def test_a_summary_says_where_the_path_is_rough():
+    """A chaotic network: no rule for an integral follows its outputs from zero input to what it read."""
+    cell = lstmx.SimpleRNN(1, 40)
+    params = cell.init(np.random.default_rng(0), "float64")
+    params = params._replace(recurrent_kernel=4 * params.recurrent_kernel)
+    history = lstmx.record(cell, params, np.ones((200, 1)))
+    found = lstmx.attribute(history, np.ones(40))
+    assert found.relative_defect > 0.1
+    assert "the target is rough between baseline and inputs: take a baseline" in str(found)
+    assert "rough" not in str(lstmx.attribute(passed(CELLS["LSTM"], 30, ()), np.ones(7)))
+
+
 def test_a_summary_says_what_adds_up():
     found = lstmx.attribute(passed(CELLS["LSTM"], 30, ()), np.ones(7), "lrp")
     text = str(found)

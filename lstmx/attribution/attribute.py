@@ -33,7 +33,9 @@ def attribute(
     result has for every sequence and its summary shows.
 
     - "integrated_gradients": φ = (x − x') ∘ ∫₀¹ ∂F(x' + α (x − x'))/∂x dα, the initial state on the same path, by
-      the Gauss–Legendre rule, all nodes one batch. Of every cell.
+      the Gauss–Legendre rule, all nodes one batch. Of every cell. Where the baseline is far from what a network
+      was trained on, F may be rough on the way, even chaotic, and then the defect stays; a mean input is nearer
+      than zeros.
     - "gradient_input": φ = x ∘ ∂F/∂x, and so the initial state and the biases; x' = 0. Of every cell.
     - "lrp": the rule z_i / (z + ε sign z) for sums, all for the signal and nothing for the gates that weigh it
       (Arras et al. 2017). Biases, and what ε takes, are told apart. For targets linear in the outputs.

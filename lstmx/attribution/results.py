@@ -17,6 +17,8 @@ WORDS = {
     "cell_path": "the path along the state",
 }
 
+_ROUGH = 1e-3  # share that is not accounted for above which more nodes are wanted, or another path
+
 
 @result(static=("method",))
 class Attribution:
@@ -100,6 +102,11 @@ class Attribution:
         lines += [f"  {name:<{width}}  {value:+.6g}" for name, value in told.items()]
         share = np.median(np.asarray(self.relative_defect, np.float64))
         lines.append(f"what is not accounted for is {share:.2g} of the change")
+        if self.method == "integrated_gradients" and share > _ROUGH:
+            lines.append(
+                "the target is rough between baseline and inputs: take a baseline that the network knows, such as "
+                "a mean input, or more nodes"
+            )
         if not batch:
             order = np.asarray(self.top(8))
             lines.append("most: " + ", ".join(f"step {t} {steps[t]:+.4g}" for t in order))

@@ -5,12 +5,19 @@ import io
 import hypothesis.strategies as st
 import jax
 import numpy as np
+import pytest
 
 import lstmx
 from lstmx.linear import steps_at
 
 CELLS = [lstmx.LSTM, lstmx.GRU, lstmx.SimpleRNN]
 LIBRARIES = ["numpy", "jax"]
+
+
+def slow_but(cases, always):
+    """Cases for `parametrize`, of which those that `always` is true of are not slow."""
+    several = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [pytest.param(*case, marks=() if always(*case) else pytest.mark.slow) for case in several]
 
 
 def lcg(shape, seed, scale=1.0):

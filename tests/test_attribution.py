@@ -1,10 +1,12 @@
 """Attribution: what adds up, against plain loops, autodiff, the numbers of published programs, and new passes."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import LIBRARIES, lcg, lcg_params, to
+from reference import LIBRARIES, lcg, lcg_params, slow_but, to
 
 import lstmx
 
@@ -67,7 +69,9 @@ def number_of(history, weights):
 # ---------------------------------------------------------------------------------- by derivatives
 
 
-@pytest.mark.parametrize("name", [*CELLS, *OTHERS, *LAYERS])
+@pytest.mark.parametrize(
+    "name", slow_but([*CELLS, *OTHERS, *LAYERS], lambda name: name in ("LSTM", "both in a stack"))
+)
 def test_integrated_gradients_are_the_integral_of_autodiff(name):
     cell = (CELLS | OTHERS | LAYERS)[name]
     history = passed(cell, library="jax", lengths=np.array([9, 5]))
@@ -89,8 +93,13 @@ def test_integrated_gradients_are_the_integral_of_autodiff(name):
     close(found.baseline_value, number(jnp.asarray(base), jax.tree.map(jnp.zeros_like, history.initial)))
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("name", ["LSTM", "GRU", *LAYERS])
+@pytest.mark.parametrize(
+    ("name", "library"),
+    slow_but(
+        itertools.product(["LSTM", "GRU", *LAYERS], LIBRARIES),
+        lambda name, library: library == "numpy" or name == "stack",
+    ),
+)
 def test_integrated_gradients_add_up(name, library):
     history = passed((CELLS | LAYERS)[name], 40, (3,), library, lengths=np.array([40, 17, 1]))
     found = lstmx.attribute(history, *to(library, (weights_for(history),)))
@@ -188,8 +197,13 @@ def test_relevance_is_that_of_the_authors_program():
     close(found.value, -0.076008823335384, 1e-14)
 
 
-@pytest.mark.parametrize("name", [*CELLS, *LAYERS])
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(
+    ("name", "library"),
+    slow_but(
+        itertools.product([*CELLS, *LAYERS], LIBRARIES),
+        lambda name, library: library == "numpy" or name in ("LSTM", "GRU", "stack"),
+    ),
+)
 def test_relevance_is_conserved(name, library):
     history = passed((CELLS | LAYERS)[name], 13, (2,), library, lengths=np.array([13, 6]))
     found = lstmx.attribute(*to(library, (history, weights_for(history))), "lrp")
@@ -285,8 +299,13 @@ def test_contextual_decomposition_is_that_of_the_authors_program():
 # ---------------------------------------------------------------------------------- along the state
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("name", [name for name in CELLS if name != "SimpleRNN"])
+@pytest.mark.parametrize(
+    ("name", "library"),
+    slow_but(
+        itertools.product([name for name in CELLS if name != "SimpleRNN"], LIBRARIES),
+        lambda name, library: library == "numpy" or name in ("LSTM", "GRU"),
+    ),
+)
 def test_the_path_along_the_state_is_exact(name, library):
     history = passed(CELLS[name], 15, (2,), library, lengths=np.array([15, 8]))
     found = lstmx.attribute(*to(library, (history, weights_for(history))), "cell_path")
@@ -480,8 +499,13 @@ def test_a_summary_says_what_adds_up():
 # ---------------------------------------------------------------------------------- new passes
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("name", ["LSTM", *LAYERS])
+@pytest.mark.parametrize(
+    ("name", "library"),
+    slow_but(
+        itertools.product(["LSTM", *LAYERS], LIBRARIES),
+        lambda name, library: library == "numpy" or name == "LSTM",
+    ),
+)
 def test_curves_are_the_targets_of_passes_with_other_inputs(name, library):
     cell = (CELLS | LAYERS)[name]
     history = passed(cell, 8, (2,), lengths=np.array([8, 5]))

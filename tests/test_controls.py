@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import assert_close, assert_same, to
+from reference import assert_close, assert_same, slow_but, to
 
 import lstmx
 
@@ -60,11 +60,6 @@ def gradient(model, weights, said, **options):
     return jax.jit(jax.grad(lambda *given: loss_of(model, weights, *given, said, **options), (0, 1)))
 
 
-def cases(pairs, always):
-    """Pairs for `parametrize`, of which those that `always` is true of are not slow."""
-    return [pair if always(*pair) else pytest.param(*pair, marks=pytest.mark.slow) for pair in pairs]
-
-
 def counted(said):
     """True where a step counts, [T, 3]."""
     if "lengths" in said:
@@ -74,7 +69,7 @@ def counted(said):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    cases(
+    slow_but(
         [(name, said) for name in EVERY for said in ("lengths", "all")] + [("LSTM", "mask"), ("LSTM", "resets")],
         lambda name, said: (
             name in ("LSTM", "wide GRU before", "both", "Zoneout LSTM") or (said == "all" and "wide" not in name)
@@ -351,7 +346,7 @@ ANALYSES = {
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    cases(
+    slow_but(
         [(name, {}) for name in ANALYSES]
         + [(name, {"mask": MASK}) for name in ANALYSES if name != "lyapunov_spectrum"],
         lambda name, said: bool(said) or name == "lyapunov_spectrum",

@@ -438,14 +438,14 @@ def test_a_step_function_has_gradients():
         (lambda outputs: outputs.sum(), {}, TypeError, "target is a function, which takes JAX"),
         ((np.ones((7, 3)), 3), {}, ValueError, "the readout has classes 0 to 2"),
         ((np.ones((7, 3)), 0.5), {}, TypeError, "the class of the target is 0.5; expected an integer"),
-        ((np.ones((6, 3)), 1), {}, ValueError, r"the readout of the target is shape \(6, 3\); expected a kernel"),
+        ((np.ones((6, 3)), 1), {}, ValueError, r"the readout of the target is of shape \(6, 3\); expected a kernel"),
         ((np.ones((7, 3)),), {}, ValueError, "target is a tuple of 1; expected a pair"),
         (np.ones(7), {"method": "saliency"}, ValueError, "method is 'saliency'; expected"),
         (np.ones(7), {"nodes": 0}, ValueError, "nodes is 0"),
         (np.ones(7), {"epsilon": -1.0}, ValueError, "epsilon is -1.0; expected a number of at least 0"),
         (np.ones(7), {"baseline": np.ones(4)}, ValueError, r"baseline has shape \(4,\); expected \[T"),
         (np.ones(7), {"baseline": np.full(3, np.nan)}, ValueError, "baseline is nan first at"),
-        (np.full(7, np.nan), {}, ValueError, "target is nan first at"),
+        (np.full(7, np.nan), {}, ValueError, r"target is nan at \[0\]"),
     ],
 )
 def test_what_is_not_understood_is_refused_in_words(target, options, kind, words):
@@ -462,7 +462,7 @@ def test_methods_that_a_cell_has_not_are_refused_in_words():
             lstmx.attribute(stack, np.ones(5), method)
     with pytest.raises(ValueError, match="takes a cell with a gate that keeps its old state; SimpleRNN"):
         lstmx.attribute(passed(CELLS["SimpleRNN"]), np.ones(7), "cell_path")
-    with pytest.raises(ValueError, match=r"LSTM without options, not of LSTM.*peepholes"):
+    with pytest.raises(ValueError, match=r"is known of an LSTM without options, not of LSTM.*peepholes"):
         lstmx.attribute(passed(CELLS["peepholes"]), np.ones(7), "contextual")
     with pytest.raises(ValueError, match=r"not of SLSTM.*integrated_gradients"):
         lstmx.attribute(passed(OTHERS["SLSTM"]), np.ones(7), "lrp")
@@ -557,3 +557,54 @@ def test_integrated_gradients_are_those_of_captum():
     np.testing.assert_allclose(found.inputs, expected[0].numpy(), rtol=1e-7, atol=1e-8)
     assert abs(float(found.defect)) < 1e-9
     assert abs(float(gap)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("readout", "kind", "words"),
+    [
+        (lstmx.ReadoutParams(np.ones((7, 5)), np.ones(3)), ValueError, r"bias of the target has shape \(3,\)"),
+        (lstmx.ReadoutParams(np.ones((7, 5)), np.ones(5, "float32")), TypeError, "bias of the target is float32"),
+        (
+            lstmx.ReadoutParams(np.ones((7, 5)), np.full(5, np.nan)),
+            ValueError,
+            r"bias of the target is nan at \[0\]",
+        ),
+        (np.full((7, 5), np.inf), ValueError, r"the readout of the target is inf at \[0, 0\]"),
+    ],
+)
+def test_a_readout_is_checked(readout, kind, words):
+    with pytest.raises(kind, match=words):
+        lstmx.attribute(passed(CELLS["LSTM"]), (readout, 4))
+    with pytest.raises(ValueError, match=r"the class of the target has shape \(3,\); expected an integer"):
+        lstmx.attribute(passed(CELLS["LSTM"]), (np.ones((7, 5)), np.array([0, 4, 1])))
+
+
+def test_a_class_may_be_known_within_jit_alone():
+    history = passed(CELLS["LSTM"], library="jax")
+    readout = lstmx.ReadoutParams(jnp.asarray(lcg((7, 4), 1)), jnp.asarray(lcg((4,), 2)))
+
+    @jax.jit
+    def predicted(history):
+        logits = history.hidden_state[-1] @ readout.kernel + readout.bias
+        return lstmx.attribute(history, (readout, jnp.argmax(logits, axis=-1)), "lrp")
+
+    found = predicted(history)
+    logits = np.asarray(history.hidden_state[-1] @ readout.kernel + readout.bias)
+    close(found.value, logits.max(axis=-1))
+    close(found.steps, lstmx.attribute(history, (readout, logits.argmax(axis=-1)), "lrp").steps)
+    assert np.isnan(jax.jit(lambda k: lstmx.attribute(history, (readout, k), "lrp").value)(jnp.array(4))).all()
+
+
+def test_an_input_gate_that_is_left_out_is_one():
+    history = passed(CELLS["no gates"], 8, ())
+    found = lstmx.effective_attention(history)
+    made = np.einsum("tsh,sh->th", found.weights, history.candidate)
+    close(made + np.exp(found.log_initial) * history.initial.cell, history.cell_state)
+
+
+def test_what_is_traced_has_no_order_yet():
+    history = passed(CELLS["LSTM"], library="jax")
+    with pytest.raises(TypeError, match="attribution is inside a JAX transformation"):
+        jax.jit(lambda h: lstmx.faithfulness(lstmx.attribute(h, jnp.ones(7))).deletion)(history)
+    with pytest.raises(ValueError, match="count is 0"):
+        lstmx.attribute(history, jnp.ones(7)).top(0)

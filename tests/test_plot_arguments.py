@@ -127,7 +127,7 @@ def test_tokens_are_shown_in_one_line_as_they_are_written():
 def test_a_text_is_a_sequence_of_characters():
     ax = lstmx.plot.gates_ledger(lstmx.gradient_flow(SHORT), labels="twenty letters of it")
     render(ax.figure)
-    assert "".join(text.get_text() for text in ax.get_xticklabels()) == "twenty letters of it"
+    assert "".join(text.get_text() for text in ax.get_xticklabels()) == "twenty␣letters␣of␣it"
 
 
 def test_of_many_tokens_as_many_stand_there_as_have_room():

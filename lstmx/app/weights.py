@@ -104,7 +104,9 @@ def _safetensors(path: str | Path, choices: Choices) -> Readers:
 def _torch(path: str | Path, choices: Choices) -> Readers:
     torch = require("torch", f"reading a {Path(path).suffix} file")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Validating sparse tensor")  # which is refused by name
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, of zipfile, of PyTorch
         raise ValueError(f"{path} {_unread(torch, path, _ESCAPE.sub('', str(error)))}") from error
     return _state_dict(path, _flat(loaded), choices)

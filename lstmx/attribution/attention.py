@@ -71,7 +71,8 @@ def effective_attention(history: History, outputs: int | Iterable[int] | None = 
 
     Raises:
         TypeError: history is none, a step is no integer, or the history is inside a JAX transformation.
-        ValueError: the cell has no input gate, or a step is outside the history.
+        ValueError: the cell has no input gate, a step is outside the history, or there is NaN or infinity in
+            parameters, inputs or states.
 
     Example:
         >>> import lstmx, numpy

@@ -53,7 +53,8 @@ def attribute(
         target: weights [H] of each sequence's last output; or weights [T, *batch, H] of all outputs; or, for a
             logit at the last output, a pair of a readout, with `kernel` [H, O] and `bias` [O] or a kernel alone,
             and a class, an int or one for each sequence, [*batch]; or under JAX a function from the outputs
-            [T, H] of one sequence to a number, for the first two methods.
+            [T, H] of one sequence to a number, for the first two methods; there outputs are 0 at the steps that do
+            not count.
         method: one of the words above.
         baseline: x', [D], [T, D] or [T, *batch, D]; None for zeros. Of "integrated_gradients", and of
             `faithfulness` afterwards.
@@ -105,8 +106,6 @@ def attribute(
     wanted = target_of(history, target)
     if method not in ("integrated_gradients", "gradient_input") and wanted.weights is None:
         raise ValueError(f"method={method!r} takes a target that is linear in the outputs, not a function")
-    if wanted.weights is not None:
-        finite("target", wanted.weights)
     finite_history(history)
     inputs = _baseline(history, baseline)
     start = _baseline_state(history, baseline_state)

@@ -33,7 +33,7 @@ def contextual(history: History, weights: Array) -> tuple[Array, Array]:
     """
     core = history.cell.core
     if core != LSTM(core.input_size, core.hidden_size, getattr(core, "forget_bias", 1.0)):
-        raise ValueError(f'"contextual" is known of an LSTM without options, not of {core}')
+        raise ValueError(f'method="contextual" is known of an LSTM without options, not of {core}')
     xp, length = namespace(history.inputs), len(history)
     rows = _prepared(history)
     width = 4 * core.hidden_size * math.prod(history.batch)

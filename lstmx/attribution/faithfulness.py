@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lstmx.arrays import map_tree, namespace, result
+from lstmx.arrays import is_traced, map_tree, namespace, result
 from lstmx.attribution.rerun import again, at_once
 from lstmx.attribution.results import Attribution
 from lstmx.checks import positive
@@ -78,11 +78,15 @@ def faithfulness(attribution: Attribution, points: int = 21, *, seed: int = 0) -
         A `Faithfulness`; `print` shows the areas under its curves.
 
     Raises:
-        TypeError: this is no Attribution.
+        TypeError: this is no Attribution, or it is inside a JAX transformation.
         ValueError: fewer than 2 points.
     """
     if not isinstance(attribution, Attribution):
         raise TypeError(f"attribution is a {type(attribution).__name__}; expected what lstmx.attribute gives")
+    if is_traced(attribution):
+        raise TypeError(
+            "attribution is inside a JAX transformation, where steps have no order yet; call this outside"
+        )
     positive("points", points, 2)
     positive("seed", seed, 0)
     history, steps = attribution.history, np.asarray(attribution.steps, np.float64)

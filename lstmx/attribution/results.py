@@ -8,6 +8,7 @@ import numpy as np
 
 from lstmx.arrays import Array, namespace, result
 from lstmx.attribution.targets import Target
+from lstmx.checks import positive
 
 WORDS = {
     "integrated_gradients": "integrated gradients",
@@ -72,7 +73,13 @@ class Attribution:
         return xp.abs(self.defect) / xp.where(whole == 0, xp.ones_like(whole), whole)
 
     def top(self, count: int = 10) -> Array:
-        """The steps that contribute most, by absolute value, [count, *batch], the greatest first."""
+        """The steps that contribute most, by absolute value, [count, *batch], the greatest first.
+
+        Raises:
+            TypeError: count is no integer.
+            ValueError: it is less than 1.
+        """
+        positive("count", count)
         xp = namespace(self.steps)
         return xp.argsort(-xp.abs(self.steps), axis=0, stable=True)[:count]
 

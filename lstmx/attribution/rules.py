@@ -110,8 +110,8 @@ def rule_of(core: Any) -> Rule:
         return Rule("hidden", False)
     why = ", which divides by what it sums up" if isinstance(core, LSTM) else ""
     raise ValueError(
-        f"relevance and the path along the state are known of LSTM, GRU, SimpleRNN, JANET, MGU, MinLSTM and "
-        f'MinGRU, not of {core}{why}; "integrated_gradients" and "gradient_input" take every cell'
+        'method="lrp" and "cell_path" are known of LSTM, GRU, SimpleRNN, JANET, MGU, MinLSTM and MinGRU, not of '
+        f'{core}{why}; "integrated_gradients" and "gradient_input" take every cell'
     )
 
 

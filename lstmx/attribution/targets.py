@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, jax, namespace, result
+from lstmx.arrays import Array, all_finite, is_jax, is_traced, jax, namespace, result
 from lstmx.checks import shaped
 from lstmx.gradients.layered import last_outputs
 from lstmx.history import where_held
@@ -91,9 +91,12 @@ def target_of(history: Any, target: Any) -> Target:
         )
     if target.ndim == 1:
         shaped("target", target, (outputs.shape[-1],), outputs.dtype, "weights of the last output [H]")
+        _finite("target", target)
         return Target(last_outputs(history) * xp.asarray(target), zero)
     shaped("target", target, tuple(outputs.shape), outputs.dtype, "weights of the outputs [T, *batch, H]")
-    return Target(where_held(_held(history), target), zero)
+    wanted = where_held(_held(history), target)
+    _finite("target", wanted)
+    return Target(wanted, zero)
 
 
 def _checked(outputs: Array, function: Any) -> Any:
@@ -116,25 +119,44 @@ def _column(target: tuple[Any, ...], outputs: Array, batch: tuple[int, ...]) -> 
         raise ValueError(f"target is a tuple of {len(target)}; expected a pair of a readout and a class")
     readout, which = target
     kernel, bias = (readout.kernel, readout.bias) if hasattr(readout, "kernel") else (readout, None)
-    size = outputs.shape[-1]
+    size, xp = outputs.shape[-1], namespace(outputs)
     if not hasattr(kernel, "__array_namespace__") or kernel.ndim != 2 or kernel.shape[0] != size:
-        came = f"shape {tuple(kernel.shape)}" if hasattr(kernel, "shape") else f"a {type(kernel).__name__}"
-        raise ValueError(f"the readout of the target is {came}; expected a kernel [H, O], here [{size}, O]")
-    shaped("the readout of the target", kernel, tuple(kernel.shape), outputs.dtype, "[H, O]")
-    classes = np.asarray(which)
-    if classes.dtype.kind not in "iu" or classes.shape not in ((), batch):
+        came = f"of shape {tuple(kernel.shape)}" if hasattr(kernel, "shape") else f"a {type(kernel).__name__}"
+        raise ValueError(
+            f"the readout of the target is {came}; expected a kernel [H, O], here [{size}, O], or an object with "
+            "a kernel and a bias, such as lstmx.ReadoutParams(kernel, bias)"
+        )
+    count = kernel.shape[1]
+    shaped("the readout of the target", kernel, (size, count), outputs.dtype, "[H, O]")
+    _finite("the readout of the target", kernel)
+    if bias is None:
+        bias = xp.zeros(count, dtype=outputs.dtype)
+    shaped("the readout's bias of the target", bias, (count,), outputs.dtype, "[O]")
+    _finite("the readout's bias of the target", bias)
+    classes = which if is_traced(which) else np.asarray(which)
+    if classes.dtype.kind not in "iu":
         raise TypeError(
             f"the class of the target is {which!r}; expected an integer, or one for each sequence, {batch}"
         )
-    if classes.size and not (classes.min() >= 0 and classes.max() < kernel.shape[1]):
+    if classes.shape not in ((), batch):
         raise ValueError(
-            f"the class of the target is {which!r}; the readout has classes 0 to {kernel.shape[1] - 1}"
+            f"the class of the target has shape {classes.shape}; expected an integer, or one for each sequence, "
+            f"{batch}"
         )
-    xp = namespace(outputs)
-    picked = xp.broadcast_to(xp.asarray(kernel).T[classes], (*batch, size))
-    if bias is None:
-        return picked, xp.zeros((), dtype=outputs.dtype)
-    return picked, xp.asarray(bias)[classes]
+    if not is_traced(which) and classes.size and not (classes.min() >= 0 and classes.max() < count):
+        raise ValueError(f"the class of the target is {which!r}; the readout has classes 0 to {count - 1}")
+    chosen = xp.asarray(classes)
+    picked = xp.take(xp.asarray(kernel), chosen, axis=1)  # under JAX NaN for a traced class that is none
+    weights = xp.broadcast_to(xp.moveaxis(picked, 0, -1), (*batch, size))
+    return weights, xp.take(xp.asarray(bias), chosen)
+
+
+def _finite(name: str, values: Array) -> None:
+    """Raise a ValueError where an array holds NaN or infinity."""
+    if not is_traced(values) and not all_finite(values):
+        at = tuple(int(k) for k in np.argwhere(~np.isfinite(np.asarray(values)))[0])
+        where = ", ".join(map(str, at))
+        raise ValueError(f"{name} is {np.asarray(values)[at]} at [{where}]; expected finite numbers")
 
 
 def _held(history: Any) -> Array | None:

@@ -301,7 +301,7 @@ def log_weights(
 
     Raises:
         TypeError: the history is inside a JAX transformation.
-        ValueError: the cell has no input gate.
+        ValueError: the cell has no input gate, or there is NaN or infinity in parameters, inputs or states.
     """
     cell = history.cell
     if "input_gate" not in cell.gate_type._fields:
@@ -310,9 +310,12 @@ def log_weights(
         )
     if is_traced(history):
         raise TypeError("history is inside a JAX transformation; its weights are summed in NumPy float64 outside")
+    finite_history(history)
     exact = map_tree(lambda x: x if x.dtype == bool else np.asarray(x, np.float64), history.to_numpy())
-    log_i, log_f = exact.log_gate("input_gate"), exact.log_retention
-    log_o = np.zeros_like(log_f)
+    log_f = exact.log_retention
+    log_i, log_o = np.zeros_like(log_f), np.zeros_like(log_f)
+    if "input_gate" in cell.gate_names:  # else it is left out, and 1
+        log_i = exact.log_gate("input_gate")
     if shown and "output_gate" in cell.gate_names:
         log_o = exact.log_gate("output_gate")
     kept = cell.kept((exact.controls or Controls()).kept)

@@ -89,10 +89,18 @@ def attribution(
         above.label_outer()
 
     change = np.asarray(attribution.value - attribution.baseline_value, np.float64)[index]
-    defect = np.asarray(attribution.defect, np.float64)[index]
+    parts_of_it = {
+        "steps": attribution.steps.sum(axis=0),
+        "biases": attribution.biases.sum(axis=0),
+        "the initial state": attribution.initial,
+        "the stabiliser": attribution.stabiliser,
+        "not accounted for": attribution.defect,
+    }
+    told = {name: np.median(np.asarray(x, np.float64)[index]) for name, x in parts_of_it.items()}
     where = f", sequence {sequence}" if batch else ""
     if sequence == "all":
         where = f", medians of {change.size} sequences"
     what = f"{WORDS[attribution.method]} over {steps_in_words(len(steps), counts)}{where}"
-    own = f"{what}:\n{parts.number(np.median(change))} in all, {parts.number(np.median(defect))} not accounted for"
+    listed = ", ".join(f"{name} {parts.number(x)}" for name, x in told.items() if x != 0)
+    own = f"{what}:\n{parts.number(np.median(change))} in all: {listed}"
     return canvas.finish(figure, own, title)

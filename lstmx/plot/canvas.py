@@ -144,7 +144,7 @@ def tokens_for(labels: Any, length: int, name: str) -> list[str] | None:
         raise ValueError(
             f"labels has {len(labels)} texts; expected one for each of the {length} steps of the {name}"
         )
-    lines = [label.replace("\n", "↵") for label in labels]
+    lines = [label.replace("\n", "↵") if label != " " else "␣" for label in labels]
     cut = [line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…" for line in lines]
     return [line.replace("$", r"\$") for line in cut]
 

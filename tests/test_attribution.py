@@ -438,7 +438,7 @@ def test_a_step_function_has_gradients():
         (lambda outputs: outputs.sum(), {}, TypeError, "target is a function, which takes JAX"),
         ((np.ones((7, 3)), 3), {}, ValueError, "the readout has classes 0 to 2"),
         ((np.ones((7, 3)), 0.5), {}, TypeError, "the class of the target is 0.5; expected an integer"),
-        ((np.ones((6, 3)), 1), {}, ValueError, r"the readout of the target is of shape \(6, 3\); expected a kernel"),
+        ((np.ones((6, 3)), 1), {}, ValueError, r"the readout of the target is of shape \(6, 3\)"),
         ((np.ones((7, 3)),), {}, ValueError, "target is a tuple of 1; expected a pair"),
         (np.ones(7), {"method": "saliency"}, ValueError, "method is 'saliency'; expected"),
         (np.ones(7), {"nodes": 0}, ValueError, "nodes is 0"),

@@ -64,8 +64,9 @@ class Observatory:
         convert: what makes (cell, parameters) of what a loop hands in, such as `lstmx.convert.from_torch` for a
             module of PyTorch; None where it hands in the cell's parameters.
         path: a folder to keep the looks in, as Zarr, which `xarray.open_zarr(path, consolidated=False)` reads: a
-            new one, or that of the same observatory, whose looks are there then. It is written to as often as
-            takes 1 % of the time, and by `flush`, which `train` calls in the end. None to keep them in memory.
+            new or empty one, or that of the same observatory, whose looks are there then. Each training takes a
+            path of its own. It is written to as often as takes 1 % of the time, and by `flush`, which `train`
+            calls in the end. None to keep them in memory.
         tensorboard: a folder for events of TensorBoard: every reading that is one number, and alarms as texts.
             None for none.
 
@@ -146,7 +147,7 @@ class Observatory:
         Raises:
             TypeError: an argument of another kind, or parameters in another dtype than the probe.
             ValueError: a number out of range, parameters of another shape, a converter that gives another cell,
-                or a gradient or an update beside a converter.
+                or a gradient or an update beside a converter; and as `flush`, which this calls at times.
         """
         if not self.due(positive("step", step, 0)):
             return ()
@@ -196,7 +197,12 @@ class Observatory:
         self._kept = min(self._kept, kept)
 
     def flush(self) -> None:
-        """Write to `path`, where there is one, the looks that are not there yet."""
+        """Write to `path`, where there is one, the looks that are not there yet.
+
+        Raises:
+            FileNotFoundError: the folder at `path` is gone.
+            ValueError: it is damaged, or another observatory has written to it since this one last did.
+        """
         if self._shelf is None or self._kept == len(self):
             return
         start = time.monotonic()

@@ -144,6 +144,26 @@ def test_what_a_function_weighs_is_the_loss():
     close(observatory["decay_rate"][0], flow.decay_rate.rate)
 
 
+@pytest.mark.parametrize(
+    ("loss", "error", "match"),
+    [
+        (np.ones(2), ValueError, r"training_loss has shape \(2,\); expected a real number"),
+        ([0.5], ValueError, r"training_loss has shape \(1,\)"),
+        ("0.5", TypeError, "training_loss is '0.5'; expected a real number"),
+        (True, TypeError, "training_loss is True"),
+        (1j, TypeError, "training_loss is 1j"),
+    ],
+)
+def test_a_training_loss_that_is_no_number_is_refused_and_leaves_nothing(loss, error, match):
+    observatory = lstmx.Observatory(MODEL.cell, PROBE, 1)
+    params = MODEL.cell.init(np.random.default_rng(0))
+    for step, number in enumerate((0.5, np.float32(0.5), jnp.array(0.5, "bfloat16"))):
+        observatory(step, params, training_loss=number)
+    with pytest.raises(error, match=match):
+        observatory(3, params, training_loss=loss)
+    np.testing.assert_array_equal(observatory["training_loss"], [0.5, 0.5, 0.5])
+
+
 # ------------------------------------------------------------------------------------------------- in a training
 
 
@@ -351,6 +371,11 @@ def test_states_beyond_the_float_range_are_told(library):
         ),
         (lambda: lstmx.Observatory(MODEL.cell, PROBE, 0), ValueError, "every is 0"),
         (lambda: lstmx.Observatory(MODEL.cell, PROBE, lag=12), ValueError, "lag is 12; expected less than the 12"),
+        (
+            lambda: lstmx.Observatory(MODEL.cell, PROBE).reached(12),
+            ValueError,
+            "lag is 12; expected less than the 12 steps",
+        ),
         (
             lambda: lstmx.Observatory(MODEL.cell, PROBE, convert="torch"),
             TypeError,

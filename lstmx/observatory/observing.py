@@ -103,8 +103,8 @@ class Observatory:
             raise TypeError(
                 f"convert is a {type(convert).__name__}; expected a function such as convert.from_torch"
             )
-        if lag is not None and positive("lag", lag) >= len(probe):
-            raise ValueError(f"lag is {lag}; expected less than the {len(probe)} steps of the probe")
+        if lag is not None:
+            _lag_within(lag, probe)
         self.cell, self.probe, self.every = cell, probe, positive("every", every)
         self.loss, self.lag, self.convert = loss, lag, convert
         self._axes = axes_of(cell, probe)
@@ -145,7 +145,8 @@ class Observatory:
             Alarms that are true for the first time.
 
         Raises:
-            TypeError: an argument of another kind, or parameters in another dtype than the probe.
+            TypeError: an argument of another kind, such as a loss that is no real number, or parameters in
+                another dtype than the probe.
             ValueError: a number out of range, parameters of another shape, a converter that gives another cell,
                 or a gradient or an update beside a converter; and as `flush`, which this calls at times.
         """
@@ -161,7 +162,8 @@ class Observatory:
                 row[f"{name}_norm"] = norms(by_part(self.cell, given))
         if update is not None:
             row["jump"] = jump(self.cell, params, update, self.probe)
-        row["training_loss"] = np.asarray(np.nan if training_loss is None else training_loss, np.float64)
+        if training_loss is not None:
+            row["training_loss"] = _real("training_loss", training_loss)
         self._forget(step)
         self._steps.append(step)
         self._rows.append(row)
@@ -240,8 +242,12 @@ class Observatory:
         """The step of the first look at which the gradient's horizon, the median over sequences, is over `lag`.
 
         Infinite where it never is.
+
+        Raises:
+            TypeError: the lag is no integer.
+            ValueError: it is below 1, or no less than the steps of the probe.
         """
-        true = np.median(self["horizon"], axis=1) > positive("lag", lag)
+        true = np.median(self["horizon"], axis=1) > _lag_within(lag, self.probe)
         return float(self.steps[true.argmax()]) if true.any() else np.inf
 
     def to_xarray(self) -> Any:
@@ -280,3 +286,30 @@ class Observatory:
                 lines.append(f"  {name}: {first} at first, {last} at last")
         alarms = [f"  {alarm}" for alarm in self.alarms]
         return "\n".join([*lines, *(["alarms:", *alarms] if alarms else ["no alarms"])])
+
+
+def _lag_within(lag: Any, probe: Array) -> int:
+    """A lag as an int.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: below 1, or beyond the probe.
+    """
+    if (number := positive("lag", lag)) >= len(probe):
+        raise ValueError(f"lag is {number}; expected less than the {len(probe)} steps of the probe")
+    return number
+
+
+def _real(name: str, value: Any) -> np.ndarray:
+    """A real number, or an array of one and no axis, as float64.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it is an array with axes.
+    """
+    number = np.asarray(value)
+    if number.dtype.kind not in "iufV":  # V of bfloat16
+        raise TypeError(f"{name} is {value!r}; expected a real number")
+    if number.ndim:
+        raise ValueError(f"{name} has shape {number.shape}; expected a real number")
+    return number.astype(np.float64)

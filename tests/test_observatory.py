@@ -349,6 +349,25 @@ def test_states_beyond_the_float_range_are_told(library):
     assert not np.isnan(observatory["weight_norm"]).any()
 
 
+def test_what_is_handed_in_and_not_finite_is_told_and_what_is_not_handed_in_is_not():
+    cell = lstmx.LSTM(3, 4)
+    observatory, params, _ = drawn(cell)
+    broken = params._replace(bias=params.bias * np.nan)
+    assert observatory(0, params) == ()
+    assert observatory(1, params, gradient=params, training_loss=0.5) == ()
+    (loss,) = observatory(2, params, training_loss=np.nan)
+    (gradient,) = observatory(3, params, gradient=broken, training_loss=np.inf)
+    assert str(loss) == "step 2: the training loss is not finite"
+    assert str(gradient) == "step 3: the gradient norm is not finite"
+    assert observatory.axes["given"] == ["training_loss", "gradient_norm", "update_norm"]
+    nan = np.nan
+    np.testing.assert_array_equal(
+        observatory["given_finite"], [[nan] * 3, [1, 1, nan], [0, nan, nan], [0, 0, nan]]
+    )
+    assert observatory["finite"].all()
+    assert observatory(4, params, update=broken)[0].words == "the update norm is not finite"
+
+
 # ------------------------------------------------------------------------------------------------ what is refused
 
 

@@ -16,7 +16,7 @@ from lstmx.history.schema import told
 from lstmx.layers.structures import KINDS
 from lstmx.observatory.alarms import Alarm, alarms_of
 from lstmx.observatory.disk import Shelf
-from lstmx.observatory.looking import READINGS, axes_of, by_part, jump, look, norms, parts_of
+from lstmx.observatory.looking import GIVEN, READINGS, axes_of, by_part, jump, look, norms, parts_of
 from lstmx.observatory.tensorboard import scalars, writer_to
 
 _SHARE = 0.01  # of the time that goes into keeping looks on disk
@@ -43,16 +43,18 @@ class Observatory:
       [looks, layers, 3] of the retention gate at the 10 %, 50 % and 90 % quantile of the units;
     - norms of each layer, [looks, layers]: `weight_norm`, and `gradient_norm` and `update_norm` where they were
       handed in, as `train` does; `jump` [looks], ln of how many times as large the outputs on the probe are where
-      the last update is made once more or taken back, the greater of both; and the `training_loss`.
+      the last update is made once more or taken back, the greater of both; the `training_loss`; and
+      `given_finite` [looks, 3], whether the loss, the gradient and the update that were handed in were finite.
 
     What a cell does not have is NaN: a mean order without a cell state, ways and shares of a step function.
 
-    Alarms, each with the step of the first look at which it was true: "not finite"; "exploding", a gradient that
-    is over 1000 times as large at some step back as at the loss; "vanishing", below 10⁻⁷ ten steps back;
-    "crossing", the leading exponent above ln 100 / T after it was not; "unstable", an update that made once more
-    or taken back makes the outputs over twice as large; "shut", a gate that is dead in over half of the units, and
-    "open", one that is stuck, but for the retention gate; "lag", at most 0.1 % of the gradient at the lag that was
-    asked for, after there was over 1 %. benchmarks/observatory.md has what they are worth.
+    Alarms, each with the step of the first look at which it was true: "not finite", of parameters and states or of
+    what was handed in; "exploding", a gradient that is over 1000 times as large at some step back as at the loss;
+    "vanishing", below 10⁻⁷ ten steps back; "crossing", the leading exponent above ln 100 / T after it was not;
+    "unstable", an update that made once more or taken back makes the outputs over twice as large; "shut", a gate
+    that is dead in over half of the units, and "open", one that is stuck, but for the retention gate; "lag", at
+    most 0.1 % of the gradient at the lag that was asked for, after there was over 1 %. benchmarks/observatory.md
+    has what they are worth.
 
     Args:
         cell: the cell, or a `Stack`.
@@ -164,6 +166,9 @@ class Observatory:
             row["jump"] = jump(self.cell, params, update, self.probe)
         if training_loss is not None:
             row["training_loss"] = _real("training_loss", training_loss)
+        for k, (name, came) in enumerate(zip(GIVEN, (training_loss, gradient, update), strict=True)):
+            if came is not None:
+                row["given_finite"][k] = np.isfinite(row[name]).all()
         self._forget(step)
         self._steps.append(step)
         self._rows.append(row)

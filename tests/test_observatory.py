@@ -390,6 +390,33 @@ def test_what_is_handed_in_and_not_finite_is_told_and_what_is_not_handed_in_is_n
         ),
         (lambda: lstmx.Observatory(MODEL.cell, PROBE, 0), ValueError, "every is 0"),
         (lambda: lstmx.Observatory(MODEL.cell, PROBE, lag=12), ValueError, "lag is 12; expected less than the 12"),
+        (lambda: lstmx.Observatory(MODEL.cell, PROBE, loss="first"), ValueError, "loss is 'first'; expected"),
+        (lambda: lstmx.Observatory(MODEL.cell, PROBE, loss=[1.0]), TypeError, "loss is a list; expected"),
+        (
+            lambda: lstmx.Observatory(MODEL.cell, PROBE, loss=np.ones((12, 3, 2), "float32")),
+            ValueError,
+            r"loss has shape \(12, 3, 2\); expected .* = \(12, 3, 5\)",
+        ),
+        (
+            lambda: lstmx.Observatory(MODEL.cell, PROBE, loss=np.ones((12, 3, 5))),
+            TypeError,
+            "loss is float64; .* is expected as float32",
+        ),
+        (
+            lambda: lstmx.Observatory(MODEL.cell, PROBE, loss=np.full((12, 3, 5), np.inf, "float32")),
+            ValueError,
+            "loss is inf first at step 0",
+        ),
+        (
+            lambda: lstmx.Observatory(MODEL.cell, PROBE, convert=lambda module: MODEL.cell)(0, None),
+            TypeError,
+            r"convert gives a LSTM; expected a pair \(cell, parameters\)",
+        ),
+        (
+            lambda: lstmx.Observatory(MODEL.cell, PROBE, convert=lambda module: (1.0, MODEL.cell))(0, None),
+            TypeError,
+            "what convert gives first is",
+        ),
         (
             lambda: lstmx.Observatory(MODEL.cell, PROBE).reached(12),
             ValueError,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, dtype_of, map_tree, namespace, require
-from lstmx.checks import array, cells_of, finite, one_direction, parameters, positive, same_dtype
+from lstmx.checks import array, cells_of, finite, one_direction, parameters, positive, same_dtype, shaped
 from lstmx.checks import path as checked_path
+from lstmx.gradients.flow import known_loss
 from lstmx.history.schema import told
 from lstmx.layers.structures import KINDS
 from lstmx.observatory.alarms import Alarm, alarms_of
@@ -67,15 +68,17 @@ class Observatory:
             module of PyTorch; None where it hands in the cell's parameters.
         path: a folder to keep the looks in, as Zarr, which `xarray.open_zarr(path, consolidated=False)` reads: a
             new or empty one, or that of the same observatory, whose looks are there then. Each training takes a
-            path of its own. It is written to as often as takes 1 % of the time, and by `flush`, which `train`
-            calls in the end. None to keep them in memory.
+            path of its own. A loss that is a function is kept as no more than that: another one goes on with the
+            same looks, and nothing tells. The folder is written to as often as takes 1 % of the time, and by
+            `flush`, which `train` calls in the end. Where the process is killed, looks since it was last written
+            to are lost: call `flush()` beside each checkpoint. None to keep them in memory.
         tensorboard: a folder for events of TensorBoard: every reading that is one number, and alarms as texts.
             None for none.
 
     Raises:
         TypeError: an argument of the wrong kind, or a layer that reads in both directions of time.
-        ValueError: a wrong shape, a number out of range, NaN or infinity in the probe, or a folder of another
-            observatory.
+        ValueError: a wrong shape or word, a number out of range, NaN or infinity in the probe or the loss, or a
+            folder of another observatory.
         FileExistsError: there is something else at `path`.
         ImportError: zarr is not installed and a path is given, or nothing that writes for TensorBoard.
     """
@@ -101,6 +104,10 @@ class Observatory:
                 "step and one sequence"
             )
         finite("probe", probe, "feature")
+        known_loss(loss)
+        if not callable(loss) and not isinstance(loss, str):
+            shape = (*probe.shape[:-1], cell.output_size)
+            finite("loss", shaped("loss", loss, shape, probe.dtype, "dL/dh_t [T, *batch, hidden_size]"))
         if convert is not None and not callable(convert):
             raise TypeError(
                 f"convert is a {type(convert).__name__}; expected a function such as convert.from_torch"
@@ -147,8 +154,8 @@ class Observatory:
             Alarms that are true for the first time.
 
         Raises:
-            TypeError: an argument of another kind, such as a loss that is no real number, or parameters in
-                another dtype than the probe.
+            TypeError: an argument of another kind, such as a loss that is no real number, parameters in another
+                dtype than the probe, or a converter that gives no pair.
             ValueError: a number out of range, parameters of another shape, a converter that gives another cell,
                 or a gradient or an update beside a converter; and as `flush`, which this calls at times.
         """
@@ -192,7 +199,13 @@ class Observatory:
                 "gradient or update is given beside convert=, which makes parameters of what came, such as sums "
                 "of biases, and is no map of gradients; expected None"
             )
-        cell, params = self.convert(params)
+        made = self.convert(params)
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise TypeError(
+                f"convert gives a {type(made).__name__}; expected a pair (cell, parameters), as convert.from_torch"
+            )
+        cell, params = made
+        cells_of("what convert gives first", cell)
         if cell != self.cell:
             raise ValueError(f"convert gives {cell}; this observatory is of {self.cell}")
         return map_tree(namespace(self.probe).asarray, params)

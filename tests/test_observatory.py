@@ -213,6 +213,18 @@ def test_a_step_that_is_not_due_is_not_looked_at():
     assert str(observatory) == repr(observatory)
 
 
+def test_one_look_and_a_horizon_beyond_the_probe_are_said_in_words():
+    observatory = lstmx.Observatory(lstmx.SimpleRNN(1, 3, activation="relu"), np.ones((40, 2, 1)), 1)
+    observatory(0, scaled(1.0), training_loss=np.inf)
+    assert repr(observatory).endswith("1 look, 1 alarm)")
+    first, horizon, *_, loss, _, _ = str(observatory).splitlines()
+    assert first.startswith("1 look at SimpleRNN")
+    assert first.endswith(", every step, up to step 0")
+    beyond = "beyond the probe"
+    assert horizon == f"  below 1 % of the gradient, steps back: {beyond} at first, {beyond} at last"
+    assert loss == "  training loss: inf at first, inf at last"
+
+
 def test_a_model_of_pytorch_is_looked_at_by_a_converter():
     torch = pytest.importorskip("torch", reason="a module of PyTorch is looked at")
     module = torch.nn.LSTM(2, 5)
@@ -290,6 +302,9 @@ def test_each_alarm_has_the_step_at_which_it_was_first_true():
         "look it was over 1 %"
     )
     assert observatory.alarms[1].words == "the gradient vanishes: 10 steps back 1e-10 of it is left"
+    assert observatory.alarms[2].words.startswith(
+        "the leading Lyapunov exponent is +0.166 nats per step and has crossed +0.115, ln 100 / 40, so that"
+    )
     assert "39 steps back it is 6.02e+03 times" in observatory.alarms[3].words
     assert "step 70: the parameters or the states are not finite" in str(observatory)
     assert repr(observatory).endswith("8 looks, 5 alarms)")
@@ -417,6 +432,8 @@ def test_what_is_handed_in_and_not_finite_is_told_and_what_is_not_handed_in_is_n
             TypeError,
             "what convert gives first is",
         ),
+        (lambda: lstmx.Observatory(MODEL.cell, PROBE).due(2.5), TypeError, "step is 2.5; expected an integer"),
+        (lambda: lstmx.Observatory(MODEL.cell, PROBE).due(-50), ValueError, "step is -50; expected"),
         (
             lambda: lstmx.Observatory(MODEL.cell, PROBE).reached(12),
             ValueError,

@@ -91,8 +91,9 @@ def _of_the_pass(readings: Readings, axes: Axes, lag: int | None) -> Iterator[_K
         "crossing",
         (leading > limit) & below,
         lambda at: (
-            f"the leading Lyapunov exponent has crossed zero: {leading[at]:+.3g} nats per step, so that close "
-            f"states drift apart more than 100-fold in the {norms.shape[1]} steps of the probe"
+            f"the leading Lyapunov exponent is {leading[at]:+.3g} nats per step and has crossed {limit:+.3g}, "
+            f"ln 100 / {norms.shape[1]}, so that close states drift apart more than 100-fold in the "
+            f"{norms.shape[1]} steps of the probe"
         ),
     )
     jumps = readings["jump"]

@@ -128,8 +128,13 @@ class Observatory:
             self._kept = len(self)
 
     def due(self, step: int) -> bool:
-        """Whether there is a look after this many steps."""
-        return step % self.every == 0
+        """Whether there is a look after this many steps.
+
+        Raises:
+            TypeError: the step is no integer.
+            ValueError: it is negative.
+        """
+        return positive("step", step, 0) % self.every == 0
 
     def __call__(
         self,
@@ -159,7 +164,7 @@ class Observatory:
             ValueError: a number out of range, parameters of another shape, a converter that gives another cell,
                 or a gradient or an update beside a converter; and as `flush`, which this calls at times.
         """
-        if not self.due(positive("step", step, 0)):
+        if not self.due(step):
             return ()
         params = self._converted(params, gradient, update)
         parameters(self.cell, params)
@@ -283,15 +288,18 @@ class Observatory:
         return xarray.Dataset(variables, {"step": self.steps, **self.axes}, attributes)
 
     def __repr__(self) -> str:
-        return f"Observatory({self.cell}: {len(self)} looks, {len(self.alarms)} alarms)"
+        looks, alarms = len(self), len(self.alarms)
+        return f"Observatory({self.cell}: {looks} look{'s' * (looks != 1)}, {alarms} alarm{'s' * (alarms != 1)})"
 
     def __str__(self) -> str:
         """The first and the last look, and the alarms."""
         if not len(self):
             return repr(self)
-        lines = [f"{len(self)} looks at {self.cell}, every {self.every} steps, up to step {self._steps[-1]}"]
+        often = "every step" if self.every == 1 else f"every {self.every} steps"
+        lines = [f"{len(self)} look{'s' * (len(self) != 1)} at {self.cell}, {often}, up to step {self._steps[-1]}"]
+        horizon = "below 1 % of the gradient, steps back"
         head = {
-            "below 1 % of the gradient, steps back": np.median(self["horizon"], axis=1),
+            horizon: np.median(self["horizon"], axis=1),
             "decay, nats per step": np.median(self["decay_rate"], axis=1),
             "mean order": np.median(self["mean_order"], axis=1),
             "leading exponent": self["exponents"][:, 0],
@@ -300,7 +308,8 @@ class Observatory:
         for name, values in head.items():
             known = values[~np.isnan(values)]
             if len(known):
-                first, last = ("never" if np.isinf(value) else f"{value:.4g}" for value in known[[0, -1]])
+                beyond = "beyond the probe" if name == horizon else "inf"
+                first, last = (beyond if value == np.inf else f"{value:.4g}" for value in known[[0, -1]])
                 lines.append(f"  {name}: {first} at first, {last} at last")
         alarms = [f"  {alarm}" for alarm in self.alarms]
         return "\n".join([*lines, *(["alarms:", *alarms] if alarms else ["no alarms"])])

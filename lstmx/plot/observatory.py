@@ -92,7 +92,7 @@ def observatory(
         else:
             ax.set_ylabel("training step")
     where = "" if len(layers) == 1 else f", gates of {layers[of]}"
-    return canvas.finish(figure, f"{len(observatory)} looks at a training{where}", title)
+    return canvas.finish(figure, f"{_looks(observatory)} at a training{where}", title)
 
 
 def animation(
@@ -160,7 +160,7 @@ def animation(
     right.set_title("gates", loc="left")
     if gates:
         canvas.legend_above(right)
-    canvas.finish(sheet, f"{len(observatory)} looks at a training", title)
+    canvas.finish(sheet, f"{_looks(observatory)} at a training", title)
     writer = writers[name](fps=min(20, 2 + len(observatory) // 8))
     with writer.saving(sheet, str(place), dpi=sheet.dpi):
         for look in range(len(observatory)):
@@ -170,6 +170,10 @@ def animation(
                 stairs.set_data(shares[look, gate])
             writer.grab_frame()
     return sheet
+
+
+def _looks(observatory: Observatory) -> str:
+    return f"{len(observatory)} look{'s' * (len(observatory) != 1)}"
 
 
 def _told(observatory: Observatory, look: int) -> str:

@@ -111,20 +111,23 @@ def _operations(cell: Any) -> int:
 
 
 class Training(NamedTuple):
-    """What `train` returns; pass it back as `resume=` to go on."""
+    """What `train` returns; pass it back as `resume=` to go on.
+
+    Attributes:
+        params: trained so far.
+        optimizer_state: of the optax optimizer.
+        step: steps done in all; the next batch is `batches(step)`.
+        losses: training loss of each step done so far, [step].
+        gradient_norms: global L2 norm of the gradient before clipping, [step].
+        interrupted: whether Ctrl-C ended it early.
+    """
 
     params: ModelParams
-    """Trained so far."""
     optimizer_state: Any
-    """Of the optax optimizer."""
     step: int
-    """Steps done in all; the next batch is `batches(step)`."""
     losses: np.ndarray
-    """Training loss of each step done so far, [step]."""
     gradient_norms: np.ndarray
-    """Global L2 norm of the gradient before clipping, [step]."""
     interrupted: bool = False
-    """Whether Ctrl-C ended it early."""
 
     def __repr__(self) -> str:
         loss = f", last loss {self.losses[-1]:.4g}" if len(self.losses) else ""
@@ -167,7 +170,8 @@ def train(
         clip: global L2 norm that gradients are clipped to before the optimizer; infinity for no clipping.
         progress: show a progress bar with the loss where standard error is a terminal or a notebook.
         resume: what an earlier call returned, with the same model and optimizer.
-        after_step: called with the training so far after every step.
+        after_step: called with the training so far after every step. Where that is kept as a checkpoint, call
+            `observe.flush()` beside it, for an observatory on disk to be as far.
         observe: an observatory of the model's cell, which looks at it before the first step and every so many
             steps, with the gradient before clipping; the numbers are the same with and without.
 
@@ -199,7 +203,7 @@ def train(
 
     training = resume
     update = _update(model, optimizer, float(clip))
-    losses, norms = list(training.losses), list(training.gradient_norms)
+    losses, norms = (np.append(kept, np.empty(steps)) for kept in (training.losses, training.gradient_norms))
     interrupted = False
     with tqdm.tqdm(
         total=steps, disable=None if progress else True, unit="step", desc=type(model.cell).__name__
@@ -212,10 +216,10 @@ def train(
                 loss = float(loss)
                 if not np.isfinite(loss):
                     message = f"the loss of step {step} is {loss}; lower the learning rate or clip harder"
-                    raise TrainingDiverged(message, _with_history(training, losses, norms))
-                losses.append(loss)
-                norms.append(float(norm))
-                training = training._replace(params=params, optimizer_state=optimizer_state, step=step + 1)
+                    raise TrainingDiverged(message, training)
+                done = len(training.losses)
+                losses[done], norms[done] = loss, float(norm)
+                training = Training(params, optimizer_state, step + 1, losses[: done + 1], norms[: done + 1])
                 if observe is not None and observe.due(step + 1):
                     change = map_tree(lambda new, old: new - old, params.cell, before.cell)
                     observe(step + 1, params.cell, gradient=gradient.cell, update=change, training_loss=loss)
@@ -228,7 +232,7 @@ def train(
         finally:
             if observe is not None:
                 observe.flush()
-    return _with_history(training, losses, norms)._replace(interrupted=interrupted)
+    return training._replace(interrupted=interrupted)
 
 
 def evaluate(model: Model, params: ModelParams, batch: Batch) -> tuple[float, float]:
@@ -253,11 +257,6 @@ def evaluate(model: Model, params: ModelParams, batch: Batch) -> tuple[float, fl
 def adam(learning_rate: float = 3e-3) -> Any:
     """Optax's Adam; the same object for the same rate, so that a training step is compiled once."""
     return require("optax", "training").adam(learning_rate)
-
-
-def _with_history(training: Training, losses: list[float], norms: list[float]) -> Training:
-    done = training.step
-    return training._replace(losses=np.array(losses[:done]), gradient_norms=np.array(norms[:done]))
 
 
 def _check_params(model: Model, params: Any) -> None:

@@ -144,6 +144,26 @@ def test_what_a_function_weighs_is_the_loss():
     close(observatory["decay_rate"][0], flow.decay_rate.rate)
 
 
+@pytest.mark.parametrize(
+    ("loss", "error", "match"),
+    [
+        (np.ones(2), ValueError, r"training_loss has shape \(2,\); expected a real number"),
+        ([0.5], ValueError, r"training_loss has shape \(1,\)"),
+        ("0.5", TypeError, "training_loss is '0.5'; expected a real number"),
+        (True, TypeError, "training_loss is True"),
+        (1j, TypeError, "training_loss is 1j"),
+    ],
+)
+def test_a_training_loss_that_is_no_number_is_refused_and_leaves_nothing(loss, error, match):
+    observatory = lstmx.Observatory(MODEL.cell, PROBE, 1)
+    params = MODEL.cell.init(np.random.default_rng(0))
+    for step, number in enumerate((0.5, np.float32(0.5), jnp.array(0.5, "bfloat16"))):
+        observatory(step, params, training_loss=number)
+    with pytest.raises(error, match=match):
+        observatory(3, params, training_loss=loss)
+    np.testing.assert_array_equal(observatory["training_loss"], [0.5, 0.5, 0.5])
+
+
 # ------------------------------------------------------------------------------------------------- in a training
 
 
@@ -191,6 +211,18 @@ def test_a_step_that_is_not_due_is_not_looked_at():
     assert len(observatory) == 0
     assert observatory.alarms == ()
     assert str(observatory) == repr(observatory)
+
+
+def test_one_look_and_a_horizon_beyond_the_probe_are_said_in_words():
+    observatory = lstmx.Observatory(lstmx.SimpleRNN(1, 3, activation="relu"), np.ones((40, 2, 1)), 1)
+    observatory(0, scaled(1.0), training_loss=np.inf)
+    assert repr(observatory).endswith("1 look, 1 alarm)")
+    first, horizon, *_, loss, _, _ = str(observatory).splitlines()
+    assert first.startswith("1 look at SimpleRNN")
+    assert first.endswith(", every step, up to step 0")
+    beyond = "beyond the probe"
+    assert horizon == f"  below 1 % of the gradient, steps back: {beyond} at first, {beyond} at last"
+    assert loss == "  training loss: inf at first, inf at last"
 
 
 def test_a_model_of_pytorch_is_looked_at_by_a_converter():
@@ -270,6 +302,9 @@ def test_each_alarm_has_the_step_at_which_it_was_first_true():
         "look it was over 1 %"
     )
     assert observatory.alarms[1].words == "the gradient vanishes: 10 steps back 1e-10 of it is left"
+    assert observatory.alarms[2].words.startswith(
+        "the leading Lyapunov exponent is +0.166 nats per step and has crossed +0.115, ln 100 / 40, so that"
+    )
     assert "39 steps back it is 6.02e+03 times" in observatory.alarms[3].words
     assert "step 70: the parameters or the states are not finite" in str(observatory)
     assert repr(observatory).endswith("8 looks, 5 alarms)")
@@ -329,6 +364,25 @@ def test_states_beyond_the_float_range_are_told(library):
     assert not np.isnan(observatory["weight_norm"]).any()
 
 
+def test_what_is_handed_in_and_not_finite_is_told_and_what_is_not_handed_in_is_not():
+    cell = lstmx.LSTM(3, 4)
+    observatory, params, _ = drawn(cell)
+    broken = params._replace(bias=params.bias * np.nan)
+    assert observatory(0, params) == ()
+    assert observatory(1, params, gradient=params, training_loss=0.5) == ()
+    (loss,) = observatory(2, params, training_loss=np.nan)
+    (gradient,) = observatory(3, params, gradient=broken, training_loss=np.inf)
+    assert str(loss) == "step 2: the training loss is not finite"
+    assert str(gradient) == "step 3: the gradient norm is not finite"
+    assert observatory.axes["given"] == ["training_loss", "gradient_norm", "update_norm"]
+    nan = np.nan
+    np.testing.assert_array_equal(
+        observatory["given_finite"], [[nan] * 3, [1, 1, nan], [0, nan, nan], [0, 0, nan]]
+    )
+    assert observatory["finite"].all()
+    assert observatory(4, params, update=broken)[0].words == "the update norm is not finite"
+
+
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
@@ -351,6 +405,40 @@ def test_states_beyond_the_float_range_are_told(library):
         ),
         (lambda: lstmx.Observatory(MODEL.cell, PROBE, 0), ValueError, "every is 0"),
         (lambda: lstmx.Observatory(MODEL.cell, PROBE, lag=12), ValueError, "lag is 12; expected less than the 12"),
+        (lambda: lstmx.Observatory(MODEL.cell, PROBE, loss="first"), ValueError, "loss is 'first'; expected"),
+        (lambda: lstmx.Observatory(MODEL.cell, PROBE, loss=[1.0]), TypeError, "loss is a list; expected"),
+        (
+            lambda: lstmx.Observatory(MODEL.cell, PROBE, loss=np.ones((12, 3, 2), "float32")),
+            ValueError,
+            r"loss has shape \(12, 3, 2\); expected .* = \(12, 3, 5\)",
+        ),
+        (
+            lambda: lstmx.Observatory(MODEL.cell, PROBE, loss=np.ones((12, 3, 5))),
+            TypeError,
+            "loss is float64; .* is expected as float32",
+        ),
+        (
+            lambda: lstmx.Observatory(MODEL.cell, PROBE, loss=np.full((12, 3, 5), np.inf, "float32")),
+            ValueError,
+            "loss is inf first at step 0",
+        ),
+        (
+            lambda: lstmx.Observatory(MODEL.cell, PROBE, convert=lambda module: MODEL.cell)(0, None),
+            TypeError,
+            r"convert gives a LSTM; expected a pair \(cell, parameters\)",
+        ),
+        (
+            lambda: lstmx.Observatory(MODEL.cell, PROBE, convert=lambda module: (1.0, MODEL.cell))(0, None),
+            TypeError,
+            "what convert gives first is",
+        ),
+        (lambda: lstmx.Observatory(MODEL.cell, PROBE).due(2.5), TypeError, "step is 2.5; expected an integer"),
+        (lambda: lstmx.Observatory(MODEL.cell, PROBE).due(-50), ValueError, "step is -50; expected"),
+        (
+            lambda: lstmx.Observatory(MODEL.cell, PROBE).reached(12),
+            ValueError,
+            "lag is 12; expected less than the 12 steps",
+        ),
         (
             lambda: lstmx.Observatory(MODEL.cell, PROBE, convert="torch"),
             TypeError,

@@ -1,5 +1,6 @@
 """An observatory on disk: what was seen comes back to the bit, goes on with the training, and xarray reads it."""
 
+import shutil
 import sys
 import types
 
@@ -70,6 +71,44 @@ def test_what_was_begun_when_a_run_was_killed_is_not_there(tmp_path):
     again(10, MODEL.init(1).cell)
     again.flush()
     assert xarray.open_zarr(tmp_path / "looks", consolidated=False).sizes["step"] == 6
+
+
+def test_two_trainings_do_not_mix_in_one_folder(tmp_path):
+    path, params = tmp_path / "looks", MODEL.init(0).cell
+
+    def at(observatory, *steps):
+        for step in steps:
+            observatory(step, params)
+        observatory.flush()
+
+    first, second = (lstmx.Observatory(MODEL.cell, PROBE, 1, path=path) for _ in range(2))
+    at(first, 0, 1)
+    with pytest.raises(ValueError, match=r"looks has been written to by another observatory"):
+        at(second, 5)
+    third = lstmx.Observatory(MODEL.cell, PROBE, 1, path=path)  # which knows of those looks
+    at(third, 0, 1)
+    with pytest.raises(ValueError, match=r"looks has been written to by another observatory"):
+        at(first, 2)
+    at(third, 2)
+    assert lstmx.Observatory(MODEL.cell, PROBE, 1, path=path).steps.tolist() == [0, 1, 2]
+
+
+def test_a_folder_that_is_gone_or_damaged_is_named(tmp_path):
+    observatory, _ = observed(tmp_path / "looks")
+    shutil.rmtree(tmp_path / "looks" / "horizon")
+    observatory(10, MODEL.init(0).cell)
+    for use in (observatory.flush, lambda: observed(tmp_path / "looks")):
+        with pytest.raises(ValueError, match=r"looks is damaged: its 5 looks are not all in the array 'horizon'"):
+            use()
+    shutil.rmtree(tmp_path / "looks")
+    with pytest.raises(FileNotFoundError, match="looks is gone"):
+        observatory.flush()
+    assert not (tmp_path / "looks").exists()
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    observatory, _ = observed(tmp_path)
+    same(lstmx.Observatory(MODEL.cell, PROBE, 2, path=tmp_path), observatory)
 
 
 def test_a_folder_takes_a_hundredth_of_the_time(tmp_path, monkeypatch):
@@ -159,6 +198,7 @@ def test_another_observatory_or_another_thing_is_left_alone(tmp_path):
         lstmx.Observatory(MODEL.cell, PROBE, 2, loss=np.ones((12, 3, 5), "float32"), path=tmp_path / "looks")
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").touch()
     lstmx.record(MODEL.cell, MODEL.cell.init(np.random.default_rng(0)), PROBE).save(tmp_path / "history")
     for name in ("file", "folder", "history"):
         with pytest.raises(FileExistsError, match="is there already, and no observatory"):

@@ -47,6 +47,15 @@ def test_a_training_is_drawn_by_its_readings():
     assert [text.get_text() for text in shown] == ["0", "40", "70", "110"]
 
 
+def test_lines_are_broken_where_looks_are_missing():
+    observatory = lstmx.Observatory(lstmx.LSTM(3, 4), np.ones((12, 2, 3), "float32"), 10)
+    for step in (0, 10, 40, 50):
+        observatory(step, lstmx.LSTM(3, 4).init(np.random.default_rng(0)), training_loss=step)
+    (line,) = panel(lstmx.plot.observatory(observatory), "training loss").lines
+    np.testing.assert_array_equal(line.get_ydata(), [0, 10, np.nan, 40, 50])
+    np.testing.assert_array_equal(line.get_xdata(), [0, 10, 10, 40, 50])
+
+
 def test_alarms_are_lines_that_are_named():
     observatory = looked_at([1.0, 0.75, 1.25], lag=30)
     kinds = [alarm.kind for alarm in observatory.alarms]

@@ -34,6 +34,16 @@ def test_training_is_deterministic_and_resumes_to_the_bit():
     np.testing.assert_array_equal(whole.gradient_norms, rest.gradient_norms)
 
 
+def test_what_is_handed_on_after_a_step_has_the_losses_so_far():
+    handed = []
+    half = lstmx.train(MODEL, MODEL.init(0), TASK.batch, steps=3, progress=False, after_step=handed.append)
+    rest = lstmx.train(MODEL, None, TASK.batch, steps=2, progress=False, resume=half, after_step=handed.append)
+    assert [training.step for training in handed] == [1, 2, 3, 4, 5]
+    for training in handed:
+        np.testing.assert_array_equal(training.losses, rest.losses[: training.step])
+        np.testing.assert_array_equal(training.gradient_norms, rest.gradient_norms[: training.step])
+
+
 def test_loss_and_gradient_norm_are_those_of_the_batch():
     params = MODEL.init(1)
     training = lstmx.train(MODEL, params, TASK.batch, steps=1, progress=False)

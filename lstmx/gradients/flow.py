@@ -81,16 +81,27 @@ def gradient_flow(history: Any, loss: Loss = "last", *, outputs: str = "all", pr
     return flow_of(history, direct, outputs, progress)[0]
 
 
+def known_loss(loss: Any) -> None:
+    """Raise unless a loss is "last", an array or a function.
+
+    Raises:
+        TypeError: it is of another kind.
+        ValueError: it is another word.
+    """
+    if callable(loss) or hasattr(loss, "__array_namespace__") or (isinstance(loss, str) and loss == "last"):
+        return
+    came = repr(loss) if isinstance(loss, (str, Real)) or loss is None else f"a {type(loss).__name__}"
+    raise (ValueError if isinstance(loss, str) else TypeError)(
+        f'loss is {came}; expected "last", an array of dL/dh_t [T, *batch, H], or under JAX a function of the '
+        "outputs [T, *batch, H] that gives a scalar"
+    )
+
+
 def loss_cotangent(history: Any, loss: Any) -> Array | None:
     """A loss, however given, as the direct part of ∂L/∂h_t; None for "last"."""
-    if isinstance(loss, str) and loss == "last":
+    known_loss(loss)
+    if isinstance(loss, str):
         return None
-    if not callable(loss) and not hasattr(loss, "__array_namespace__"):
-        came = repr(loss) if isinstance(loss, (str, Real)) or loss is None else f"a {type(loss).__name__}"
-        raise (ValueError if isinstance(loss, str) else TypeError)(
-            f'loss is {came}; expected "last", an array of dL/dh_t [T, *batch, H], or under JAX a function of the '
-            "outputs [T, *batch, H] that gives a scalar"
-        )
     if isinstance(history, StoredHistory):
         return _stored_cotangent(history, loss)
     outputs = history.outputs

@@ -46,7 +46,7 @@ def alarms_of(
     """
     found = [
         Alarm(kind, int(steps[true.argmax()]), words(int(true.argmax())))
-        for kind, true, words in (*_of_the_pass(readings, lag), *_of_gates(readings, axes, kept))
+        for kind, true, words in (*_of_the_pass(readings, axes, lag), *_of_gates(readings, axes, kept))
         if true.any()
     ]
     return sorted(found, key=lambda alarm: alarm.step)
@@ -61,9 +61,11 @@ class Readings(Protocol):
 _Kind = tuple[str, np.ndarray, Callable[[int], str]]
 
 
-def _of_the_pass(readings: Readings, lag: int | None) -> Iterator[_Kind]:
+def _of_the_pass(readings: Readings, axes: Axes, lag: int | None) -> Iterator[_Kind]:
     """Each kind of alarm, whether it is true at each look, and its words for a look."""
     yield "not finite", readings["finite"] == 0, lambda _: "the parameters or the states are not finite"
+    for name, given in zip(axes.given, readings["given_finite"].T, strict=True):
+        yield "not finite", given == 0, lambda _, name=name: f"the {name.replace('_', ' ')} is not finite"
 
     norms = readings["log_norm"]
     most = np.where(np.isnan(norms), -np.inf, norms)
@@ -89,8 +91,9 @@ def _of_the_pass(readings: Readings, lag: int | None) -> Iterator[_Kind]:
         "crossing",
         (leading > limit) & below,
         lambda at: (
-            f"the leading Lyapunov exponent has crossed zero: {leading[at]:+.3g} nats per step, so that close "
-            f"states drift apart more than 100-fold in the {norms.shape[1]} steps of the probe"
+            f"the leading Lyapunov exponent is {leading[at]:+.3g} nats per step and has crossed {limit:+.3g}, "
+            f"ln 100 / {norms.shape[1]}, so that close states drift apart more than 100-fold in the "
+            f"{norms.shape[1]} steps of the probe"
         ),
     )
     jumps = readings["jump"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Shelf:
 
     Raises:
         FileExistsError: there is something else at `path`.
-        ValueError: it is of another observatory.
+        ValueError: it is of another observatory, or damaged.
         ImportError: zarr is not installed.
     """
 
@@ -46,25 +47,50 @@ class Shelf:
             "every": every,
             **{name: list(along) for name, along in axes._asdict().items() if name not in _NUMBERED},
         }
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+            path.rmdir()
         if not path.exists():
             with building(path) as partial:
                 self._create(partial, attributes, probe, axes)
         try:
-            self.group = self._zarr.open_group(path, mode="r+", zarr_format=3)
+            group = self._zarr.open_group(path, mode="r+", zarr_format=3)
         except (OSError, ValueError, KeyError, TypeError):
             raise FileExistsError(f"{path} is there already, and no observatory; choose another path") from None
-        found = dict(self.group.attrs)
+        found = dict(group.attrs)
         if found.get("format") != _FORMAT:
             raise FileExistsError(f"{path} is there already, and no observatory; choose another path")
         for name, value in attributes.items():
             if found.get(name) != value:
                 raise ValueError(f"{path} is of an observatory whose {name} is {found.get(name)!r}, not {value!r}")
-        if not np.array_equal(self.group["probe"][...], probe):
+        group, arrays = self._opened()
+        if not np.array_equal(arrays["probe"][...], probe):
             raise ValueError(f"{path} is of an observatory with another probe; choose another path")
-        self.arrays = {name: self.group[name] for name in ("step", *READINGS)}
+        self._own = uuid.uuid4().hex
+        self._last = _last_written(group)
+
+    def _opened(self) -> tuple[Any, dict[str, Any]]:
+        """The group and its arrays as they are on disk now.
+
+        Raises:
+            FileNotFoundError: the folder is gone.
+            ValueError: an array is gone, or shorter than the looks that are there.
+        """
+        try:
+            group = self._zarr.open_group(self.path, mode="r+", zarr_format=3)
+        except (OSError, ValueError, KeyError, TypeError):
+            raise FileNotFoundError(
+                f"{self.path} is gone, or no observatory any more: looks cannot go there"
+            ) from None
+        arrays, looks = dict(group.arrays()), int(group.attrs["looks"])
+        for name in ("probe", "step", *READINGS):
+            if name not in arrays or (name != "probe" and arrays[name].shape[0] < looks):
+                raise ValueError(f"{self.path} is damaged: its {looks} looks are not all in the array {name!r}")
+        return group, arrays
 
     def _create(self, path: Path, attributes: dict[str, Any], probe: np.ndarray, axes: Axes) -> None:
-        group = self._zarr.open_group(path, mode="w-", zarr_format=3, attributes={**attributes, "looks": 0})
+        group = self._zarr.open_group(
+            path, mode="w-", zarr_format=3, attributes={**attributes, "looks": 0, "writer": ""}
+        )
         lengths = {name: len(along) for name, along in axes._asdict().items()}
         names = ("time", *batch_axes(probe.ndim - 2), "feature")
         group.create_array("probe", data=probe, dimension_names=names)
@@ -101,20 +127,43 @@ class Shelf:
 
     def read(self) -> tuple[list[int], list[dict[str, np.ndarray]]]:
         """The steps and the readings of all looks that are whole."""
-        looks = int(self.group.attrs["looks"])
-        kept = {name: array[:looks] for name, array in self.arrays.items()}
+        group, arrays = self._opened()
+        looks = int(group.attrs["looks"])
+        kept = {name: arrays[name][:looks] for name in ("step", *READINGS)}
         rows = [{name: kept[name][k] for name in READINGS} for k in range(looks)]
         return kept["step"].tolist(), rows
 
     def write(self, steps: list[int], rows: list[dict[str, np.ndarray]], first: int) -> None:
-        """Put looks in the place of those from the one numbered `first` on; at last, that they are there."""
-        if first < self.group.attrs["looks"]:
-            self.group.attrs["looks"] = first
+        """Put looks in the place of those from the one numbered `first` on; at last, that they are there.
+
+        Raises:
+            FileNotFoundError: the folder is gone.
+            ValueError: an array is gone, or another observatory has written here since this one last read or
+                wrote.
+        """
+        group, arrays = self._opened()
+        if _last_written(group) != self._last:
+            raise ValueError(
+                f"{self.path} has been written to by another observatory since this one last was there, and "
+                "nothing of it is overwritten; expected a path of its own for each training"
+            )
         total = first + len(steps)
-        for name, array in self.arrays.items():
+        self._mark(group, min(first, self._last[0]))
+        for name in ("step", *READINGS):
+            array = arrays[name]
             array.resize((total, *array.shape[1:]))
             array[first:] = np.array(steps) if name == "step" else np.stack([row[name] for row in rows])
-        self.group.attrs["looks"] = total
+        self._mark(group, total)
+
+    def _mark(self, group: Any, looks: int) -> None:
+        """Say how many looks are whole, and who wrote last."""
+        group.attrs.update({"looks": looks, "writer": self._own})
+        self._last = looks, self._own
+
+
+def _last_written(group: Any) -> tuple[int, str]:
+    """How many looks are there, and who wrote the last of them."""
+    return int(group.attrs["looks"]), group.attrs["writer"]
 
 
 def _loss_told(loss: Any) -> str:

@@ -26,11 +26,13 @@ from lstmx.statistics import GateStatistics, gate_statistics
 EXPONENTS = 4
 QUANTILES = (0.1, 0.5, 0.9)
 BINS = 20
+GIVEN = ("training_loss", "gradient_norm", "update_norm")
 SHUT, OPEN = 1e-3, 1 - 1e-3  # what a gate of a unit stays below, or above, on the whole probe
 
 # Name of each reading: its axes beside that of the looks, and what it is.
 READINGS: dict[str, tuple[tuple[str, ...], str]] = {
     "finite": ((), "1 where parameters and states were finite, else 0; then all else is NaN"),
+    "given_finite": (("given",), "1 where what was handed in of the training was finite, else 0; NaN without"),
     "training_loss": ((), "loss of the training, as it was handed in"),
     "decay_rate": (("sequence",), "fitted decay of the gradient going back, nats per step"),
     "horizon": (("sequence",), "steps back at which 1 % of the gradient is left"),
@@ -64,6 +66,8 @@ class Axes(NamedTuple):
     quantile: Sequence[float]
     bin: Sequence[float]
     """Lower edges."""
+    given: Sequence[str]
+    """What may be handed in of the training."""
 
 
 def axes_of(cell: Any, probe: Array) -> Axes:
@@ -81,6 +85,7 @@ def axes_of(cell: Any, probe: Array) -> Axes:
         gate=list(dict.fromkeys(gate for one in cells for gate in one.gate_names)),
         quantile=QUANTILES,
         bin=[k / BINS for k in range(BINS)],
+        given=GIVEN,
     )
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, dtype_of, map_tree, namespace, require
-from lstmx.checks import array, cells_of, finite, one_direction, parameters, positive, same_dtype
+from lstmx.checks import array, cells_of, finite, one_direction, parameters, positive, same_dtype, shaped
 from lstmx.checks import path as checked_path
+from lstmx.gradients.flow import known_loss
 from lstmx.history.schema import told
 from lstmx.layers.structures import KINDS
 from lstmx.observatory.alarms import Alarm, alarms_of
 from lstmx.observatory.disk import Shelf
-from lstmx.observatory.looking import READINGS, axes_of, by_part, jump, look, norms, parts_of
+from lstmx.observatory.looking import GIVEN, READINGS, axes_of, by_part, jump, look, norms, parts_of
 from lstmx.observatory.tensorboard import scalars, writer_to
 
 _SHARE = 0.01  # of the time that goes into keeping looks on disk
@@ -43,16 +44,18 @@ class Observatory:
       [looks, layers, 3] of the retention gate at the 10 %, 50 % and 90 % quantile of the units;
     - norms of each layer, [looks, layers]: `weight_norm`, and `gradient_norm` and `update_norm` where they were
       handed in, as `train` does; `jump` [looks], ln of how many times as large the outputs on the probe are where
-      the last update is made once more or taken back, the greater of both; and the `training_loss`.
+      the last update is made once more or taken back, the greater of both; the `training_loss`; and
+      `given_finite` [looks, 3], whether the loss, the gradient and the update that were handed in were finite.
 
     What a cell does not have is NaN: a mean order without a cell state, ways and shares of a step function.
 
-    Alarms, each with the step of the first look at which it was true: "not finite"; "exploding", a gradient that
-    is over 1000 times as large at some step back as at the loss; "vanishing", below 10⁻⁷ ten steps back;
-    "crossing", the leading exponent above ln 100 / T after it was not; "unstable", an update that made once more
-    or taken back makes the outputs over twice as large; "shut", a gate that is dead in over half of the units, and
-    "open", one that is stuck, but for the retention gate; "lag", at most 0.1 % of the gradient at the lag that was
-    asked for, after there was over 1 %. benchmarks/observatory.md has what they are worth.
+    Alarms, each with the step of the first look at which it was true: "not finite", of parameters and states or of
+    what was handed in; "exploding", a gradient that is over 1000 times as large at some step back as at the loss;
+    "vanishing", below 10⁻⁷ ten steps back; "crossing", the leading exponent above ln 100 / T after it was not;
+    "unstable", an update that made once more or taken back makes the outputs over twice as large; "shut", a gate
+    that is dead in over half of the units, and "open", one that is stuck, but for the retention gate; "lag", at
+    most 0.1 % of the gradient at the lag that was asked for, after there was over 1 %. benchmarks/observatory.md
+    has what they are worth.
 
     Args:
         cell: the cell, or a `Stack`.
@@ -64,15 +67,18 @@ class Observatory:
         convert: what makes (cell, parameters) of what a loop hands in, such as `lstmx.convert.from_torch` for a
             module of PyTorch; None where it hands in the cell's parameters.
         path: a folder to keep the looks in, as Zarr, which `xarray.open_zarr(path, consolidated=False)` reads: a
-            new one, or that of the same observatory, whose looks are there then. It is written to as often as
-            takes 1 % of the time, and by `flush`, which `train` calls in the end. None to keep them in memory.
+            new or empty one, or that of the same observatory, whose looks are there then. Each training takes a
+            path of its own. A loss that is a function is kept as no more than that: another one goes on with the
+            same looks, and nothing tells. The folder is written to as often as takes 1 % of the time, and by
+            `flush`, which `train` calls in the end. Where the process is killed, looks since it was last written
+            to are lost: call `flush()` beside each checkpoint. None to keep them in memory.
         tensorboard: a folder for events of TensorBoard: every reading that is one number, and alarms as texts.
             None for none.
 
     Raises:
         TypeError: an argument of the wrong kind, or a layer that reads in both directions of time.
-        ValueError: a wrong shape, a number out of range, NaN or infinity in the probe, or a folder of another
-            observatory.
+        ValueError: a wrong shape or word, a number out of range, NaN or infinity in the probe or the loss, or a
+            folder of another observatory.
         FileExistsError: there is something else at `path`.
         ImportError: zarr is not installed and a path is given, or nothing that writes for TensorBoard.
     """
@@ -98,12 +104,16 @@ class Observatory:
                 "step and one sequence"
             )
         finite("probe", probe, "feature")
+        known_loss(loss)
+        if not callable(loss) and not isinstance(loss, str):
+            shape = (*probe.shape[:-1], cell.output_size)
+            finite("loss", shaped("loss", loss, shape, probe.dtype, "dL/dh_t [T, *batch, hidden_size]"))
         if convert is not None and not callable(convert):
             raise TypeError(
                 f"convert is a {type(convert).__name__}; expected a function such as convert.from_torch"
             )
-        if lag is not None and positive("lag", lag) >= len(probe):
-            raise ValueError(f"lag is {lag}; expected less than the {len(probe)} steps of the probe")
+        if lag is not None:
+            _lag_within(lag, probe)
         self.cell, self.probe, self.every = cell, probe, positive("every", every)
         self.loss, self.lag, self.convert = loss, lag, convert
         self._axes = axes_of(cell, probe)
@@ -118,8 +128,13 @@ class Observatory:
             self._kept = len(self)
 
     def due(self, step: int) -> bool:
-        """Whether there is a look after this many steps."""
-        return step % self.every == 0
+        """Whether there is a look after this many steps.
+
+        Raises:
+            TypeError: the step is no integer.
+            ValueError: it is negative.
+        """
+        return positive("step", step, 0) % self.every == 0
 
     def __call__(
         self,
@@ -144,11 +159,12 @@ class Observatory:
             Alarms that are true for the first time.
 
         Raises:
-            TypeError: an argument of another kind, or parameters in another dtype than the probe.
+            TypeError: an argument of another kind, such as a loss that is no real number, parameters in another
+                dtype than the probe, or a converter that gives no pair.
             ValueError: a number out of range, parameters of another shape, a converter that gives another cell,
-                or a gradient or an update beside a converter.
+                or a gradient or an update beside a converter; and as `flush`, which this calls at times.
         """
-        if not self.due(positive("step", step, 0)):
+        if not self.due(step):
             return ()
         params = self._converted(params, gradient, update)
         parameters(self.cell, params)
@@ -160,7 +176,11 @@ class Observatory:
                 row[f"{name}_norm"] = norms(by_part(self.cell, given))
         if update is not None:
             row["jump"] = jump(self.cell, params, update, self.probe)
-        row["training_loss"] = np.asarray(np.nan if training_loss is None else training_loss, np.float64)
+        if training_loss is not None:
+            row["training_loss"] = _real("training_loss", training_loss)
+        for k, (name, came) in enumerate(zip(GIVEN, (training_loss, gradient, update), strict=True)):
+            if came is not None:
+                row["given_finite"][k] = np.isfinite(row[name]).all()
         self._forget(step)
         self._steps.append(step)
         self._rows.append(row)
@@ -184,7 +204,13 @@ class Observatory:
                 "gradient or update is given beside convert=, which makes parameters of what came, such as sums "
                 "of biases, and is no map of gradients; expected None"
             )
-        cell, params = self.convert(params)
+        made = self.convert(params)
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise TypeError(
+                f"convert gives a {type(made).__name__}; expected a pair (cell, parameters), as convert.from_torch"
+            )
+        cell, params = made
+        cells_of("what convert gives first", cell)
         if cell != self.cell:
             raise ValueError(f"convert gives {cell}; this observatory is of {self.cell}")
         return map_tree(namespace(self.probe).asarray, params)
@@ -196,7 +222,12 @@ class Observatory:
         self._kept = min(self._kept, kept)
 
     def flush(self) -> None:
-        """Write to `path`, where there is one, the looks that are not there yet."""
+        """Write to `path`, where there is one, the looks that are not there yet.
+
+        Raises:
+            FileNotFoundError: the folder at `path` is gone.
+            ValueError: it is damaged, or another observatory has written to it since this one last did.
+        """
         if self._shelf is None or self._kept == len(self):
             return
         start = time.monotonic()
@@ -234,8 +265,12 @@ class Observatory:
         """The step of the first look at which the gradient's horizon, the median over sequences, is over `lag`.
 
         Infinite where it never is.
+
+        Raises:
+            TypeError: the lag is no integer.
+            ValueError: it is below 1, or no less than the steps of the probe.
         """
-        true = np.median(self["horizon"], axis=1) > positive("lag", lag)
+        true = np.median(self["horizon"], axis=1) > _lag_within(lag, self.probe)
         return float(self.steps[true.argmax()]) if true.any() else np.inf
 
     def to_xarray(self) -> Any:
@@ -253,15 +288,18 @@ class Observatory:
         return xarray.Dataset(variables, {"step": self.steps, **self.axes}, attributes)
 
     def __repr__(self) -> str:
-        return f"Observatory({self.cell}: {len(self)} looks, {len(self.alarms)} alarms)"
+        looks, alarms = len(self), len(self.alarms)
+        return f"Observatory({self.cell}: {looks} look{'s' * (looks != 1)}, {alarms} alarm{'s' * (alarms != 1)})"
 
     def __str__(self) -> str:
         """The first and the last look, and the alarms."""
         if not len(self):
             return repr(self)
-        lines = [f"{len(self)} looks at {self.cell}, every {self.every} steps, up to step {self._steps[-1]}"]
+        often = "every step" if self.every == 1 else f"every {self.every} steps"
+        lines = [f"{len(self)} look{'s' * (len(self) != 1)} at {self.cell}, {often}, up to step {self._steps[-1]}"]
+        horizon = "below 1 % of the gradient, steps back"
         head = {
-            "below 1 % of the gradient, steps back": np.median(self["horizon"], axis=1),
+            horizon: np.median(self["horizon"], axis=1),
             "decay, nats per step": np.median(self["decay_rate"], axis=1),
             "mean order": np.median(self["mean_order"], axis=1),
             "leading exponent": self["exponents"][:, 0],
@@ -270,7 +308,35 @@ class Observatory:
         for name, values in head.items():
             known = values[~np.isnan(values)]
             if len(known):
-                first, last = ("never" if np.isinf(value) else f"{value:.4g}" for value in known[[0, -1]])
+                beyond = "beyond the probe" if name == horizon else "inf"
+                first, last = (beyond if value == np.inf else f"{value:.4g}" for value in known[[0, -1]])
                 lines.append(f"  {name}: {first} at first, {last} at last")
         alarms = [f"  {alarm}" for alarm in self.alarms]
         return "\n".join([*lines, *(["alarms:", *alarms] if alarms else ["no alarms"])])
+
+
+def _lag_within(lag: Any, probe: Array) -> int:
+    """A lag as an int.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: below 1, or beyond the probe.
+    """
+    if (number := positive("lag", lag)) >= len(probe):
+        raise ValueError(f"lag is {number}; expected less than the {len(probe)} steps of the probe")
+    return number
+
+
+def _real(name: str, value: Any) -> np.ndarray:
+    """A real number, or an array of one and no axis, as float64.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it is an array with axes.
+    """
+    number = np.asarray(value)
+    if number.dtype.kind not in "iufV":  # V of bfloat16
+        raise TypeError(f"{name} is {value!r}; expected a real number")
+    if number.ndim:
+        raise ValueError(f"{name} has shape {number.shape}; expected a real number")
+    return number.astype(np.float64)

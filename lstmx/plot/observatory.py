@@ -36,8 +36,8 @@ def observatory(
     From above: the training loss where it was handed in; the steps back at which 50 %, 10 % and 1 % of the
     gradient are left, medians over the sequences of the probe, on the line of the whole probe where more is left
     at its first step; the leading Lyapunov exponents; the norm of an update against that of the weights by layer,
-    where it was handed in. Dashed lines are alarms. Below, for each gate of a layer a ridge of the distributions
-    of its activations, the first look at the bottom.
+    where it was handed in. Lines are broken where looks are missing. Dashed lines are alarms. Below, for each gate
+    of a layer a ridge of the distributions of its activations, the first look at the bottom.
 
     Args:
         observatory: an `lstmx.Observatory` that has looked.
@@ -92,7 +92,7 @@ def observatory(
         else:
             ax.set_ylabel("training step")
     where = "" if len(layers) == 1 else f", gates of {layers[of]}"
-    return canvas.finish(figure, f"{len(observatory)} looks at a training{where}", title)
+    return canvas.finish(figure, f"{_looks(observatory)} at a training{where}", title)
 
 
 def animation(
@@ -160,7 +160,7 @@ def animation(
     right.set_title("gates", loc="left")
     if gates:
         canvas.legend_above(right)
-    canvas.finish(sheet, f"{len(observatory)} looks at a training", title)
+    canvas.finish(sheet, f"{_looks(observatory)} at a training", title)
     writer = writers[name](fps=min(20, 2 + len(observatory) // 8))
     with writer.saving(sheet, str(place), dpi=sheet.dpi):
         for look in range(len(observatory)):
@@ -170,6 +170,10 @@ def animation(
                 stairs.set_data(shares[look, gate])
             writer.grab_frame()
     return sheet
+
+
+def _looks(observatory: Observatory) -> str:
+    return f"{len(observatory)} look{'s' * (len(observatory) != 1)}"
 
 
 def _told(observatory: Observatory, look: int) -> str:
@@ -190,10 +194,17 @@ def _layer(observatory: Any, layer: str | None) -> int:
     return len(layers) - 1 if layer is None else layers.index(layer)
 
 
+def _line(ax: Axes, observatory: Observatory, values: np.ndarray, **look: Any) -> None:
+    """A line of a reading [looks], broken where looks are missing."""
+    steps = observatory.steps
+    holes = np.flatnonzero(np.diff(steps) > observatory.every) + 1
+    canvas.line(ax, np.insert(steps, holes, steps[holes - 1]), np.insert(values, holes, np.nan), **look)
+
+
 def _loss(ax: Axes, observatory: Observatory) -> None:
     loss = observatory["training_loss"]
     finite = loss[np.isfinite(loss)]
-    canvas.line(ax, observatory.steps, np.where(np.isfinite(loss), loss, np.nan), color=canvas.ink(ax))
+    _line(ax, observatory, np.where(np.isfinite(loss), loss, np.nan), color=canvas.ink(ax))
     if finite.size and finite.min() > 0 and finite.max() > _WIDE * finite.min():
         ax.set_yscale("log")
     ax.set_ylabel("loss")
@@ -207,9 +218,7 @@ def _reach(ax: Axes, observatory: Observatory) -> None:
         below = norms <= math.log(share)
         lags = np.where(below.any(axis=1), below.argmax(axis=1), length)
         known = ~np.isnan(norms).all(axis=1)
-        canvas.line(
-            ax, observatory.steps, np.where(known, lags, np.nan), color=colour, label=f"{share:.0%} of it left"
-        )
+        _line(ax, observatory, np.where(known, lags, np.nan), color=colour, label=f"{share:.0%} of it left")
     ax.axhline(length, color="0.6", linewidth=0.8)
     if observatory.lag is not None:
         ax.axhline(observatory.lag, color="0.6", linestyle=":", label=f"lag that is needed, {observatory.lag}")
@@ -223,7 +232,7 @@ def _exponents(ax: Axes, observatory: Observatory) -> None:
     drawn = np.where(np.isfinite(exponents), exponents, np.nan)
     ax.axhline(0, color="0.6", linewidth=0.8)
     for k, alpha in enumerate((1, 0.7, 0.5, 0.35)):
-        canvas.line(ax, observatory.steps, drawn[:, k], color=canvas.COLOURS[0], alpha=alpha)
+        _line(ax, observatory, drawn[:, k], color=canvas.COLOURS[0], alpha=alpha)
     ax.set_ylabel("nats per step")
     ax.set_title("leading Lyapunov exponents", loc="left")
 
@@ -234,9 +243,7 @@ def _updates(ax: Axes, observatory: Observatory) -> None:
         logs = np.log10(ratio)
     layers = observatory.axes["layer"]
     for name, values, (colour, _) in zip(layers, logs.T, canvas.styles(), strict=False):
-        canvas.line(
-            ax, observatory.steps, parts.blank(values), color=colour, label=name if len(layers) > 1 else None
-        )
+        _line(ax, observatory, parts.blank(values), color=colour, label=name if len(layers) > 1 else None)
     ax.set_ylabel("log₁₀")
     ax.set_title("update against weights", loc="left")
 

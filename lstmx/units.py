@@ -447,7 +447,7 @@ def real_numbers(name: str, value: Any) -> np.ndarray:
     """An array, or a list, of real numbers or booleans as float64; else a TypeError."""
     try:
         found = np.asarray(value)
-    except ValueError:  # of lists of several lengths
+    except (TypeError, ValueError):  # of what is no sequence, and of lists of several lengths
         found = np.asarray(None)
     if found.dtype.kind not in "biuf":
         what = f"an array of {value.dtype}" if hasattr(value, "dtype") else f"a {type(value).__name__}"

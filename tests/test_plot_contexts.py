@@ -91,6 +91,12 @@ def where(history):
     return (SEQUENCE,) if history.batch else (0,)
 
 
+def attribution_of(history):
+    xp = history.outputs.__array_namespace__()
+    weights = xp.ones(history.outputs.shape[-1], dtype=history.outputs.dtype)
+    return lstmx.attribute(history, weights, nodes=2)
+
+
 DRAW = {
     "dynamics": lambda h: lstmx.plot.dynamics(h, *where(h)),
     "saturation": lambda h: lstmx.plot.saturation(lstmx.gate_statistics(h)),
@@ -104,6 +110,7 @@ DRAW = {
     "compare_flows": lambda h: lstmx.plot.compare_flows({"this": flow(h)}, *where(h)),
     "path_spectrum": lambda h: lstmx.plot.path_spectrum(lstmx.path_spectrum(h, 3), *where(h)),
     "influence": lambda h: lstmx.plot.influence(lstmx.influence(h), *where(h)),
+    "attribution": lambda h: lstmx.plot.attribution(attribution_of(h), *where(h)),
     "spectrum": lambda h: lstmx.plot.spectrum(lstmx.lyapunov_spectrum(h)),
     "local_exponents": lambda h: lstmx.plot.local_exponents(lstmx.lyapunov_spectrum(h)),
     "eigenvalues": lambda h: lstmx.plot.eigenvalues(points_of(h)),

@@ -33,6 +33,8 @@ def things():
     folder = Path(tempfile.mkdtemp()) / "pass"
     history.save(folder)
     edited = lstmx.intervene(cell, params, xs, lstmx.edits.ablate(units=1))
+    seen = lstmx.Observatory(cell, xs)
+    seen(0, params)
     return {
         "cell": cell,
         "params": params,
@@ -46,6 +48,8 @@ def things():
         "effect": lstmx.effect(history, edited),
         "statistics": lstmx.gate_statistics(history),
         "flow": lstmx.gradient_flow(history),
+        "attribution": lstmx.attribute(history, np.ones(4, "float32")),
+        "observatory": seen,
         "points": lstmx.fixed_points(cell, params, None, history.states, iterations=2),
     }
 
@@ -59,6 +63,7 @@ WRONG = {
     "None": lambda: None,
 }
 RIGHT = {
+    "target": lambda: np.ones(4, "float32"),
     "outputs_cotangent": lambda: things()["history"].hidden_state,
     "path": lambda: Path(tempfile.mkdtemp()) / "new",
     "x": lambda: things()["xs"],

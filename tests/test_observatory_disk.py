@@ -104,6 +104,9 @@ def test_a_folder_that_is_gone_or_damaged_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="looks is gone"):
         observatory.flush()
     assert not (tmp_path / "looks").exists()
+    zarr.open_group(tmp_path / "looks", mode="w")
+    with pytest.raises(FileNotFoundError, match="looks is gone, or no observatory any more"):
+        observatory.flush()
 
 
 def test_an_empty_folder_is_taken(tmp_path):

@@ -72,16 +72,17 @@ class Shelf:
         """The group and its arrays as they are on disk now.
 
         Raises:
-            FileNotFoundError: the folder is gone.
+            FileNotFoundError: the folder is gone, or holds something else.
             ValueError: an array is gone, or shorter than the looks that are there.
         """
         try:
             group = self._zarr.open_group(self.path, mode="r+", zarr_format=3)
+            looks = int(group.attrs["looks"])
         except (OSError, ValueError, KeyError, TypeError):
             raise FileNotFoundError(
                 f"{self.path} is gone, or no observatory any more: looks cannot go there"
             ) from None
-        arrays, looks = dict(group.arrays()), int(group.attrs["looks"])
+        arrays = dict(group.arrays())
         for name in ("probe", "step", *READINGS):
             if name not in arrays or (name != "probe" and arrays[name].shape[0] < looks):
                 raise ValueError(f"{self.path} is damaged: its {looks} looks are not all in the array {name!r}")

@@ -60,7 +60,7 @@ def vanishing_gradient(history: History | StackHistory, loss: Loss = "last", *, 
         >>> cell = lstmx.SimpleRNN(3, 8)
         >>> xs = jax.random.normal(jax.random.key(1), (20, 4, 3), "float32")
         >>> def omega(params):
-        ... return lstmx.objectives.vanishing_gradient(lstmx.record(cell, params, xs))
+        ...     return lstmx.objectives.vanishing_gradient(lstmx.record(cell, params, xs))
         >>> jax.grad(omega)(cell.init(0)).recurrent_kernel.shape
         (8, 8)
     """
@@ -134,7 +134,7 @@ def gradient_flossing(
         >>> cell = lstmx.LSTM(3, 8)
         >>> xs = jax.random.normal(jax.random.key(1), (50, 3), "float32")
         >>> def loss(params):
-        ... return lstmx.objectives.gradient_flossing(lstmx.record(cell, params, xs), count=4)
+        ...     return lstmx.objectives.gradient_flossing(lstmx.record(cell, params, xs), count=4)
         >>> jax.grad(loss)(cell.init(0)).recurrent_kernel.shape
         (8, 32)
     """

@@ -410,6 +410,23 @@ def test_layers_hand_down_dropped_outputs_as_they_were():
         assert lstmx.attribute(history, jnp.asarray(weights_for(history)), method).relative_defect.max() < 1e-9
 
 
+def test_a_step_functions_state_of_any_shape_has_one_contribution():
+    def step(params, state, x):
+        count, matrix = state
+        matrix = jnp.tanh(matrix @ params["U"] + (x @ params["W"])[None])
+        return (count + jnp.sum(matrix), matrix), {}
+
+    start = (jnp.zeros((), "float64"), jnp.ones((2, 5), "float64"))
+    cell = lstmx.from_step(step, start, input_size=3, output=lambda state: state[1][0] + state[0])
+    params = {"U": jnp.asarray(lcg((5, 5), 1, 0.5)), "W": jnp.asarray(lcg((3, 5), 2))}
+    history = lstmx.record(
+        cell, params, jnp.asarray(lcg((6, 2, 3), 3)), mask=jnp.ones((6, 2), bool).at[2, 1].set(False)
+    )
+    found = lstmx.attribute(history, jnp.ones(5))
+    assert found.initial.shape == (2,)
+    assert found.relative_defect.max() < 1e-9
+
+
 def test_a_step_function_has_gradients():
     def leaky(params, h, x):
         return jnp.tanh(h @ params["U"] + x @ params["W"])

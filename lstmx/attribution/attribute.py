@@ -186,7 +186,8 @@ def _attributed(
             found[name] = where_held(None if history.counts is None else ~history.counts, found[name])
             found["steps"] = xp.sum(found[name], axis=-1)
     if found["initial_units"] is not None:
-        found["initial"] = sum(xp.sum(x, axis=-1) for x in leaves(found["initial_units"]))
+        each = (xp.reshape(x, (*history.batch, -1)) for x in leaves(found["initial_units"]))
+        found["initial"] = sum(xp.sum(x, axis=-1) for x in each)
     whole = xp.sum(found["steps"], axis=0) + xp.sum(found["biases"], axis=0) + found["initial"]
     return found | {"defect": value - found["baseline_value"] - whole - found["stabiliser"]}
 

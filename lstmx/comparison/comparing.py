@@ -68,7 +68,8 @@ def compare(
         evaluations: how often the validation loss is taken, evenly over the steps.
         observe: a function that makes an observatory of a cell of matched size, one for each training, such as
             `lambda cell: lstmx.Observatory(cell, task.validation.inputs[:, :4])`; None for none. With a `path`,
-            each training takes one of its own: f"looks/{next(numbers)}", where `numbers = itertools.count()`.
+            each training takes one of its own, such as `f"looks/{next(numbers)}"` with
+            `numbers = itertools.count()`.
         progress: show a progress bar for each training.
 
     Returns:

@@ -166,7 +166,8 @@ class Walk:
         intervals = (-(-moving // self.sizes.interval)).sum(axis=0)
         weights = xp.asarray(moving, dtype=walked.logs.dtype)
         own = xp.sum(weights, axis=0)  # steps of each sequence
-        gone = xp.sum(walked.lost, axis=0) > _OFTEN * intervals[..., None]
+        often = xp.asarray(_OFTEN * intervals[..., None], dtype=walked.logs.dtype)
+        gone = xp.sum(walked.lost, axis=0) > often
         if not self.traced:
             self._judge(walked, np.asarray(gone), int(intervals.max()))
         moves = weights[..., None] > 0

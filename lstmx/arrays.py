@@ -34,6 +34,7 @@ Tree = Any
 T = TypeVar("T")
 
 has_jax = jax is not None
+loops_are_kernels = has_jax and jax.__version_info__ >= (0, 12)  # XLA on the CPU compiles a small loop as one
 
 
 def require(package: str, purpose: str, name: str | None = None, extra: str | None = None) -> ModuleType:

@@ -23,14 +23,14 @@ hypothesis.settings.load_profile("lstmx")
 collect_ignore = ["numpy_alone.py"]  # runs where JAX is absent; see its docstring
 
 
-def pytest_configure(config):
-    """One thread for NumPy's products; and by default XLA compiles quickly rather than well.
+def pytest_configure():
+    """One thread for NumPy's products; and XLA compiles quickly rather than well, unless XLA_FLAGS says how.
 
-    With `-m ""` the same tests and the slow ones run the programs that users run, as in .ci/run.
+    With XLA_FLAGS set to nothing tests run the programs that users run, which takes three times as long.
     """
     gc.set_threshold(100_000, 50, 100)  # what JAX traces lives on: look through it seldom
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of a worker, which has one core
-    if config.getoption("markexpr") == "not slow" and "XLA_FLAGS" not in os.environ:
+    if "XLA_FLAGS" not in os.environ:
         quick = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
         if jax.__version_info__ < (0, 11):  # 0.12 has no such flag, and aborts at one that it does not know
             quick += " --xla_cpu_use_fusion_emitters=false"

@@ -165,9 +165,11 @@ def pull_chunk(carry: tuple[Any, Any], part: History, direct: Array) -> tuple[tu
     """
     cotangent, parameters = carry
 
-    def step(cotangent: Array, at: Any, direct: Array) -> tuple[Array, Array]:
-        return at.pull(cotangent + at.inject(direct))
+    def step(fields: Any, at: Any, direct: Array) -> tuple[Any, Array]:
+        before, drive = at.pull(part.cell.pack(fields) + at.inject(direct))
+        return part.cell.unpack(before), drive
 
-    cotangent, drive, steps = back_through(part, step, cotangent, direct)
+    fields, drive, steps = back_through(part, step, part.cell.unpack(cotangent), direct)
+    cotangent = part.cell.pack(fields)
     here = _gradient_of_parts(steps, drive, len(next(leaves(parameters))))
     return (cotangent, map_tree(lambda x, y: x + y, parameters, here)), steps.input_vjp(drive)

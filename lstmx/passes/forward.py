@@ -16,6 +16,7 @@ from lstmx.arrays import (
     is_jax,
     jit,
     leaves,
+    loops_are_kernels,
     map_tree,
     namespace,
     scan,
@@ -29,7 +30,7 @@ from lstmx.history.excerpt import names_of, select
 from lstmx.passes.backward import no_gradient, pull_chunk, whole_backward, whole_gradient
 from lstmx.scans.chunks import chunk_length, scan_chunks
 
-_NARROW = 2048  # units times sequences up to which `narrow_history` is the faster one
+_NARROW = 64  # units times sequences up to which `narrow_history` is the faster one
 
 
 def started(cell: Cell, params: Any, xs: Array, state: Any) -> tuple[Any, Any]:
@@ -304,7 +305,8 @@ def _narrow_history(
     """As `plain_history` with keep="all", for few units: on a CPU with fewer kernels per step.
 
     A loop that writes one row of states and one of pre-activations has 7 kernels, one with a row per field 9; XLA
-    on the CPU runs up to 8 in a row, and schedules a longer body at twice the cost.
+    of JAX 0.10 on the CPU runs up to 8 in a row, and schedules a longer body at twice the cost. That of JAX 0.12
+    compiles the plain loop as one kernel, which takes a quarter of the time of the packed one.
     """
     forms = (functools.partial(form, cell) for form in (_packed, _plain))
     return by_platform(*forms, params, xs, state, controls, memory)
@@ -329,6 +331,6 @@ def _record(
     """The initial state, and states and what is stored."""
     params, state = started(cell, params, xs, state)
     narrow = cell.hidden_size * math.prod(xs.shape[1:-1]) <= _NARROW and cell.reads and cell.closed_form
-    if keep == "all" and is_jax(namespace(xs)) and narrow:
+    if keep == "all" and is_jax(namespace(xs)) and narrow and not loops_are_kernels:
         return state, narrow_history(cell, params, xs, state, controls, memory)
     return state, plain_history(cell, params, xs, state, controls, keep)

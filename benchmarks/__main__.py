@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import time
@@ -14,7 +15,7 @@ from benchmarks import jobs, report
 from benchmarks.goals import goals
 from benchmarks.harness import machine
 from benchmarks.peers import PACKAGES, installed
-from benchmarks.sizes import CASES, Case
+from benchmarks.sizes import CASES, QUICK, Case
 
 
 def main() -> None:
@@ -24,6 +25,7 @@ def main() -> None:
     peers = [name for name in arguments.peers if name not in absent]
     about: dict[str, Any] = {
         "machine": machine(),
+        "jax": importlib.metadata.version("jax"),
         "date": time.strftime("%Y-%m-%d"),
         "quick": arguments.quick,
         "skipped": absent,
@@ -33,14 +35,15 @@ def main() -> None:
     if absent:
         print(f"not installed, skipped: {', '.join(absent)}")
     start = time.perf_counter()
-    found = list(jobs.results(jobs.plan(arguments.cases, arguments.rows, peers, arguments.quick)))
+    cases = arguments.cases or (QUICK if arguments.quick else CASES)
+    rows = arguments.rows or (jobs.PER_CASE if arguments.quick else jobs.ROWS)
+    found = list(jobs.results(jobs.plan(cases, rows, peers, arguments.quick)))
     about["minutes"] = (time.perf_counter() - start) / 60
 
     judged = goals(found)
-    text = report.markdown(about, found, judged)
-    print(text)
+    print(report.tables(about, found, judged))
     if arguments.markdown:
-        arguments.markdown.write_text(text, encoding="utf-8")
+        arguments.markdown.write_text(report.page(about, found, judged), encoding="utf-8")
     if arguments.json:
         everything = {"about": about, "results": found, "goals": judged}
         arguments.json.write_text(json.dumps(everything, indent=1), encoding="utf-8")
@@ -53,16 +56,16 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="time lstmx beside its peers")
     parser.add_argument("--peers", type=_names(PACKAGES), default=list(PACKAGES), help=f"of {', '.join(PACKAGES)}")
+    parser.add_argument("--cases", type=_cases, help="TxBxDxH,...: 1000x1x16x32,500x32x64x256")
+    parser.add_argument("--rows", type=_names(jobs.ROWS), help=f"of {', '.join(jobs.ROWS)}")
     parser.add_argument(
-        "--cases", type=_cases, default=list(CASES), help="TxBxDxH,...: 1000x1x16x32,500x32x64x256"
+        "--quick",
+        action="store_true",
+        help="three repetitions; unless said, of three cases and the rows of each case alone",
     )
-    parser.add_argument(
-        "--rows", type=_names(jobs.ROWS), default=list(jobs.ROWS), help=f"of {', '.join(jobs.ROWS)}"
-    )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the steps, three repetitions")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the peers' times over ours, PNG")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page of ratios")
     return parser.parse_args()
 
 

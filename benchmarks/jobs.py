@@ -15,7 +15,9 @@ from typing import Any
 from benchmarks.sizes import TIP, Case
 
 ROWS = ("forward", "record", "gradient", "flow", "padded", "growth", "import", "memory", "long", "tip", "dynamics")
-PER_CASE = ("forward", "record", "gradient")
+SHARED = ("forward", "record", "gradient")
+"""Rows that are measured on two cores, too."""
+PER_CASE = ("forward", "record", "gradient", "flow")
 SMALL_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
 FIRST_CALLS = 3
 """Processes per import time."""
@@ -27,18 +29,16 @@ def plan(cases: list[Case], rows: list[str], peers: list[str], quick: bool) -> l
     common = {"cores": 1, "repetitions": repetitions, "quick": quick}
     jobs: list[dict[str, Any]] = []
     for case in cases:
-        sizes = case.shortened() if quick else case
         for cores in (1, 2) if case.batch % 2 == 0 and (os.cpu_count() or 1) > 1 else (1,):
             alone = ("flow", "padded") if case.batch > 1 else ("flow",)
-            wanted = [row for row in rows if row in PER_CASE or (row in alone and cores == 1)]
+            wanted = [row for row in rows if row in SHARED or (row in alone and cores == 1)]
             if wanted:
                 jobs.append(
-                    common | {"kind": "case", "case": sizes, "cores": cores, "rows": wanted, "peers": peers}
+                    common | {"kind": "case", "case": case, "cores": cores, "rows": wanted, "peers": peers}
                 )
     if "memory" in rows:
         for case in cases:
-            sizes = case.shortened() if quick else case
-            jobs += [common | {"kind": "memory", "case": sizes, "candidate": name} for name in ("lstmx", *peers)]
+            jobs += [common | {"kind": "memory", "case": case, "candidate": name} for name in ("lstmx", *peers)]
     if "import" in rows:
         names = ("jax", "lstmx", *peers) * (1 if quick else FIRST_CALLS)
         jobs += [common | {"kind": "first", "candidate": name} for name in names]
@@ -47,8 +47,8 @@ def plan(cases: list[Case], rows: list[str], peers: list[str], quick: bool) -> l
     if "tip" in rows:
         tip = common | {
             "kind": "tip",
-            "case": TIP.shortened() if quick else TIP,
-            "rows": list(PER_CASE),
+            "case": TIP,
+            "rows": list(SHARED),
             "peers": [],
         }
         jobs += [tip | {"flag": flag} for flag in (False, True)]
@@ -75,7 +75,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         question, answer = Path(folder, "job.json"), Path(folder, "result.json")
         question.write_text(json.dumps(job), encoding="utf-8")
         command = [sys.executable, "-m", "benchmarks._worker", str(question), str(answer)]
-        done = subprocess.run(command, env=_environment(job), capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=_environment(job), stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode or not answer.exists():
             return job | {"error": done.stderr.strip() or f"exit status {done.returncode}"}
         return json.loads(answer.read_text(encoding="utf-8"))

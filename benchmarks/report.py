@@ -19,15 +19,62 @@ _OURS = {
 _WHOLE = "forward", "gradient"
 
 
-def markdown(about: dict[str, Any], results: list[dict[str, Any]], goals: list[dict[str, Any]]) -> str:
-    """All tables, with the machine above them."""
+def page(about: dict[str, Any], results: list[dict[str, Any]], goals: list[dict[str, Any]]) -> str:
+    """What README.md shows of a run: a line for each case, and which goals were missed."""
+    measured = [result for result in results if "error" not in result]
+    rows = [
+        (f"{Case(*r['case']).title}, {r['cores']}", *_ratios(r["rows"])) for r in measured if r["kind"] == "case"
+    ]
+    head = (
+        *("case, cores", "forward", "/ JAX", "/ PyTorch", "record", "/ JAX", "again / JAX"),
+        *("gradient", "/ JAX", "/ PyTorch", "flow", "/ gradient"),
+    )
+    missed = [line for line in goals if not line["met"]]
+    lines = (f"- {m['goal']}, {m['case']}, {m['cores']}: {m['measured']:.2f}, goal {m['limit']:g}" for m in missed)
+    title = f"jax {about['jax']}: {len(goals) - len(missed)} of {len(goals)} goals met"
+    parts = _about(about, measured), table(title, head, rows), "\n".join(lines)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _ratios(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Medians of ours, each with its ratio to the fastest of the others."""
+    us = {row: {c["name"]: c["median_us"] for c in candidates} for row, candidates in rows.items()}
+
+    def over(row: str, kind: str, ours: str) -> str:
+        peer = best(rows.get(row, []), (kind,))
+        return f"{us[row][ours] / peer['median_us']:.2f}" if peer else ""
+
+    def alone(row: str, ours: str) -> str:
+        return _three(us[row][ours]) if row in us else ""
+
+    forward, fresh, again = "lstmx in jax.jit", "lstmx.record", "lstmx.record, reuse="
+    flow, gradient = "lstmx.gradient_flow, norms", "gradient of lstmx.run"
+    return [
+        *(alone("forward", forward), over("forward", "jax", forward), over("forward", "torch", forward)),
+        *(alone("record", fresh), over("record", "jax", fresh), over("record", "jax", again)),
+        *(alone("gradient", "lstmx"), over("gradient", "jax", "lstmx"), over("gradient", "torch", "lstmx")),
+        *(alone("flow", flow), f"{us['flow'][flow] / us['flow'][gradient]:.2f}" if "flow" in us else ""),
+    ]
+
+
+def one_line(row: str, case: Case, cores: int, candidates: list[dict[str, Any]]) -> str:
+    """A row of one case, as it is printed when it is measured."""
+    figures = ", ".join(f"{c['name']} {_three(c['median_us'])}" for c in candidates)
+    return f"{row} {case.title}, {cores} core{'s' * (cores > 1)}, µs per step: {figures}"
+
+
+def _about(about: dict[str, Any], measured: list[dict[str, Any]]) -> str:
     quick = ", --quick" if about["quick"] else ""
     run = f"{about['date']}{quick}, {about['minutes']:.0f} minutes, load {about['load']} before them"
     lines = [f"{about['machine']}; {run}. Float32, µs per step, medians; a case is T×B×D×H."]
     if about["skipped"]:
         lines.append(f"Not installed: {', '.join(about['skipped'])}.")
+    return "\n".join([*lines, _agreement(measured)])
+
+
+def tables(about: dict[str, Any], results: list[dict[str, Any]], goals: list[dict[str, Any]]) -> str:
+    """All tables, with the machine above them."""
     measured = [result for result in results if "error" not in result]
-    lines.append(_agreement(measured))
     parts = [
         _goals(goals),
         *(_wide(row, measured) for row in ("forward", "gradient")),
@@ -40,10 +87,9 @@ def markdown(about: dict[str, Any], results: list[dict[str, Any]], goals: list[d
         _dynamics(measured),
         _first_calls(measured),
         _memory(measured),
-        _all(measured),
         _failures(results),
     ]
-    return "\n\n".join(part for part in ("\n".join(lines), *parts) if part) + "\n"
+    return "\n\n".join(part for part in (_about(about, measured), *parts) if part) + "\n"
 
 
 def _agreement(results: list[dict[str, Any]]) -> str:
@@ -260,32 +306,6 @@ def _memory(results: list[dict[str, Any]]) -> str:
     )
     title = "Peak resident memory of a gradient: MB above what was resident before, results included, one core"
     return table(title, ("case", *names), rows)
-
-
-def _all(results: list[dict[str, Any]]) -> str:
-    """Every figure of the rows per case, folded away."""
-    rows = []
-    for row, ours in _OURS.items():
-        for title, candidates in _of_row(row, results):
-            mine = next(c["median_us"] for c in candidates if c["name"] == ours)
-            for c in candidates:
-                difference, seconds = c["difference"], c["compile_s"]
-                rows.append(
-                    (
-                        f"{row} {title}",
-                        c["name"],
-                        c["returns"],
-                        _three(c["median_us"]),
-                        _three(c["least_us"]),
-                        str(c["repetitions"]),
-                        f"{mine / c['median_us']:.2f}",
-                        "" if seconds is None else f"{seconds:.2f}",
-                        "" if difference is None else f"{float(difference):.1e}",
-                    )
-                )
-    head = ("row and case", "what", "returns", "median", "least", "calls", "ours/this", "compile s", "difference")
-    text = table("Every figure: µs per step", head, rows)
-    return f"<details>\n<summary>Every figure</summary>\n\n{text}\n\n</details>" if text else ""
 
 
 def _failures(results: list[dict[str, Any]]) -> str:

@@ -15,6 +15,7 @@ from benchmarks import loops, peers
 from benchmarks.harness import measure
 from benchmarks.limits import Limit
 from benchmarks.problem import CHECKED_STEPS, Problem, largest_difference, largest_relative
+from benchmarks.report import one_line
 
 
 class Candidate(NamedTuple):
@@ -55,8 +56,12 @@ class Bench:
         self.limit = Limit(problem, self.place)
 
     def measure(self, rows: list[str]) -> dict[str, list[dict[str, Any]]]:
-        """The rows of these names, in this order."""
-        return {row: getattr(self, row)() for row in rows}
+        """The rows of these names, in this order, each printed when it is there."""
+        found = {}
+        for row in rows:
+            found[row] = getattr(self, row)()
+            print(one_line(row, self.problem.case, 1 + self.sharded, found[row]), flush=True)
+        return found
 
     def forward(self) -> list[dict[str, Any]]:
         """All outputs."""

@@ -25,10 +25,6 @@ class Case(NamedTuple):
             raise ValueError(f"a case is four positive numbers TxBxDxH such as 1000x1x16x32, got {text!r}")
         return cls(*map(int, sizes))
 
-    def shortened(self) -> Case:
-        """A tenth of the steps, at least 50."""
-        return self._replace(length=min(self.length, max(50, self.length // 10)))
-
     @property
     def title(self) -> str:
         """T×B×D×H."""
@@ -45,5 +41,7 @@ CASES = (
     Case(200_000, 1, 16, 32),
 )
 """Those of the tables."""
+QUICK = (CASES[0], CASES[2], CASES[3])
+"""Those that `--quick` takes."""
 TIP = Case(20_000, 1, 16, 32)
 """Where the flag for small loops is tried."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +29,7 @@ from lstmx.history.schema import (
     form_of,
     version_of,
 )
-from lstmx.history.verified import MARKER, Verified, arrays_of, checksummed, kept_whole, read_marker, with_own
+from lstmx.history.verified import MARKER, Verified, arrays_of, checksummed, kept_whole, mark, read_marker
 
 _CHUNK = 2**20  # numbers of a chunk's widest array
 
@@ -174,9 +173,21 @@ def opened_group(path: Path, mode: Literal["r", "r+"] = "r") -> tuple[dict[str, 
     return attributes, arrays_of(zarr, path, group, version >= CHECKSUMS_SINCE, _may_lack_chunks)
 
 
+def finished_steps(attributes: Mapping[str, Any], length: int, path: Path) -> int:
+    """Steps that are written, of `length`.
+
+    Raises:
+        ValueError: the attributes say something else than such a number.
+    """
+    found = attributes.get("finished_steps")
+    if type(found) is not int or not 0 <= found <= length:
+        raise ValueError(f"{path}: finished_steps is {found!r}; expected 0 to {length}")
+    return found
+
+
 def _may_lack_chunks(name: str, dtype: Any) -> bool:
     """Whether versions before wrote no chunks of zeros alone of such an array."""
-    return dtype == bool or name.startswith("mask_")
+    return dtype == np.dtype(bool) or name.startswith("mask_")
 
 
 class Store:
@@ -220,9 +231,7 @@ class Store:
             expected = field.whole(self.length, self.batch), np.dtype(bool) if field.flag else self.dtype
             if found != expected:
                 raise ValueError(f"{self.path}: {name} is {found}; expected (shape, dtype) {expected}")
-        finished = self.attributes.get("finished_steps")
-        if type(finished) is not int or not 0 <= finished <= self.length:
-            raise ValueError(f"{self.path}: finished_steps is {finished!r}; expected 0 to {self.length}")
+        finished_steps(self.attributes, self.length, self.path)
 
     @property
     def finished(self) -> int:
@@ -249,8 +258,7 @@ class Store:
         written: set[Path] = set()
         for name, array in self.form.arrays(part).items():
             if self.fields[name].lead == "time":
-                self.arrays[name][start:stop] = np.asarray(array)
-                written |= self.arrays[name].files(start, stop)
+                written |= self.arrays[name].write(start, np.asarray(array))
         if self._durable:
             synced(written)
         self._mark(stop)
@@ -264,15 +272,7 @@ class Store:
     def _mark(self, finished: int) -> None:
         """Say that this many steps are finished, in one move of the file system."""
         self._in_place()
-        described = read_marker(self.path)
-        described["attributes"] = with_own({**described["attributes"], "finished_steps": finished})
-        partial = self.path / "inputs" / "finished.partial"  # where a reader that lists the group does not meet it
-        partial.write_text(json.dumps(described, indent=2), encoding="utf-8")
-        if self._durable:
-            synced([partial])
-        partial.replace(self.path / MARKER)
-        if self._durable:
-            synced([self.path])
+        mark(self.path, {"finished_steps": finished}, "inputs", self._durable)
         self.attributes["finished_steps"] = finished
 
     def whole(self) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from lstmx.files import synced
+
 MARKER = "zarr.json"  # what describes a group or an array
 _OWN, _ARRAYS = "checksum", "checksums"  # attributes: of the others, and of what describes each array
 
@@ -32,8 +34,7 @@ class Verified:
         self.shape, self.chunks, self.dtype = tuple(array.shape), tuple(array.chunks), array.dtype
 
     def __getitem__(self, steps: slice | EllipsisType) -> np.ndarray:
-        length = self.shape[0] if self.shape else 1
-        start, stop, _ = slice(None).indices(length) if isinstance(steps, EllipsisType) else steps.indices(length)
+        start, stop, _ = (slice(None) if isinstance(steps, EllipsisType) else steps).indices(self._length)
         self.all_there(start, stop)
         try:
             found = self._array[steps]
@@ -44,17 +45,31 @@ class Verified:
         self.all_there(start, stop)  # as Zarr fills one that was taken away meanwhile with NaN
         return np.asarray(found)
 
-    def __setitem__(self, steps: slice | EllipsisType, values: np.ndarray) -> None:
-        self._array[steps] = values
+    @property
+    def _length(self) -> int:
+        return self.shape[0] if self.shape else 1
 
-    def files(self, start: int, stop: int) -> set[Path]:
-        """The files of the chunks with these rows, and the folders that they are in."""
+    def write(self, start: int, values: np.ndarray) -> set[Path]:
+        """Put rows from this one on; returns the files and folders that were written."""
+        stop = start + len(values)
+        try:
+            self._array[start:stop] = values
+        except ValueError:  # where chunks that were there are read, to be written again
+            for chunk in self._chunks(start, stop):
+                self._read(chunk)
+            raise
         files = {self._group / self._name / self._key(chunk) for chunk in self._chunks(start, stop)}
         return files | {file.parent for file in files}
 
-    def problems(self, stop: int) -> Iterator[str]:
-        """What is wrong with the chunks of the first rows, in words; all are read."""
-        for chunk in self._chunks(0, stop):
+    def resize(self, rows: int) -> Path:
+        """Have so many rows; returns the file that was written."""
+        self.shape = (rows, *self.shape[1:])
+        self._array.resize(self.shape)
+        return self._group / self._name / MARKER
+
+    def problems(self, stop: int | None = None) -> Iterator[str]:
+        """What is wrong with the chunks of the first rows, or of all, in words; each is read."""
+        for chunk in self._chunks(0, self._length if stop is None else stop):
             try:
                 self._there(chunk)
                 self._read(chunk)
@@ -94,7 +109,7 @@ class Verified:
 
 
 def kept_whole(zarr: Any, packed: Any = None) -> dict[str, Any]:
-    """Options of `create_array`: checksums, every chunk written, and all in one folder, which is synced at once."""
+    """Options of `create_array`: checksums, every chunk written, and all in one folder, which is synced once."""
     return {
         "compressors": (packed or zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()),
         "chunk_key_encoding": {"name": "default", "separator": "."},
@@ -109,7 +124,7 @@ def _writing_all(zarr: Any, array: Any) -> Any:
 
 
 def arrays_of(
-    zarr: Any, path: Path, group: Any, checked: bool, sparse: Callable[[str, Any], bool]
+    zarr: Any, path: Path, group: Any, checked: bool, sparse: Callable[[str, Any], bool], growing: bool = False
 ) -> dict[str, Verified]:
     """The arrays of a group by name, once what describes them is what was written.
 
@@ -120,11 +135,12 @@ def arrays_of(
         checked: there are checksums of what describes it; else they are compared where there are.
         sparse: of an array's name and dtype, whether chunks that hold its fill value alone may be missing where
             there are no checksums.
+        growing: arrays have other shapes with time, of which there are no checksums.
 
     Raises:
         ValueError: an array is missing, or what describes it, or the group, is damaged.
     """
-    attributes, described = dict(group.attrs), _described(path)
+    attributes, described = dict(group.attrs), _described(path, growing)
     checked = checked or _OWN in attributes or _ARRAYS in attributes
     if checked:
         told = attributes.get(_OWN)
@@ -151,13 +167,13 @@ def arrays_of(
     return found
 
 
-def checksummed(path: Path, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes of a group with checksums of its arrays' descriptions and of themselves."""
-    arrays = {name: _checksum(described) for name, described in _described(path).items()}
-    return with_own({**attributes, _ARRAYS: json.dumps(arrays)})
+def checksummed(path: Path, attributes: Mapping[str, Any], growing: bool = False) -> dict[str, Any]:
+    """Attributes of a group with checksums of its arrays' descriptions and of themselves; see `arrays_of`."""
+    arrays = {name: _checksum(described) for name, described in _described(path, growing).items()}
+    return _with_own({**attributes, _ARRAYS: json.dumps(arrays)})
 
 
-def with_own(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _with_own(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes with the checksum of themselves as they are now."""
     others = {name: value for name, value in attributes.items() if name != _OWN}
     return {**others, _OWN: _of_attributes(others, sorted(others))}
@@ -180,12 +196,34 @@ def read_marker(path: Path, name: str = "") -> dict[str, Any]:
     return found
 
 
-def _described(path: Path) -> dict[str, Any]:
+def mark(path: Path, attributes: Mapping[str, Any], beside: str, durable: bool) -> None:
+    """Change attributes of a group, and where it has checksums that of them all, in one move of the file system.
+
+    Args:
+        path: the group's folder.
+        attributes: those that change.
+        beside: an array, in whose folder no reader meets what is being written.
+        durable: have it on the disk.
+    """
+    described = read_marker(path)
+    attributes = {**described["attributes"], **attributes}
+    described["attributes"] = _with_own(attributes) if _ARRAYS in attributes else attributes
+    partial = path / beside / "finished.partial"
+    partial.write_text(json.dumps(described, indent=2), encoding="utf-8")
+    if durable:
+        synced([partial])
+    partial.replace(path / MARKER)
+    if durable:
+        synced([path])
+
+
+def _described(path: Path, growing: bool) -> dict[str, Any]:
     """What describes each array of a group, but for the words that no number hangs on."""
     names = sorted(folder.name for folder in path.iterdir() if (folder / MARKER).is_file())
     found = {name: read_marker(path, name) for name in names}
+    left = ("attributes", "shape") if growing else ("attributes",)
     return {
-        name: {key: value for key, value in one.items() if key != "attributes"}
+        name: {key: value for key, value in one.items() if key not in left}
         for name, one in found.items()
         if one.get("node_type") == "array"
     }

@@ -82,8 +82,8 @@ def _write(store: Store, part: History) -> None:
             words = f"{words} What was written before is not safe either: {getattr(other, 'strerror', other)}"
         else:
             words = (
-                f"{words} The first {start} of {store.length} steps are safe; once there is room, the same call of "
-                "record_to goes on there"
+                f"{words} The first {start} of {store.length} steps are safe; once there is room, the same call "
+                "of record_to goes on there"
             )
         raise OSError(getattr(error, "errno", errno.EIO), words, str(store.path)) from error
 

@@ -8,7 +8,6 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 from test_streaming import a_pass, contents
 
@@ -83,7 +82,6 @@ def test_of_threads_that_save_to_one_path_one_wins(tmp_path):
 
 LIVE = """
 import sys, time
-import numpy as np
 sys.path[:0] = sys.argv[2:]
 from test_streaming import a_pass
 from test_writers import Told
@@ -107,7 +105,7 @@ def test_a_live_writer_is_not_joined_and_a_killed_one_holds_nobody_off(tmp_path)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "here\n"
         try:
-            with pytest.raises(BlockingIOError, match="another process.*writes here; nothing was changed.*pass"):
+            with pytest.raises(BlockingIOError, match=r"another process.*writes here; nothing was changed.*pass"):
                 lstmx.record_to(tmp_path / "pass", cell, params, xs, state)
             assert len(lstmx.load_history(tmp_path / "pass")) == 16
         finally:
@@ -117,6 +115,73 @@ def test_a_live_writer_is_not_joined_and_a_killed_one_holds_nobody_off(tmp_path)
     assert contents(tmp_path / "pass") == contents(tmp_path / "whole")
     left = sorted(file.name for file in tmp_path.iterdir())  # the folder that a dead process had begun is gone
     assert left == ["pass", f"pass.{'mine':32}.partial", "whole"]
+
+
+KILLS = """
+import os, shutil, signal, sys
+sys.modules["jax"] = None  # a process that is forked has no threads yet
+from pathlib import Path
+import numpy as np
+import lstmx
+from lstmx.history import store
+store._CHUNK = 256
+folder, moments = Path(sys.argv[1]), range(*map(int, sys.argv[2:]))
+cell = lstmx.LSTM(3, 8)
+params = cell.init(np.random.default_rng(0))
+xs = np.random.default_rng(1).normal(size=(30, 3)).astype("float32")
+left = 0
+
+def counted(function):
+    def call(*given):
+        global left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*given)
+    return call
+
+def contents(path):
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+def record(name, moment=0):
+    global left
+    process = os.fork()
+    if not process:
+        left = moment
+        os.fsync, os.replace = counted(os.fsync), counted(os.replace)
+        Path.replace, Path.rename = counted(Path.replace), counted(Path.rename)
+        lstmx.record_to(folder / name, cell, params, xs)
+        print(-left, flush=True)
+        os._exit(0)
+    return os.waitpid(process, 0)[1]
+
+assert not record("whole")
+for moment in moments:
+    assert os.WIFSIGNALED(record("pass", moment)), moment
+    assert not record("pass"), moment
+    assert contents(folder / "pass") == contents(folder / "whole"), moment
+    assert sorted(file.name for file in folder.iterdir()) == ["pass", "whole"], moment
+    shutil.rmtree(folder / "pass")
+"""
+
+
+def killed_at(moments, folder):
+    """Kill runs before the given calls that write; each goes on to the bytes of one that ran through."""
+    command = [sys.executable, "-c", KILLS, str(folder), *map(str, moments)]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert not made.returncode, made.stderr
+    return int(made.stdout.splitlines()[0])  # calls in all
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_runs_killed_in_every_part_of_the_work_go_on_to_the_same_bytes(tmp_path):
+    assert killed_at((5, 101, 19), tmp_path) > 101
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_runs_killed_at_every_call_go_on_to_the_same_bytes(tmp_path):
+    assert killed_at((1, 102), tmp_path) > 101
 
 
 def test_what_is_gone_is_not_said_to_be_safe(tmp_path):
@@ -205,7 +270,7 @@ def test_addresses_are_no_paths(address, tmp_path, monkeypatch):
         lambda: lstmx.Observatory(cell, xs, path=address),
         lambda: lstmx.Observatory(cell, xs, tensorboard=address),
     ):
-        with pytest.raises(ValueError, match="is '.*', an address; expected a path on this machine"):
+        with pytest.raises(ValueError, match=r"is '.*', an address; expected a path on this machine"):
             use()
     assert not list(tmp_path.iterdir())
     history.save("a:b")

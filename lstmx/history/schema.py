@@ -241,7 +241,7 @@ def version_of(attributes: Mapping[str, Any], where: str) -> int:
     if attributes.get("format") != FORMAT:
         raise ValueError(f"{where} holds no history: its attribute format is {attributes.get('format')!r}")
     version = attributes.get("format_version")
-    if version not in range(1, VERSION + 1):
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise ValueError(f"{where} has format version {version!r}; this version of lstmx reads 1 to {VERSION}")
     return version
 

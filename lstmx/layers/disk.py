@@ -112,12 +112,13 @@ def load_history(path: str | Path, cell: Any = None) -> Any:
     Returns:
         The history on disk; `load_history(path).read()` is the whole in memory. Arrays are of the library that
         recorded them (NumPy where JAX is not installed); `load_history(path).to_numpy()` reads them into NumPy.
+        Reading a chunk that is damaged or missing raises a ValueError that names it; `lstmx check PATH` reads all.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
         TypeError: `path` is no path, or `cell` no cell.
-        ValueError: it is no history, or of a newer format or of another cell; an array is missing or of another
-            shape; no step is finished; the history is float64 in JAX, which has float64 switched off; or the
+        ValueError: it is no history, or of a newer format or of another cell, or an address of another machine;
+            what describes it is damaged; an array is missing or of another shape; no step is finished; the history is float64 in JAX, which has float64 switched off; or the
             cell is one that no file can hold, and is not given.
         ImportError: zarr is not installed.
     """

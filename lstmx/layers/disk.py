@@ -117,9 +117,10 @@ def load_history(path: str | Path, cell: Any = None) -> Any:
     Raises:
         FileNotFoundError: there is nothing at `path`.
         TypeError: `path` is no path, or `cell` no cell.
-        ValueError: it is no history, or of a newer format or of another cell, or an address of another machine;
-            what describes it is damaged; an array is missing or of another shape; no step is finished; the history is float64 in JAX, which has float64 switched off; or the
-            cell is one that no file can hold, and is not given.
+        ValueError: it is no history, or of a newer format or of another cell; it is an address of another machine;
+            what describes it is damaged; an array is missing or of another shape; no step is finished; the
+            history is float64 in JAX, which has float64 switched off; or the cell is one that no file can hold,
+            and is not given.
         ImportError: zarr is not installed.
     """
     path = checked_path("path", path)

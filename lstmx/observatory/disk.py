@@ -66,7 +66,7 @@ class Shelf:
                 raise ValueError(f"{path} is of an observatory whose {name} is {found.get(name)!r}, not {value!r}")
         self._shapes = {name: self._shape(axes, own) for name, (own, _) in READINGS.items()} | {"step": ()}
         group, arrays = self._opened()
-        if not np.array_equal(arrays["probe"][...], probe):
+        if "probe" not in arrays or not np.array_equal(arrays["probe"][...], probe):
             raise ValueError(f"{path} is of an observatory with another probe; choose another path")
         self._own = uuid.uuid4().hex
         self._last = _last_written(group)

@@ -28,6 +28,7 @@ FEATURES = 16
 STAGES = {
     "import alone": None,
     "record_to(path, ...)": None,
+    "record_to(path, ..., durable=False)": None,
     "gate_statistics": lstmx.gate_statistics,
     'gradient_flow, outputs="norms"': lambda history: lstmx.gradient_flow(history, outputs="norms"),
     "lyapunov_spectrum, count=8": lambda history: lstmx.lyapunov_spectrum(history, count=8),
@@ -77,15 +78,17 @@ def _inputs(folder: Path, steps: int) -> None:
 
 def _stage(stage: str, folder: Path, steps: int, units: int) -> dict[str, float]:
     """Seconds of one stage, and the peak memory of this process in MB."""
-    cell, path = lstmx.LSTM(FEATURES, units), folder / "pass"
+    cell, durable = lstmx.LSTM(FEATURES, units), "durable=False" not in stage
+    path = folder / ("pass" if durable else "loose")
     params = cell.init(0)
     start = time.perf_counter()
     if stage.startswith("record"):
         xs = np.memmap(folder / "xs", np.float32, "r", shape=(steps, FEATURES))
-        lstmx.record_to(path, cell, params, xs)
+        lstmx.record_to(path, cell, params, xs, durable=durable)
     elif STAGES[stage]:
         STAGES[stage](lstmx.load_history(path))
     seconds = time.perf_counter() - start
+    shutil.rmtree(folder / "loose", ignore_errors=True)
     return {"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from abc import ABC, abstractmethod
 from numbers import Real
 from pathlib import Path
@@ -56,9 +57,19 @@ def kind_of(value: Any) -> str:
 
 
 def path(name: str, value: Any) -> Path:
-    """`value` as a path, else a TypeError."""
+    """`value` as a path of this machine.
+
+    Raises:
+        TypeError: it is no path.
+        ValueError: it is an address, such as "s3://bucket/pass".
+    """
     if not isinstance(value, (str, Path)):
         raise TypeError(f"{name} is a {type(value).__name__}; expected a path, as a str or pathlib.Path")
+    if re.match(r"[A-Za-z][\w+.-]+:[:/]", str(value)):  # of which Path has taken a slash
+        raise ValueError(
+            f"{name} is {str(value)!r}, an address; expected a path on this machine: write and read there, and "
+            "copy from it or to it"
+        )
     return Path(value)
 
 

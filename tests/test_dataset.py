@@ -93,7 +93,7 @@ def test_what_is_on_disk_is_such_a_dataset(library, tmp_path):
         (lambda d: d.isel(time=slice(None, None, -1)), "cut the history instead"),
         (lambda d: d.assign(hidden_state=d.hidden_state.astype("float32")), "hidden_state is .*float32"),
         (lambda d: d.assign_attrs(format="another"), "holds no history"),
-        (lambda d: d.assign_attrs(format_version=3), "format version 3"),
+        (lambda d: d.assign_attrs(format_version=4), "format version 4"),
         (lambda d: d.assign_attrs(cell='{"kind": "Perceptron", "options": {}}'), "Perceptron"),
         (lambda d: d.assign_attrs(cell=None), "describes no cell"),
     ],

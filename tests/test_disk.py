@@ -1,6 +1,7 @@
 """Histories on disk: what was saved comes back to the bit, by any reader of Zarr, and errors say what is wrong."""
 
 import json
+import re
 import runpy
 import sys
 from dataclasses import dataclass
@@ -211,19 +212,27 @@ def test_what_is_no_history_is_refused(tmp_path):
 
 
 def changed(path, **attributes):
-    zarr.open_group(path, mode="r+").attrs.update(attributes)
+    """Change attributes of a history as version 2 wrote them, which has no checksums of what describes it."""
+    described = json.loads((path / "zarr.json").read_text())
+    for name in ("checksum", "checksums"):
+        del described["attributes"][name]
+    described["attributes"] |= {"format_version": 2} | attributes
+    (path / "zarr.json").write_text(json.dumps(described))
 
 
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"format_version": 3}, "format version 3; this version of lstmx reads 1 to 2"),
+        ({"format_version": 4}, "format version 4; this version of lstmx reads 1 to 3"),
         (
             {"cell": json.dumps({"kind": "Perceptron", "options": {}})},
             "'Perceptron' is described; this version knows",
         ),
         ({"cell": "no JSON"}, "describes no cell"),
-        ({"finished_steps": 8}, "finished_steps is 8; expected 0 to 7"),
+        *(
+            ({"finished_steps": value}, re.escape(f"finished_steps is {value!r}; expected 0 to 7"))
+            for value in (8, -1, None, "x", [7], float("nan"), 1.5, True)
+        ),
         ({"finished_steps": 0}, "no finished step"),
     ],
 )
@@ -236,6 +245,7 @@ def test_other_attributes_are_refused(attributes, message, tmp_path):
 
 def test_missing_and_misshapen_arrays_are_refused(tmp_path):
     recorded("V").save(tmp_path / "pass")
+    changed(tmp_path / "pass")
     group = zarr.open_group(tmp_path / "pass", mode="r+")
     group.create_array("initial_cell", shape=(5,), dtype="float64", overwrite=True)
     with pytest.raises(ValueError, match=r"initial_cell is \(\(5,\).*expected"):

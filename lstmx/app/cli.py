@@ -1,4 +1,4 @@
-"""The command line: `lstmx deep-dive` and `lstmx analyze`."""
+"""The command line: `lstmx deep-dive`, `lstmx analyze` and `lstmx check`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstmx.app.checking import problems, unseen
 from lstmx.app.choices import Choices
 from lstmx.app.report import claim_folder, write_report
 from lstmx.app.storage import save_with
@@ -17,6 +18,7 @@ from lstmx.app.tables import TABLES, is_number, read_table
 from lstmx.app.weights import features_of_text, read_weights, recurrent_modules, vocabulary_of
 from lstmx.arrays import dtype_of
 from lstmx.cells import GRU, LSTM, SimpleRNN
+from lstmx.checks import path as checked_path
 from lstmx.checks import sequences
 from lstmx.comparison import compare
 from lstmx.convert.named import in_a_list
@@ -32,18 +34,17 @@ _COMPILED = 30_000  # steps from which compiling for JAX takes less time than it
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status, 2 for an error of the user's input."""
+    """Run the command line; returns the exit status, 2 for an error of the user's input, 1 for found damage."""
     given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(given or ["--help"])
     try:
-        options.command(options)
+        return options.command(options) or 0
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"lstmx: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("lstmx: interrupted; nothing more was written", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="lstmx", description="A microscope for recurrent networks.")
     parser.add_argument("--version", action="version", version=f"lstmx {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="{deep-dive,analyze}")
+    commands = parser.add_subparsers(required=True, metavar="{deep-dive,analyze,check}")
     shown = argparse.ArgumentDefaultsHelpFormatter
 
     dive = commands.add_parser(
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         help="train small character models on English text and report on their gates",
     )
     dive.set_defaults(command=deep_dive)
-    dive.add_argument("--text", type=Path, help="a UTF-8 text file; Python's own help topics if not given")
+    dive.add_argument("--text", type=_path, help="a UTF-8 text file; Python's own help topics if not given")
     dive.add_argument("--cell", choices=list(_CELLS), default="lstm", help="the cell under the microscope")
     dive.add_argument("--hidden-size", type=int, default=128, help="units of that cell")
     dive.add_argument("--steps", type=int, default=800, help="training steps of each model")
@@ -73,12 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     tables = (
         ".npy, .csv or .parquet of inputs, [T, D], a row for each step; or a text that a character model reads"
     )
-    analyze_.add_argument("--inputs", type=Path, required=True, help=tables)
+    analyze_.add_argument("--inputs", type=_path, required=True, help=tables)
     kinds = (
         "what lstmx.save or PyTorch wrote (.safetensors, .pt, .pth, .pth.tar, .ckpt, .bin), a model of Keras "
         "(.keras, .h5), .onnx, .msgpack of Flax or a folder of Orbax, or .npz"
     )
-    analyze_.add_argument("--weights", "--parameters", type=Path, required=True, metavar="WEIGHTS", help=kinds)
+    analyze_.add_argument("--weights", "--parameters", type=_path, required=True, metavar="WEIGHTS", help=kinds)
     analyze_.add_argument(
         "--layer", help='which recurrent layer of the model, where it has several; or "all" that the inputs fit'
     )
@@ -94,9 +95,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     analyze_.add_argument("--dtype", choices=("float32", "float64"), help="cast weights and inputs to it")
     for command in (dive, analyze_):
-        command.add_argument("--output", type=Path, default=Path("lstmx-report"), help="folder of the report")
+        command.add_argument("--output", type=_path, default=Path("lstmx-report"), help="folder of the report")
         command.add_argument("--force", action="store_true", help="write into a folder that no report wrote")
+
+    check_ = commands.add_parser(
+        "check",
+        help="look for damage in a recorded pass, the looks of an observatory or a file of weights",
+        description="Reads every chunk and every array, compares checksums, and writes nothing. One line for each "
+        "thing that is wrong; exit status 0 if nothing is, 1 if something is, 2 if it cannot be read at all.",
+    )
+    check_.set_defaults(command=check)
+    check_.add_argument("path", type=_path, help="a folder that lstmx wrote, or a file that analyze reads")
     return parser
+
+
+def _path(text: str) -> Path:
+    try:
+        return checked_path("it", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def check(options: argparse.Namespace) -> int:
+    """Print what is wrong with a folder or a file; 1 if something is."""
+    damaged = 0
+    for problem in problems(options.path):
+        print(problem)
+        damaged = 1
+    if not damaged:
+        print("; ".join(filter(None, (f"{options.path}: nothing wrong was found", unseen(options.path)))))
+    return damaged
 
 
 def deep_dive(options: argparse.Namespace) -> None:

@@ -62,14 +62,7 @@ def read_weights(
 
 def recurrent_modules(path: str | Path, choices: Choices | None = None) -> Readers:
     """All recurrent modules of a file by name; see `read_weights`, without `layer`."""
-    if not Path(path).exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    choices = choices or Choices()
-    kind = next((kind for kind in _KINDS if Path(path).name.lower().endswith(kind)), None)
-    if kind is None and not Path(path).is_dir():
-        suffix = Path(path).suffix.lower()
-        raise ValueError(f"{path} ends in {suffix or 'nothing'}; expected one of {', '.join(_KINDS)}")
-    read_file = flax_readers if kind is None or Path(path).is_dir() else _KINDS[kind]
+    read_file, choices = reader_of(path), choices or Choices()
 
     def reader(read: Callable[[], tuple[Any, Any]]) -> Callable[[], tuple[Any, Any]]:
         def cast() -> tuple[Any, Any]:
@@ -84,6 +77,22 @@ def recurrent_modules(path: str | Path, choices: Choices | None = None) -> Reade
         return cast
 
     return {name: reader(read) for name, read in read_file(path, choices).items()}
+
+
+def reader_of(path: str | Path) -> Callable[[str | Path, Choices], Readers]:
+    """What reads files of this kind.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: nothing does.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    kind = next((kind for kind in _KINDS if Path(path).name.lower().endswith(kind)), None)
+    if kind is None and not Path(path).is_dir():
+        suffix = Path(path).suffix.lower()
+        raise ValueError(f"{path} ends in {suffix or 'nothing'}; expected one of {', '.join(_KINDS)}")
+    return flax_readers if kind is None or Path(path).is_dir() else _KINDS[kind]
 
 
 def vocabulary_of(path: str | Path) -> str | None:

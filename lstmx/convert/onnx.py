@@ -12,6 +12,7 @@ import numpy as np
 from lstmx.arrays import require, to_numpy
 from lstmx.cells import GRU, LSTM, Cell, LSTMVariantParams, SimpleRNN
 from lstmx.checks import one_of
+from lstmx.checks import path as checked_path
 from lstmx.convert.named import (
     Named,
     assembled,
@@ -93,7 +94,7 @@ def _operator(argument: str, source: Any, node: str | None) -> tuple[str, Graph,
     """The operator in words, the model's graph, and the operator."""
     onnx = require("onnx", "reading a model of ONNX")
     if isinstance(source, (str, Path)):
-        source = load_model(source)
+        source = load_model(checked_path(argument, source))
     if not isinstance(source, onnx.ModelProto):
         kind = type(source).__name__
         raise TypeError(f"{argument} is a {kind}; expected a ModelProto or the path of an .onnx file")

@@ -300,6 +300,8 @@ class History(Generic[P, S]):
 
         Raises:
             FileExistsError: there is something at `path`.
+            BlockingIOError: another process, or another thread, is writing there.
+            ValueError: `path` is an address of another machine.
             OSError: it cannot be written, as on a full disk.
             TypeError: the history is inside a JAX transformation.
             ImportError: zarr is not installed.

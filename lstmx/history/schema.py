@@ -16,7 +16,8 @@ from lstmx.draws import float_dtype
 from lstmx.history.controls import Controls
 
 FORMAT = "lstmx history"
-VERSION = 2
+VERSION = 3
+CHECKSUMS_SINCE = 3  # of all that is in the folder
 
 
 class Field(NamedTuple):
@@ -240,7 +241,7 @@ def version_of(attributes: Mapping[str, Any], where: str) -> int:
     if attributes.get("format") != FORMAT:
         raise ValueError(f"{where} holds no history: its attribute format is {attributes.get('format')!r}")
     version = attributes.get("format_version")
-    if version not in (1, VERSION):
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise ValueError(f"{where} has format version {version!r}; this version of lstmx reads 1 to {VERSION}")
     return version
 

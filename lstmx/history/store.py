@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +17,10 @@ import numpy as np
 from lstmx.arrays import dtype_of, leaves, require
 from lstmx.cells.base import Cell
 from lstmx.checks import path as checked_path
+from lstmx.files import held, synced
 from lstmx.history.first_version import translated
 from lstmx.history.schema import (
+    CHECKSUMS_SINCE,
     Form,
     attributes_of,
     batch_axes,
@@ -25,9 +29,9 @@ from lstmx.history.schema import (
     form_of,
     version_of,
 )
+from lstmx.history.verified import MARKER, Verified, arrays_of, checksummed, kept_whole, mark, read_marker
 
 _CHUNK = 2**20  # numbers of a chunk's widest array
-_MARKER = "zarr.json"  # the group's own metadata, replaced as a whole when a chunk is finished
 
 
 def _zarr() -> Any:
@@ -35,29 +39,64 @@ def _zarr() -> Any:
 
 
 @contextlib.contextmanager
-def building(path: Path) -> Iterator[Path]:
+def writing(path: Path) -> Iterator[None]:
+    """Keep every other thread and process from writing to `path`.
+
+    Raises:
+        BlockingIOError: one writes there.
+    """
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(path.with_name(f".{path.name}.lock")))
+        except BlockingIOError as error:
+            words = "another process, or another thread of this one, writes here; nothing was changed"
+            raise BlockingIOError(error.errno, words, str(path)) from None
+        yield
+
+
+@contextlib.contextmanager
+def building(path: Path, durable: bool = True) -> Iterator[Path]:
     """A folder that becomes `path` once all is written into it, and is taken away where that fails.
+
+    It is for the one who has `writing(path)`; what others began, who were killed, is taken away, too.
+
+    Args:
+        path: what the folder will be.
+        durable: have it on the disk before it appears.
 
     Raises:
         FileExistsError: there is something at `path`.
     """
-    if os.path.lexists(path):
-        raise FileExistsError(f"{path} is there already; nothing is overwritten: choose another path")
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    _nothing_at(path)
+    for left in path.parent.iterdir():
+        if re.fullmatch(rf"{re.escape(path.name)}\.[0-9a-f]{{32}}\.partial", left.name):
+            shutil.rmtree(left, ignore_errors=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         yield partial
+        if durable:
+            synced([partial, *partial.rglob("*")])
+        _nothing_at(path)
         partial.rename(path)
+        if durable:
+            synced([path.parent])
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
+def _nothing_at(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} is there already; nothing is overwritten: choose another path")
+
+
 def create(path: Path, form: Form, params: Any, initial: Any, length: int, batch: tuple[int, ...]) -> Store:
     """A new store for a pass of `length` steps, of which none is finished."""
     dtype = np.dtype(dtype_of(params))
-    zarr = _zarr()
-    like = next(leaves(params))
-    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=attributes_of(form, like, 0))
+    zarr, like = _zarr(), next(leaves(params))
+    group = zarr.open_group(path, mode="w-", zarr_format=3)
     constants = constants_of(form.cell, params, initial)
     names, size = batch_axes(len(batch)), chunk_steps(form.cell, length, batch)
     packed = zarr.codecs.BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
@@ -69,14 +108,14 @@ def create(path: Path, form: Form, params: Any, initial: Any, length: int, batch
             shape=shape,
             chunks=tuple(max(1, size) for size in chunks),
             dtype=np.dtype(bool) if field.flag else dtype,
-            compressors="auto" if field.flag else packed,
             fill_value=False if field.flag else float("nan"),  # of steps that no run has reached
             dimension_names=field.axes(names),
             attributes=field.attributes(),
-            config={"write_empty_chunks": True},
+            **kept_whole(zarr, None if field.flag else packed),
         )
         if name in constants:
             made[...] = np.asarray(constants[name])
+    group.attrs.update(checksummed(path, attributes_of(form, like, 0)))
     return Store(path, "r+", form.cell)
 
 
@@ -96,23 +135,24 @@ def save(history: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def saving(path: str | Path) -> Iterator[Path]:
-    """As `building`, where what fails is told of as a history that could not be saved."""
+    """As `writing` and `building`, where what fails is told of as a history that could not be saved."""
+    path = checked_path("path", path)
     try:
-        with building(checked_path("path", path)) as partial:
+        with writing(path), building(path) as partial:
             yield partial
-    except FileExistsError:
+    except (FileExistsError, BlockingIOError):
         raise
     except OSError as error:
         words = f"{error.strerror or error}: the history could not be saved, and nothing of it was left behind"
         raise OSError(error.errno, words, str(path)) from error
 
 
-def opened_group(path: Path, mode: Literal["r", "r+"]) -> Any:
-    """The Zarr group at `path`.
+def opened_group(path: Path, mode: Literal["r", "r+"] = "r") -> tuple[dict[str, Any], dict[str, Verified]]:
+    """Attributes and arrays of the Zarr group of a history, or of one of layers, at `path`.
 
     Raises:
         FileNotFoundError: there is nothing there.
-        ValueError: it is no such group.
+        ValueError: it is no such group, or of a newer format, or what describes it is damaged.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; expected a folder that history.save or record_to wrote")
@@ -121,10 +161,33 @@ def opened_group(path: Path, mode: Literal["r", "r+"]) -> Any:
             f"{path} is a file; expected a folder that history.save or record_to wrote. A file that lstmx.save "
             "wrote is read by lstmx.load"
         )
+    zarr = _zarr()
+    if (path / MARKER).is_file():
+        read_marker(path)
     try:
-        return _zarr().open_group(path, mode=mode, zarr_format=3)
-    except (FileNotFoundError, ValueError, KeyError, TypeError, NotADirectoryError) as error:
+        group = zarr.open_group(path, mode=mode, zarr_format=3)
+    except Exception as error:  # whatever Zarr meets in damaged words
         raise ValueError(f"{path} is no Zarr group of version 3: {error}") from error
+    attributes = dict(group.attrs)
+    version = version_of(attributes, str(path))
+    return attributes, arrays_of(zarr, path, group, version >= CHECKSUMS_SINCE, _may_lack_chunks)
+
+
+def finished_steps(attributes: Mapping[str, Any], length: int, path: Path) -> int:
+    """Steps that are written, of `length`.
+
+    Raises:
+        ValueError: the attributes say something else than such a number.
+    """
+    found = attributes.get("finished_steps")
+    if type(found) is not int or not 0 <= found <= length:
+        raise ValueError(f"{path}: finished_steps is {found!r}; expected 0 to {length}")
+    return found
+
+
+def _may_lack_chunks(name: str, dtype: Any) -> bool:
+    """Whether versions before wrote no chunks of zeros alone of such an array."""
+    return dtype == np.dtype(bool) or name.startswith("mask_")
 
 
 class Store:
@@ -134,6 +197,7 @@ class Store:
         path: the folder.
         mode: "r" to read it, "r+" to write chunks, too.
         cell: the cell, where no file can hold it.
+        durable: a chunk is on the disk, whatever happens to the power, before it counts as finished.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
@@ -141,9 +205,9 @@ class Store:
         ValueError: it holds no history, or one of a newer format or of another cell, or is damaged.
     """
 
-    def __init__(self, path: Path, mode: Literal["r", "r+"] = "r", cell: Any = None):
-        group = opened_group(path, mode)
-        self.path, self.attributes, self.arrays = path, dict(group.attrs), dict(group.arrays())
+    def __init__(self, path: Path, mode: Literal["r", "r+"] = "r", cell: Any = None, durable: bool = False):
+        self.attributes, self.arrays = opened_group(path, mode)
+        self.path, self._durable, self._folder = path, durable, os.stat(path)
         self.version = version_of(self.attributes, str(path))
         if self.version == 1:
             self.attributes, self.arrays = translated(self.attributes, self.arrays, str(path))
@@ -158,6 +222,8 @@ class Store:
         if missing:
             raise ValueError(f"{self.path} lacks {', '.join(missing)}, which a history of {self.form.cell} has")
         inputs = self.arrays["inputs"]
+        if len(inputs.shape) < 2:
+            raise ValueError(f"{self.path}: inputs has shape {inputs.shape}; expected [T, *batch, D]")
         self.length, self.batch, self.dtype = inputs.shape[0], tuple(inputs.shape[1:-1]), inputs.dtype
         self.chunk = inputs.chunks[0]
         for name, field in fields.items():
@@ -165,36 +231,63 @@ class Store:
             expected = field.whole(self.length, self.batch), np.dtype(bool) if field.flag else self.dtype
             if found != expected:
                 raise ValueError(f"{self.path}: {name} is {found}; expected (shape, dtype) {expected}")
-        if not 0 <= self.finished <= self.length:
-            raise ValueError(f"{self.path}: finished_steps is {self.finished}; expected 0 to {self.length}")
+        finished_steps(self.attributes, self.length, self.path)
 
     @property
     def finished(self) -> int:
         """Steps that are written."""
-        return int(self.attributes.get("finished_steps", -1))
+        return self.attributes["finished_steps"]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows of an array; all of one that has no axis of time."""
+        """Rows of an array; all of one that has no axis of time.
+
+        Raises:
+            ValueError: a chunk of it is damaged or missing.
+        """
         array = self.arrays[name]
         return array[start:stop] if self.fields[name].lead == "time" else array[...]
 
     def write(self, part: Any) -> None:
-        """Add the next chunk, a `History`: its arrays first, and when they are there, that they are."""
+        """Add the next chunk, a `History`: its arrays first, and when they are there, that they are.
+
+        Raises:
+            FileNotFoundError: the folder was removed, or another is in its place.
+        """
         start, stop = self.finished, self.finished + len(part)
+        self._in_place()
+        written: set[Path] = set()
         for name, array in self.form.arrays(part).items():
             if self.fields[name].lead == "time":
-                self.arrays[name][start:stop] = np.asarray(array)
+                written |= self.arrays[name].write(start, np.asarray(array))
+        if self._durable:
+            synced(written)
         self._mark(stop)
+
+    def _in_place(self) -> None:
+        """Raise unless the folder is the one that was opened."""
+        if not (self.path.exists() and os.path.samestat(os.stat(self.path), self._folder)):
+            words = "the folder was removed, or another one put in its place, while it was written to"
+            raise FileNotFoundError(errno.ENOENT, words, str(self.path))
 
     def _mark(self, finished: int) -> None:
         """Say that this many steps are finished, in one move of the file system."""
-        marker = self.path / _MARKER
-        described = json.loads(marker.read_text(encoding="utf-8"))
-        described["attributes"]["finished_steps"] = finished
-        partial = self.path / "inputs" / "finished.partial"  # where a reader that lists the group does not meet it
-        partial.write_text(json.dumps(described, indent=2), encoding="utf-8")
-        partial.replace(marker)
+        self._in_place()
+        mark(self.path, {"finished_steps": finished}, "inputs", self._durable)
         self.attributes["finished_steps"] = finished
+
+    def whole(self) -> None:
+        """Raise unless the folder is in its place, with every chunk of the steps that are finished.
+
+        Raises:
+            OSError: it was removed, or cannot be read.
+            ValueError: a chunk is missing, or what describes the history is another.
+        """
+        self._in_place()
+        said = read_marker(self.path).get("attributes", {}).get("finished_steps")
+        if said != self.finished:
+            raise ValueError(f"{self.path}: finished_steps is {said!r}; expected {self.finished}")
+        for name, field in self.fields.items():
+            self.arrays[name].all_there(0, self.finished if field.lead == "time" else self.length)
 
     def tidy(self) -> None:
         """Remove the files that a killed run had begun."""

@@ -11,7 +11,7 @@ from lstmx.cells.base import Cell, P, S
 from lstmx.checks import Lacking
 from lstmx.checks import path as checked_path
 from lstmx.history.recorded import span
-from lstmx.history.schema import cell_told, version_of
+from lstmx.history.schema import cell_told
 from lstmx.history.store import opened_group
 from lstmx.history.stored import StoredHistory, history_at
 from lstmx.layers.base import Layers
@@ -112,22 +112,23 @@ def load_history(path: str | Path, cell: Any = None) -> Any:
     Returns:
         The history on disk; `load_history(path).read()` is the whole in memory. Arrays are of the library that
         recorded them (NumPy where JAX is not installed); `load_history(path).to_numpy()` reads them into NumPy.
+        Reading a chunk that is damaged or missing raises a ValueError that names it; `lstmx check PATH` reads all.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
         TypeError: `path` is no path, or `cell` no cell.
-        ValueError: it is no history, or of a newer format or of another cell; an array is missing or of another
-            shape; no step is finished; the history is float64 in JAX, which has float64 switched off; or the
-            cell is one that no file can hold, and is not given.
+        ValueError: it is no history, or of a newer format or of another cell; it is an address of another machine;
+            what describes it is damaged; an array is missing or of another shape; no step is finished; the
+            history is float64 in JAX, which has float64 switched off; or the cell is one that no file can hold,
+            and is not given.
         ImportError: zarr is not installed.
     """
     path = checked_path("path", path)
-    group = opened_group(path, "r")
-    if "layers" not in group.attrs:
+    attributes, arrays = opened_group(path)
+    if "layers" not in attributes:
         return history_at(path, cell)
-    version_of(group.attrs, str(path))
-    layers = cell_told(group.attrs["layers"], str(path), cell, KINDS)
+    layers = cell_told(attributes["layers"], str(path), cell, KINDS)
     given = dict.fromkeys(layers.parts) if cell is None else layers.parts
     parts = {name: load_history(path / folder(name), given[name]) for name in layers.parts}
     masks = (f"mask_{number}" for number in range(len(parts) - 1))
-    return StoredLayers(path, layers, parts, tuple(group[name] for name in masks if name in group))
+    return StoredLayers(path, layers, parts, tuple(arrays[name] for name in masks if name in arrays))

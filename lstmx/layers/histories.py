@@ -17,6 +17,7 @@ from lstmx.history import History
 from lstmx.history.recorded import span
 from lstmx.history.schema import FORMAT, VERSION, batch_axes, told
 from lstmx.history.store import save, saving
+from lstmx.history.verified import checksummed, kept_whole
 from lstmx.layers.base import Directions, Layers, Passing, Timing, flipped
 from lstmx.layers.structures import KINDS, Bidirectional, Stack
 
@@ -177,6 +178,8 @@ class LayeredHistory(LayeredPass):
 
         Raises:
             FileExistsError: there is something at `path`.
+            BlockingIOError: another process, or another thread, is writing there.
+            ValueError: `path` is an address of another machine.
             OSError: it cannot be written, as on a full disk.
             TypeError: the history is inside a JAX transformation.
             ImportError: zarr is not installed.
@@ -321,12 +324,14 @@ def history_passing(record: Callable[..., History]) -> Passing:
 def _save(history: Any, path: Path) -> None:
     """Write the history of a stack or of two directions into a new folder."""
     attributes = {"format": FORMAT, "format_version": VERSION, "layers": told(history.cell, KINDS)}
+    attributes["parts"] = [folder(name) for name in history.parts]
     zarr = require("zarr", "a history on disk", extra="disk")
-    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=attributes)
+    group = zarr.open_group(path, mode="w-", zarr_format=3)
     axes = ("time", *batch_axes(len(history.batch)))
     for number, mask in enumerate(getattr(history, "masks", None) or ()):
         names = (*axes, f"unit_{number}")
-        group.create_array(f"mask_{number}", data=np.asarray(mask), dimension_names=names)
+        group.create_array(f"mask_{number}", data=np.asarray(mask), dimension_names=names, **kept_whole(zarr))
+    group.attrs.update(checksummed(path, attributes))
     for name, part in history.parts.items():
         (_save if isinstance(part.cell, Layers) else save)(part, path / folder(name))
 

@@ -379,6 +379,7 @@ def record_to(
     mask: Array | None = None,
     resets: Array | None = None,
     keep: str = "all",
+    durable: bool = True,
     progress: bool = False,
 ) -> StoredHistory[P, S]:
     """Run a cell over sequences and write its history into a folder, chunk by chunk, while it runs.
@@ -398,6 +399,9 @@ def record_to(
         mask: booleans [T, *batch].
         resets: booleans [T, *batch].
         keep: as for `record`.
+        durable: have each chunk on the disk before it counts as finished, so that a loss of power takes no step
+            that did. False leaves it to the operating system when it writes; a process that is killed loses
+            nothing by that.
         progress: show a progress bar; needs tqdm.
 
     Returns:
@@ -406,16 +410,19 @@ def record_to(
     Raises:
         TypeError: an argument is of the wrong kind or of another dtype than the parameters.
         ValueError: an argument has the wrong shape or value; or the folder holds an unfinished run of another
-            call.
+            call, or a damaged one.
         FileExistsError: the folder holds a finished history.
-        OSError: the disk is full, or fails; says how many steps are safe.
+        BlockingIOError: another process, or another thread, is writing there.
+        OSError: the disk is full, or fails, or the folder was removed meanwhile; says how many steps are safe.
         ImportError: zarr is not installed.
     """
     one_of("keep", keep, ("all", "states"))
+    flag("durable", durable)
     flag("progress", progress)
     if isinstance(cell, Layers):
         raise TypeError("cell is one of layers; record layers in memory, and history.save(path) writes them")
-    return streamed(cell, params, xs, state, (lengths, mask, resets), keep, checked_path("path", path), progress)
+    said = lengths, mask, resets
+    return streamed(cell, params, xs, state, said, keep, checked_path("path", path), durable, progress)
 
 
 @overload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,22 @@ from lstmx.cells.base import Cell
 from lstmx.checks import array, door, parameters, sequences
 from lstmx.history import Controls, History, StoredHistory, holds, where_held
 from lstmx.history.schema import Form, attributes_of, constants_of, is_described
-from lstmx.history.store import Store, building, create
+from lstmx.history.store import Store, building, create, writing
 from lstmx.history.stored import opened
 from lstmx.passes.forward import recorded_part
 from lstmx.scans.chunks import counting
 
 
 def streamed(
-    cell: Cell, params: Any, xs: Any, state: Any, said: tuple[Any, Any, Any], keep: str, path: Path, progress: bool
+    cell: Cell,
+    params: Any,
+    xs: Any,
+    state: Any,
+    said: tuple[Any, Any, Any],
+    keep: str,
+    path: Path,
+    durable: bool,
+    progress: bool,
 ) -> StoredHistory:
     """See `record_to`; `said` is lengths, mask and resets."""
     if is_traced(params, xs, state, said):
@@ -32,10 +41,6 @@ def streamed(
     hold, reset = (None if x is None else np.asarray(x) for x in holds(like, *said))
     given = tuple(name for name, x in (("hold", hold), ("reset", reset)) if x is not None)
     form = Form(cell, keep, given, None if cell.closed_form else params)
-    if not os.path.lexists(path):
-        with building(path) as partial:
-            create(partial, form, params, state, length, batch)
-
     idle = 0.0 if cell.closed_form or hold is None else _first(xs, hold)
 
     def part(start: int, stop: int) -> tuple[Any, Controls | None]:
@@ -44,16 +49,22 @@ def streamed(
         flags = [None if x is None else x[start:stop] for x in (hold, reset)]
         return where_held(flags[0], rows, idle), Controls(*flags) if given else None
 
-    store = Store(path, "r+", None if is_described(cell) else cell)
-    _check_same_run(store, form, params, state, xs, part)
-    store.tidy()
-    with counting(length, "recording", progress, store.finished) as advance:
-        state = opened(store).final if store.finished else state
-        while store.finished < length:
-            made = recorded_part(cell, params, *part(store.finished, store.finished + store.chunk), state, keep)
-            state = made.final
-            _write(store, made)
-            advance(len(made))
+    with writing(path):
+        if not os.path.lexists(path):
+            with building(path, durable) as partial:
+                create(partial, form, params, state, length, batch)
+        store = Store(path, "r+", None if is_described(cell) else cell, durable)
+        _check_same_run(store, form, params, state, xs, part)
+        store.tidy()
+        with counting(length, "recording", progress, store.finished) as advance:
+            state = opened(store).final if store.finished else state
+            while store.finished < length:
+                rows = part(store.finished, store.finished + store.chunk)
+                made = recorded_part(cell, params, *rows, state, keep)
+                state = made.final
+                _write(store, made)
+                advance(len(made))
+        store.whole()
     return opened(store)
 
 
@@ -62,13 +73,19 @@ def _write(store: Store, part: History) -> None:
     start = store.finished
     try:
         store.write(part)
-    except OSError as error:
-        words = (
-            f"{error.strerror or error}: steps {start} to {start + len(part)} could not be written. The first "
-            f"{start} of {store.length} steps are safe; once there is room, the same call of record_to goes "
-            "on there"
-        )
-        raise OSError(error.errno, words, str(store.path)) from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        words = f"{why}: steps {start} to {start + len(part)} could not be written."
+        try:
+            store.whole()
+        except (OSError, ValueError) as other:
+            words = f"{words} What was written before is not safe either: {getattr(other, 'strerror', other)}"
+        else:
+            words = (
+                f"{words} The first {start} of {store.length} steps are safe; once there is room, the same call "
+                "of record_to goes on there"
+            )
+        raise OSError(getattr(error, "errno", errno.EIO), words, str(store.path)) from error
 
 
 def _form(cell: Cell, params: Any, xs: Any) -> tuple[int, tuple[int, ...]]:

@@ -31,7 +31,7 @@ _MARKER = "zarr.json"  # the group's own metadata, replaced as a whole when a ch
 
 
 def _zarr() -> Any:
-    return require("zarr", "a history on disk", extra="disk")
+    return require("zarr", "a history on disk")
 
 
 @contextlib.contextmanager

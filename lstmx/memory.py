@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, jit, leaves, map_tree, namespace, result
+from lstmx.arrays import Array, is_traced, jit, map_tree, namespace, result
 from lstmx.checks import positive, require_history, unreset
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, Influence, LayeredFlow, gradient_flow, influence
@@ -17,6 +17,7 @@ from lstmx.gradients.flow import Loss, loss_cotangent
 from lstmx.history import History
 from lstmx.layers import StackHistory
 from lstmx.linear import back_through, state_size
+from lstmx.scaling import tree_norm
 from lstmx.statistics import GateStatistics, gate_statistics
 
 _PROBES = 32  # of the influence, where there are more units
@@ -287,19 +288,16 @@ def _left_out(history: Any, direct: Array, gradient: Any) -> tuple[Array, Array]
     """Norm of the gradient less the parts of each step and all later ones, [T]; and norm of the gradient."""
     xp = namespace(history.inputs)
 
-    def norm(tree: Any) -> Array:
-        return xp.sqrt(sum(xp.sum(x**2) for x in leaves(tree)))
-
     def step(carry: Any, at: Any, direct: Array) -> tuple[Any, Array]:
         cotangent, left = carry
         cotangent, drive = at.pull(cotangent + at.inject(direct))
         left = map_tree(lambda a, b: a - b, left, at.parameter_vjp(drive))
-        return (cotangent, left), norm(left)
+        return (cotangent, left), tree_norm(left)
 
     zero = xp.zeros((*history.batch, state_size(history)), dtype=direct.dtype)
     outputs = xp.concat([xp.zeros_like(history.outputs[:-1]), direct[None]])
     gradient = map_tree(xp.asarray, gradient)
-    return back_through(history, step, (zero, gradient), outputs)[1], norm(gradient)
+    return back_through(history, step, (zero, gradient), outputs)[1], tree_norm(gradient)
 
 
 def _too_short(history: History | StackHistory, lags: int) -> str:

@@ -16,6 +16,7 @@ from lstmx.draws import Draws, Key, float_dtype
 from lstmx.layers import Layers
 from lstmx.observatory import Observatory
 from lstmx.passes.run import run
+from lstmx.scaling import tree_norm
 from lstmx.tasks import Batch
 
 LOSSES = ("cross_entropy", "mean_squared_error")
@@ -318,7 +319,7 @@ def _update(model: Model, optimizer: Any, clip: float) -> Any:
         params: ModelParams, state: Any, batch: Batch
     ) -> tuple[ModelParams, Any, Array, Array, ModelParams]:
         (loss, _), gradient = jax.value_and_grad(functools.partial(_loss, model), has_aux=True)(params, batch)
-        norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient)))
+        norm = tree_norm(gradient)
         scale = jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30)).astype(norm.dtype)
         clipped = jax.tree.map(lambda g: g * scale, gradient)
         updates, state = optimizer.update(clipped, state, params)

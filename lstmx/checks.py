@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,26 @@ from lstmx.arrays import (
 )
 
 _FLOATS = {np.dtype("float32"), np.dtype("float64")}
+_GREATEST = float(np.finfo(np.float64).max)
 _ROUNDING = 1e-5  # by which a gate that somebody computes, as by a softmax, may leave [0, 1]
 
 
-def positive(name: str, value: Any, least: int = 1) -> int:
-    """`value` as an int of at least `least`.
+def positive(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """`value` as an int of at least `least`, and of at most `most`, where that is given.
 
     Raises:
         TypeError: not an integer.
-        ValueError: too small.
+        ValueError: too small, or too large.
     """
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} is {value!r}; expected an integer of at least {least}")
-    number = operator.index(value)
-    if number < least:
-        raise ValueError(f"{name} is {number}; expected an integer of at least {least}")
+    expected = f"expected an integer of at least {least}" + ("" if most is None else f" and at most {most}")
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:  # also of arrays, which have the method and do not answer
+        number = None
+    if number is None:
+        raise TypeError(f"{name} is {value!r}; {expected}")
+    if number < least or (most is not None and number > most):
+        raise ValueError(f"{name} is {number}; {expected}")
     return number
 
 
@@ -62,21 +67,41 @@ def path(name: str, value: Any) -> Path:
     return Path(value)
 
 
-def finite_number(name: str, value: Any) -> None:
-    """Raise a ValueError unless `value` is a finite real number, of Python or NumPy."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}; expected a finite number")
+def finite_number(
+    name: str, value: Any, expected: str = "a finite number", within: Callable[[Any], bool] = lambda x: True
+) -> None:
+    """Raise a ValueError unless `value` is a real number, of Python or NumPy, that a float holds.
+
+    Args:
+        name: of the argument.
+        value: what came.
+        expected: in words what else it is to be.
+        within: whether a number is that.
+    """
+    real = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
+    if not real or not -_GREATEST <= value <= _GREATEST or not within(value):  # type: ignore  # NaN, too
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
 
 
 def flag(name: str, value: Any) -> None:
-    """Raise a TypeError unless `value` is True or False."""
-    if not isinstance(value, bool):
+    """Raise a TypeError unless `value` is True or False, of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} is {value!r}; expected True or False")
+
+
+def seeding(name: str, value: Any) -> int:
+    """`value` as an int that seeds both libraries.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: below 0, or above 2**63 - 1.
+    """
+    return positive(name, value, 0, 2**63 - 1)
 
 
 def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
     """`value` if it is one of the words in `options`, else a ValueError that lists them."""
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         expected = ", ".join(repr(option) for option in options)
         raise ValueError(f"{name} is {value!r}; expected one of {expected}")
     return value

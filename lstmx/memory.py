@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, jit, map_tree, namespace, result
-from lstmx.checks import positive, require_history, unreset
+from lstmx.checks import finite_number, flag, positive, require_history, unreset
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, Influence, LayeredFlow, gradient_flow, influence
 from lstmx.gradients.flow import Loss, loss_cotangent
@@ -175,8 +174,8 @@ def memory_report(
     """
     positive("lags", lags)
     for name, value in (("fraction", fraction), ("bias", bias)):
-        if not (isinstance(value, Real) and 0 < value < 1):
-            raise ValueError(f"{name} is {value!r}; expected a number between 0 and 1")
+        finite_number(name, value, "a number between 0 and 1", lambda x: 0 < x < 1)
+    flag("progress", progress)
     require_history(history, joint=True)
     if is_traced(history):
         raise TypeError("memory_report sums up in NumPy and cannot run inside a JAX transformation")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from lstmx.arrays import Array, dtype_of, is_jax, jax, jnp, leaves, map_tree, namespace, require
 from lstmx.cells.base import Cell
-from lstmx.checks import array, cells_of, flag, one_of, parameters, positive
+from lstmx.checks import array, cells_of, finite_number, flag, one_of, parameters, positive
 from lstmx.draws import Draws, Key, float_dtype
 from lstmx.layers import Layers
 from lstmx.observatory import Observatory
@@ -189,8 +190,8 @@ def train(
     flag("progress", progress)
     tqdm = require("tqdm.auto" if progress else "tqdm", "the progress bar")
     steps = positive("steps", steps, 0)
-    if not (isinstance(clip, (int, float)) and clip > 0):
-        raise ValueError(f"clip is {clip!r}; expected a positive number, float('inf') for none")
+    if not isinstance(clip, float) or clip != math.inf:
+        finite_number("clip", clip, "a positive number, float('inf') for none", lambda x: x > 0)
     if not callable(batches):
         raise TypeError(f"batches is a {type(batches).__name__}; expected a function of the step, as task.batch")
     optimizer = adam() if optimizer is None else optimizer

@@ -1211,9 +1211,8 @@ def test_parameters_of_an_exploding_gradient_are_right_wherever_they_are_in_rang
 
 def test_what_is_in_range_of_an_exploding_gradient_can_be_differentiated():
     """L = ln ‖∂L/∂s_0‖ + ∂L/∂W of a late input: with W = 0 their derivatives are those of ln 4^T and of 4."""
-    params = lstmx.SimpleRNNParams(
-        np.zeros((1, 1), "float32"), 4 * np.eye(1, dtype="float32"), np.zeros(1, "float32")
-    )
+    values = (((1, 1), 0), ((1, 1), 4), (1, 0))
+    params = lstmx.SimpleRNNParams(*(np.full(shape, value, "float32") for shape, value in values))
     xs = np.zeros((200, 1), "float32")
     xs[-2] = 1
 

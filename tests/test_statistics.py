@@ -275,7 +275,7 @@ def test_a_gate_that_is_almost_closed_has_the_time_scale_of_its_logarithm(librar
 
 @pytest.mark.parametrize("elements", [1, 10**7])
 def test_the_arithmetic_time_scale_of_gates_from_closed_to_open(library, elements, monkeypatch):
-    """Forget gates whose pre-activations are the inputs, against sums in logarithms in float64; it is the greater."""
+    """Gates whose pre-activations are inputs, against sums in logarithms in float64; it is the greater."""
     monkeypatch.setattr(statistics, "_CHUNK_ELEMENTS", elements)
     offsets = np.array([-110.0, -30, -16, -1, 0, 3, 12])
     cell = lstmx.LSTM(1, len(offsets))

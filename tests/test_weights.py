@@ -315,7 +315,7 @@ def test_models_of_keras_with_more_units_than_numbers_are_not_built(tmp_path, ca
         "deep.keras": "cannot be read: its JSON is nested too deep",
         "version.keras": "its JSON is nested too deep",
         "none.keras": "holds no readable weights",
-        "said.weights.h5": "recurrent_kernel:0 is said to be (1000000, 4000000), and the file does not hold as much",
+        "said.weights.h5": "recurrent_kernel:0 is said to be (1000000, 4000000)",
     }.items():
         assert analyze(tmp_path, tmp_path / name) == 2, name
         error = capsys.readouterr().err

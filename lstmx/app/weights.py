@@ -117,8 +117,8 @@ def _torch(path: str | Path, choices: Choices) -> Readers:
     for name, value in arrays.items():
         if value.numel() * value.element_size() > held:  # one number expanded to many, as torch.Tensor.expand does
             raise ValueError(
-                f"{path}: {name} is {tuple(value.shape)} of {value.dtype}, more than the {held:,} bytes of the file "
-                "hold; save it by torch.save(state_dict) with every array whole"
+                f"{path}: {name} is {tuple(value.shape)} of {value.dtype}, more than the {held:,} bytes of the "
+                "file hold; save it by torch.save(state_dict) with every array whole"
             )
     return _state_dict(path, arrays, choices)
 

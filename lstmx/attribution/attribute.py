@@ -91,9 +91,7 @@ def attribute(
     one_of("method", method, tuple(WORDS))
     require_history(history, layers=True)
     positive("nodes", nodes)
-    finite_number("epsilon", epsilon)
-    if epsilon < 0:
-        raise ValueError(f"epsilon is {epsilon}; expected a number of at least 0")
+    finite_number("epsilon", epsilon, "a number of at least 0", lambda x: x >= 0)
     if method in ("contextual", "cell_path") and not isinstance(history, History):
         raise ValueError(
             f"method={method!r} takes the pass of one cell; take a layer's own, such as "

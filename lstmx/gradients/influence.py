@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, constant_tree, exp, is_traced, jit, log, map_tree, namespace, require, result
-from lstmx.checks import finite_history, one_of, positive, require_history
+from lstmx.checks import finite_history, finite_number, flag, one_of, positive, require_history, seeding
 from lstmx.history import Controls, History
 from lstmx.layers import StackHistory
 from lstmx.linear import back_through, state_size, steps_of, walk_back
@@ -20,6 +20,7 @@ from lstmx.scaling import Scaled, log_hypot, log_norm, normalised, pack, scaled,
 
 _ALL_PAIRS = 512
 _EXACT_UNITS = 512
+_MOST_PROBES = 2**16
 _GROUP_ELEMENTS = 2**23  # of cotangents carried back at a time
 
 
@@ -132,8 +133,7 @@ class Influence:
         Raises:
             ValueError: fraction is not between 0 and 1.
         """
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction is {fraction!r}; expected a number between 0 and 1")
+        finite_number("fraction", fraction, "a number between 0 and 1", lambda x: 0 < x <= 1)
         cumulated = np.nancumsum(self._relative_profile(), axis=0)
         return np.argmax(cumulated >= fraction * cumulated[-1] * (1 - 1e-12), axis=0)
 
@@ -161,7 +161,7 @@ def influence(
         history: the recorded pass.
         outputs: output steps t, integers; None for all steps of a history of at most 512, else the last one.
         inputs: earlier steps s to report on; None for all.
-        probes: number of sign vectors, at least 2; None for the exact norms, for at most 512 units.
+        probes: number of sign vectors, 2 to 65,536; None for the exact norms, for at most 512 units.
         of: "inputs" for ∂h_t/∂x_s, "state" for ∂h_t/∂s_s with s_s the joint state after step s.
         seed: of the probes.
         progress: show a progress bar over output steps; needs tqdm.
@@ -171,8 +171,8 @@ def influence(
 
     Raises:
         TypeError: a step or the number of probes is no integer.
-        ValueError: a step outside the history, fewer than 2 probes, more than 512 units without probes, another
-            word for `of`, or NaN or infinity in parameters, inputs or states.
+        ValueError: a step outside the history, fewer than 2 probes or more than 65,536, more than 512 units
+            without probes, another word for `of`, or NaN or infinity in parameters, inputs or states.
     """
     require_history(history, joint=True)
     length, cell = len(history), history.cell
@@ -180,12 +180,13 @@ def influence(
     chosen = output_steps(outputs, length)
     reported = _steps("inputs", inputs, length, list(range(length)))
     if probes is not None:
-        positive("probes", probes, 2)
+        positive("probes", probes, 2, _MOST_PROBES)
     elif cell.output_size > _EXACT_UNITS:
         raise ValueError(
             f"exact influence takes at most {_EXACT_UNITS} units; pass probes=32 for {cell.output_size}"
         )
-    positive("seed", seed, 0)
+    seeding("seed", seed)
+    flag("progress", progress)
     finite_history(history)
 
     vectors = np.eye(cell.output_size)

@@ -124,7 +124,7 @@ def test_a_file_of_pytorch(tmp_path, capsys):
         np.testing.assert_allclose(saved["hidden_state"][::-1], outputs[:, 5:], atol=1e-6)
     torch.save(module, tmp_path / "whole.pt")
     assert analyze(tmp_path, tmp_path / "whole.pt") == 2
-    assert "save model.state_dict() and not the model" in capsys.readouterr().err
+    assert "save its weights alone, by torch.save(model.state_dict()" in capsys.readouterr().err
     (tmp_path / "short.pt").write_bytes((tmp_path / "model.pt").read_bytes()[:500])
     assert analyze(tmp_path, tmp_path / "short.pt") == 2
 
@@ -280,6 +280,7 @@ def test_json_that_nests_without_end_is_one_line(tmp_path, capsys):
 
 
 @slow  # a framework to import
+@frameworks
 def test_models_of_keras_with_more_units_than_numbers_are_not_built(tmp_path, capsys):
     keras = pytest.importorskip("keras", reason="it reads its files")
     h5py = pytest.importorskip("h5py", reason="it reads its files")

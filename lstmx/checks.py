@@ -78,7 +78,7 @@ def finite_number(
         expected: in words what else it is to be.
         within: whether a number is that.
     """
-    real = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
+    real = isinstance(value, Real) and not isinstance(value, (bool, np.bool_, np.timedelta64))
     if not real or not -_GREATEST <= value <= _GREATEST or not within(value):  # type: ignore  # NaN, too
         raise ValueError(f"{name} is {value!r}; expected {expected}")
 
@@ -129,7 +129,8 @@ def _line_that_makes_one(name: str, value: Any, dtype: Any) -> str:
         )
     if hasattr(value, "detach"):  # PyTorch's tensors
         return f"{name}.detach().cpu().numpy()"
-    listed = value if isinstance(value, (list, tuple, np.ndarray)) else ()
+    many = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    listed = value if many else ()
     shapes = [tuple(one.shape) for one in listed if hasattr(one, "shape")]
     if len(set(shapes)) > 1:
         padded = f"[numpy.pad(x, ((0, lengths.max() - len(x)), (0, 0))) for x in {name}]"

@@ -112,11 +112,11 @@ def holds(xs: Any, lengths: Any, mask: Any, resets: Any) -> tuple[Array | None, 
 def _past(lead: tuple[int, ...], lengths: Any, xp: Any) -> Array:
     """True past the end of each sequence, [T, *batch]."""
     steps, *batch = lead
-    if not hasattr(lengths, "__array_namespace__"):
+    if isinstance(lengths, (int, np.integer, list, tuple)):
         try:
             lengths = np.asarray(lengths)
-        except ValueError:  # of lists of several lengths in one another
-            lengths = np.asarray(None)
+        except ValueError as error:  # of lists of unequal lengths
+            raise ValueError(f"lengths is {lengths!r}; expected an integer for each sequence of xs") from error
     array("lengths", lengths, "int64")
     if tuple(lengths.shape) == (steps,) != tuple(batch) and len(batch) == 1:
         raise ValueError(

@@ -46,7 +46,7 @@ class Stack(Layers[tuple[Any, ...]]):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if not hasattr(type(self.cells), "__iter__"):
+        if not isinstance(self.cells, (list, tuple)):
             raise TypeError(
                 f"cells is {kind_of(self.cells)}; expected a list of cells from the bottom, as in "
                 "Stack([lstmx.LSTM(3, 8)])"

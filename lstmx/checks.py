@@ -24,6 +24,9 @@ from lstmx.arrays import (
 
 _FLOATS = {np.dtype("float32"), np.dtype("float64")}
 _GREATEST = float(np.finfo(np.float64).max)
+LARGEST = 2**24
+"""What a size, or a count of arrays that are held together, is at most: more is a slip, which would end in the
+middle of the work, where memory ends."""
 _ROUNDING = 1e-5  # by which a gate that somebody computes, as by a softmax, may leave [0, 1]
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, jit, map_tree, namespace, result
-from lstmx.checks import finite_number, flag, positive, require_history, unreset
+from lstmx.checks import LARGEST, finite_number, flag, positive, require_history, unreset
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, Influence, LayeredFlow, gradient_flow, influence
 from lstmx.gradients.flow import Loss, loss_cotangent
@@ -172,7 +172,7 @@ def memory_report(
         >>> 2 < report["highway, geometric"].value < 6
         True
     """
-    positive("lags", lags)
+    positive("lags", lags, 1, LARGEST)
     for name, value in (("fraction", fraction), ("bias", bias)):
         finite_number(name, value, "a number between 0 and 1", lambda x: 0 < x < 1)
     flag("progress", progress)

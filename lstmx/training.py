@@ -12,7 +12,7 @@ import numpy as np
 
 from lstmx.arrays import Array, dtype_of, is_jax, jax, jnp, leaves, map_tree, namespace, require
 from lstmx.cells.base import Cell
-from lstmx.checks import array, cells_of, finite_number, flag, one_of, parameters, positive
+from lstmx.checks import LARGEST, array, cells_of, finite_number, flag, one_of, parameters, positive
 from lstmx.draws import Draws, Key, float_dtype
 from lstmx.layers import Layers
 from lstmx.observatory import Observatory
@@ -57,7 +57,7 @@ class Model:
 
     def __post_init__(self) -> None:
         cells_of("cell", self.cell)
-        positive("output_size", self.output_size)
+        positive("output_size", self.output_size, 1, LARGEST)
         one_of("loss", self.loss, LOSSES)
 
     def init(self, key: Key, dtype: Any = "float32", scheme: Any = ()) -> ModelParams:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, result
-from lstmx.checks import finite, finite_number, positive, require_history, seeding
+from lstmx.checks import LARGEST, finite, finite_number, positive, require_history, seeding
 from lstmx.history import History, StoredHistory
 from lstmx.layers import LayeredHistory
 
@@ -286,7 +286,7 @@ def units_like(
         }
     name, _ = _field(history, field)
     finite_number("level", level, "a number between 0 and 1", lambda x: 0 < x < 1)
-    positive("shifts", shifts, 19)
+    positive("shifts", shifts, 19, LARGEST)
     seeding("key", key)
     count = math.prod(history.batch)
     signal = _signal(history, signal).reshape(len(history), count)

@@ -10,8 +10,6 @@ import decimal
 import fractions
 import inspect
 import os
-import random
-import signal
 import traceback
 from pathlib import Path
 
@@ -24,7 +22,9 @@ from lstmx import checks
 
 HERE = os.path.dirname(lstmx.__file__) + os.sep
 WORDED = (TypeError, ValueError, ImportError, FileNotFoundError, FileExistsError)
-PUBLIC = refusals.PUBLIC | {f"objectives.{name}": getattr(lstmx.objectives, name) for name in lstmx.objectives.__all__}
+PUBLIC = refusals.PUBLIC | {
+    f"objectives.{name}": getattr(lstmx.objectives, name) for name in lstmx.objectives.__all__
+}
 CALLABLE = {
     name: value
     for name, value in PUBLIC.items()
@@ -73,7 +73,19 @@ def kinds():
     numbers += [np.int64(3), np.float32(0.5), np.timedelta64(1, "D"), decimal.Decimal(1), fractions.Fraction(1, 2)]
     words = ["", "no", "last", "all", "\0", b"no", bytearray(b"x"), Path("/nowhere/at/all")]
     many = [[], (), {}, set(), [None], [1, 2], ["a"], (1, 2, 3), {"a": 1}, {1: 2}, [[1, 2], [3]], range(3)]
-    others = [None, True, np.True_, ..., slice(0, 3), slice("a", "b"), NotImplemented, int, lstmx.LSTM, np, Thing()]
+    others = [
+        None,
+        True,
+        np.True_,
+        ...,
+        slice(0, 3),
+        slice("a", "b"),
+        NotImplemented,
+        int,
+        lstmx.LSTM,
+        np,
+        Thing(),
+    ]
     others += [NoTruth(), Shaped(), datetime.date(2020, 1, 1), datetime.timedelta(1), collections.deque([1])]
     others += [ValueError("x"), np.dtype("float32"), np.random.default_rng(0), np.random.SeedSequence(1)]
     others += [lstmx.GRU(3, 4), lambda *given: None]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.cells.base import Cell
-from lstmx.checks import cells_of, flag, positive, seeding
+from lstmx.checks import LARGEST, cells_of, flag, positive, seeding
 from lstmx.comparison.matching import matched
 from lstmx.comparison.results import Comparison
 from lstmx.layers import Layers
@@ -210,7 +210,7 @@ def _seeds(seeds: Any, first: Any) -> tuple[int, ...]:
     """The seeds, checked."""
     first = seeding("seed", first)
     if not isinstance(seeds, Sequence):
-        return tuple(range(first, first + positive("seeds", seeds)))
+        return tuple(range(first, first + positive("seeds", seeds, 1, LARGEST)))
     listed = tuple(seeding("seed", one) for one in seeds)
     if not listed or len(set(listed)) < len(listed):
         raise ValueError(f"seeds is {seeds!r}; expected a number of seeds, or different seeds")

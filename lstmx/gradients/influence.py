@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, constant_tree, exp, is_traced, jit, log, map_tree, namespace, require, result
-from lstmx.checks import finite_history, finite_number, flag, one_of, positive, require_history, seeding
+from lstmx.checks import LARGEST, finite_history, finite_number, flag, one_of, positive, require_history, seeding
 from lstmx.history import Controls, History
 from lstmx.layers import StackHistory
 from lstmx.linear import back_through, state_size, steps_of, walk_back
@@ -20,7 +20,6 @@ from lstmx.scaling import Scaled, log_hypot, log_norm, normalised, pack, scaled,
 
 _ALL_PAIRS = 512
 _EXACT_UNITS = 512
-_MOST_PROBES = 2**16
 _GROUP_ELEMENTS = 2**23  # of cotangents carried back at a time
 
 
@@ -161,7 +160,7 @@ def influence(
         history: the recorded pass.
         outputs: output steps t, integers; None for all steps of a history of at most 512, else the last one.
         inputs: earlier steps s to report on; None for all.
-        probes: number of sign vectors, 2 to 65,536; None for the exact norms, for at most 512 units.
+        probes: number of sign vectors, at least 2; None for the exact norms, for at most 512 units.
         of: "inputs" for ∂h_t/∂x_s, "state" for ∂h_t/∂s_s with s_s the joint state after step s.
         seed: of the probes.
         progress: show a progress bar over output steps; needs tqdm.
@@ -171,8 +170,8 @@ def influence(
 
     Raises:
         TypeError: a step or the number of probes is no integer.
-        ValueError: a step outside the history, fewer than 2 probes or more than 65,536, more than 512 units
-            without probes, another word for `of`, or NaN or infinity in parameters, inputs or states.
+        ValueError: a step outside the history, fewer than 2 probes, or more than 2²⁴ numbers in them, more than
+            512 units without probes, another word for `of`, or NaN or infinity in parameters, inputs or states.
     """
     require_history(history, joint=True)
     length, cell = len(history), history.cell
@@ -180,7 +179,7 @@ def influence(
     chosen = output_steps(outputs, length)
     reported = _steps("inputs", inputs, length, list(range(length)))
     if probes is not None:
-        positive("probes", probes, 2, _MOST_PROBES)
+        positive("probes", probes, 2, LARGEST // cell.output_size)
     elif cell.output_size > _EXACT_UNITS:
         raise ValueError(
             f"exact influence takes at most {_EXACT_UNITS} units; pass probes=32 for {cell.output_size}"

@@ -64,9 +64,16 @@ def kind_of(value: Any) -> str:
 
 
 def path(name: str, value: Any) -> Path:
-    """`value` as a path, else a TypeError."""
+    """`value` as a path.
+
+    Raises:
+        TypeError: neither a str nor a Path.
+        ValueError: the empty path, or one with a character that no path has.
+    """
     if not isinstance(value, (str, Path)):
         raise TypeError(f"{name} is a {type(value).__name__}; expected a path, as a str or pathlib.Path")
+    if not str(value) or "\0" in str(value):
+        raise ValueError(f"{name} is {value!r}; expected the path of a file or folder")
     return Path(value)
 
 

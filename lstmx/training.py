@@ -292,6 +292,10 @@ def _check_observatory(model: Model, observe: Any) -> None:
 
 def _to_jax(batch: Batch, params: ModelParams) -> Batch:
     dtype = params.readout.kernel.dtype
+    if not isinstance(batch, (tuple, list)) or len(batch) != len(Batch._fields):
+        raise TypeError(f"batch is a {type(batch).__name__}; expected a Batch: inputs, targets and weights")
+    for name, part in zip(Batch._fields, batch, strict=True):
+        array(f"batch.{name}", part)
 
     def convert(x: Any) -> Array:
         return jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None)

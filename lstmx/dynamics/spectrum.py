@@ -300,7 +300,10 @@ def kaplan_yorke(exponents: Any, size: int | None = None) -> float:
     """
     if not isinstance(exponents, (int, float, list, tuple)):
         array("exponents", exponents)
-    ordered = np.sort(np.asarray(exponents, np.float64).ravel())[::-1]
+    try:
+        ordered = np.sort(np.asarray(exponents, np.float64).ravel())[::-1]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"exponents is {exponents!r}; expected numbers") from error
     if not len(ordered) or np.isnan(ordered).any():
         raise ValueError(f"exponents are {ordered}; expected at least one number, and no NaN")
     if ordered[0] < 0:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -353,12 +354,18 @@ def _steps(name: str, steps: Any, length: int, default: list[int]) -> list[int]:
     """Steps as integers within a history, else an error that names the one that is not."""
     if steps is None:
         return default
-    found = list(steps) if isinstance(steps, Iterable) else [steps]
+    try:
+        found = list(steps) if isinstance(steps, Iterable) else [steps]
+    except TypeError as error:  # of a history, or an array without axes
+        raise TypeError(f"{name} is a {type(steps).__name__}; expected integer steps") from error
+    made = []
     for step in found:
-        if isinstance(step, bool) or not hasattr(step, "__index__"):
-            raise TypeError(f"{name} holds {step!r}; expected integer steps")
-        if not 0 <= step < length:
-            raise ValueError(f"{name} holds step {int(step)}; expected 0 to {length - 1}")
+        try:
+            made.append(operator.index(None if isinstance(step, (bool, np.bool_)) else step))
+        except TypeError as error:
+            raise TypeError(f"{name} holds {step!r}; expected integer steps") from error
+        if not 0 <= made[-1] < length:
+            raise ValueError(f"{name} holds step {made[-1]}; expected 0 to {length - 1}")
     if not found:
         raise ValueError(f"{name} is empty; expected at least one step")
-    return [int(step) for step in found]
+    return made

@@ -115,7 +115,9 @@ def said(name, argument, value):
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         ours = frame.filename.startswith(HERE)
-        if isinstance(error, WORDED) and ours and (argument in str(error) or "pip install" in str(error)):
+        # What a converter converts is no argument that is right here, and is refused first.
+        told = options(function) if name.startswith("convert.") else [argument]
+        if isinstance(error, WORDED) and ours and any(word in str(error) for word in (*told, "pip install")):
             return None
         return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
     return ""
@@ -151,3 +153,44 @@ def test_a_flag_of_numpy_is_one():
     assert repr(cell) == repr(lstmx.LSTM(3, 4, peepholes=True))
     history = refusals.things()["history"]
     assert lstmx.path_spectrum(history, 2, matrix=np.False_).log_norms is not None
+
+
+# ------------------------------------------------------------------------------------------ every other argument
+
+FUNCTIONS = {"loss", "step", "output", "init", "edits", "batches", "optimizer", "schemes", "observe", "after_step"}
+"""Arguments that take functions: what these do with what they are given is theirs."""
+WRITTEN = {"path"}  # of files, which words and paths are: they are written
+
+
+def cases(count):
+    """Some values for each argument of each function, drawn by its name."""
+    known = kinds()
+    for name, function in CALLABLE.items():
+        for argument in options(function):
+            drawn = np.random.default_rng([ord(letter) for letter in name + argument])
+            for kind in drawn.permutation(list(known))[:count]:
+                value = known[kind]
+                if argument in FUNCTIONS and callable(value):
+                    continue
+                if argument in WRITTEN and isinstance(value, (str, Path)):
+                    continue
+                yield name, argument, str(kind), value
+
+
+def wrong(count):
+    """What of these is refused in other words, a line each."""
+    found = []
+    for name, argument, kind, value in cases(count):
+        words = said(name, argument, value)
+        if words:
+            found.append(f"{name}({argument}={kind}): {words[:300]}")
+    return found
+
+
+def test_any_value_is_taken_or_refused_by_name():
+    assert not (found := wrong(1)), "\n".join(found)
+
+
+@pytest.mark.slow
+def test_many_values_are_taken_or_refused_by_name():
+    assert not (found := wrong(8)), "\n".join(found)

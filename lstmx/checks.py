@@ -111,7 +111,7 @@ def seeding(name: str, value: Any) -> int:
 
 def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
     """`value` if it is one of the words in `options`, else a ValueError that lists them."""
-    if not isinstance(value, str) or value not in options:
+    if not isinstance(value, (str, np.dtype)) or value not in options:
         expected = ", ".join(repr(option) for option in options)
         raise ValueError(f"{name} is {value!r}; expected one of {expected}")
     return value

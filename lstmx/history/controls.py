@@ -112,7 +112,7 @@ def holds(xs: Any, lengths: Any, mask: Any, resets: Any) -> tuple[Array | None, 
 def _past(lead: tuple[int, ...], lengths: Any, xp: Any) -> Array:
     """True past the end of each sequence, [T, *batch]."""
     steps, *batch = lead
-    if isinstance(lengths, (int, np.integer, list, tuple)):
+    if isinstance(lengths, (int, np.integer, list, tuple, range)):
         try:
             lengths = np.asarray(lengths)
         except ValueError as error:  # of lists of unequal lengths

@@ -63,7 +63,7 @@ def kind_of(value: Any) -> str:
     return f"the class {value.__name__}, not a cell" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
-def path(name: str, value: Any) -> Path:
+def path(name: str, value: Any, expected: str = "the path of a file or folder") -> Path:
     """`value` as a path.
 
     Raises:
@@ -73,7 +73,7 @@ def path(name: str, value: Any) -> Path:
     if not isinstance(value, (str, Path)):
         raise TypeError(f"{name} is a {type(value).__name__}; expected a path, as a str or pathlib.Path")
     if not str(value) or "\0" in str(value):
-        raise ValueError(f"{name} is {value!r}; expected the path of a file or folder")
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
     return Path(value)
 
 

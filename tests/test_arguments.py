@@ -115,8 +115,8 @@ def said(name, argument, value):
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         ours = frame.filename.startswith(HERE)
-        # What a converter converts is no argument that is right here, and is refused first.
-        told = options(function) if name.startswith("convert.") else [argument]
+        # Where another argument has nothing right here, such as a converter's model, that may be refused first.
+        told = options(function) if any(value is None for value in right(name).values()) else [argument]
         if isinstance(error, WORDED) and ours and any(word in str(error) for word in (*told, "pip install")):
             return None
         return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"

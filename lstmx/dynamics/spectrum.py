@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, namespace, result
-from lstmx.checks import array
+from lstmx.checks import array, positive
 from lstmx.strips import Strip, shown
 
 _LEAST_BLOCKS = 16  # of the longest blocks that a standard error is taken from
@@ -298,6 +298,8 @@ def kaplan_yorke(exponents: Any, size: int | None = None) -> float:
     References:
         Kaplan & Yorke, "Chaotic behavior of multidimensional difference equations", 1979.
     """
+    if size is not None:
+        positive("size", size)
     if not isinstance(exponents, (int, float, list, tuple)):
         array("exponents", exponents)
     try:

@@ -200,10 +200,6 @@ def wrong(count):
     return found
 
 
-def test_any_value_is_taken_or_refused_by_name():
-    assert not (found := wrong(1)), "\n".join(found)
-
-
 @pytest.mark.slow
 def test_many_values_are_taken_or_refused_by_name():
-    assert not (found := wrong(8)), "\n".join(found)
+    assert not (found := wrong(4)), "\n".join(found)

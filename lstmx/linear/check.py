@@ -10,7 +10,7 @@ from lstmx.arrays import has_jax, jax, jnp, map_tree
 from lstmx.cells.activations import activated
 from lstmx.cells.base import Cell
 from lstmx.cells.recurrence import Affine
-from lstmx.checks import cells_of, finite_number, seeding
+from lstmx.checks import cells_of, finite_number, parameters, seeding
 from lstmx.linear.steps import CellSteps, steps_at
 
 _SINGULAR = -30.0  # ln |det| below which LU decomposition tells nothing from a zero
@@ -56,6 +56,8 @@ def check_cell(cell: Cell, params: Any = None, *, seed: int = 0, tolerance: floa
             f"cell is {cell!r}; expected one cell that has its derivatives in closed form, as an LSTM has: "
             + _instead(cell)
         )
+    if params is not None:
+        parameters(cell, params)
     drawn = np.random.default_rng(seeding("seed", seed))
     finite_number("tolerance", tolerance, "a number of at least 0", lambda x: x >= 0)
     with jax.enable_x64(True):

@@ -189,12 +189,16 @@ def train(
     require("jax", "training")
     flag("progress", progress)
     tqdm = require("tqdm.auto" if progress else "tqdm", "the progress bar")
-    steps = positive("steps", steps, 0)
+    steps = positive("steps", steps, 0, LARGEST)
     if not isinstance(clip, float) or clip != math.inf:
         finite_number("clip", clip, "a positive number, float('inf') for none", lambda x: x > 0)
     if not callable(batches):
         raise TypeError(f"batches is a {type(batches).__name__}; expected a function of the step, as task.batch")
     optimizer = adam() if optimizer is None else optimizer
+    if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
+        raise TypeError(f"optimizer is a {type(optimizer).__name__}; expected one of optax, or None for Adam")
+    if resume is not None and not isinstance(resume, Training):
+        raise TypeError(f"resume is a {type(resume).__name__}; expected a Training, or None to start anew")
     _check_observatory(model, observe)
     if resume is None:
         _check_params(model, params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -23,7 +24,6 @@ from lstmx.arrays import (
 )
 
 _FLOATS = {np.dtype("float32"), np.dtype("float64")}
-_GREATEST = float(np.finfo(np.float64).max)
 LARGEST = 2**24
 """What a size, or a count of arrays that are held together, is at most: more is a slip, which would end in the
 middle of the work, where memory ends."""
@@ -89,7 +89,11 @@ def finite_number(
         within: whether a number is that.
     """
     real = isinstance(value, Real) and not isinstance(value, (bool, np.bool_, np.timedelta64))
-    if not real or not -_GREATEST <= value <= _GREATEST or not within(value):  # type: ignore  # NaN, too
+    try:
+        known = real and math.isfinite(value)
+    except OverflowError:  # of an integer that no float holds
+        known = False
+    if not known or not within(value):
         raise ValueError(f"{name} is {value!r}; expected {expected}")
 
 

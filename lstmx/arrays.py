@@ -37,22 +37,20 @@ has_jax = jax is not None
 loops_are_kernels = has_jax and jax.__version_info__ >= (0, 12)  # XLA on the CPU compiles a small loop as one
 
 
-def require(package: str, purpose: str, name: str | None = None, extra: str | None = None) -> ModuleType:
+def require(package: str, purpose: str, name: str | None = None) -> ModuleType:
     """Import an optional package, or say what needs it and what to install.
 
     Args:
         package: the module's dotted name.
         purpose: what needs it.
         name: the package's name, if it is another.
-        extra: the extra of lstmx that brings it, if there is one.
     """
     try:
         return importlib.import_module(package)
     except ImportError as error:
         name = name or package.partition(".")[0]
-        install = f'"lstmx[{extra}]"' if extra else name
         raise ImportError(
-            f"{purpose} needs the package {name}, which is not installed: pip install {install}"
+            f"{purpose} needs the package {name}, which is not installed: pip install {name}"
         ) from error
 
 

@@ -6,6 +6,7 @@ import math
 import operator
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,28 @@ from lstmx.arrays import (
 )
 
 _FLOATS = {np.dtype("float32"), np.dtype("float64")}
+LARGEST = 2**24
+"""What a size, or a count of arrays that are held together, is at most: more is a slip, which would end in the
+middle of the work, where memory ends."""
 _ROUNDING = 1e-5  # by which a gate that somebody computes, as by a softmax, may leave [0, 1]
 
 
-def positive(name: str, value: Any, least: int = 1) -> int:
-    """`value` as an int of at least `least`.
+def positive(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """`value` as an int of at least `least`, and of at most `most`, where that is given.
 
     Raises:
         TypeError: not an integer.
-        ValueError: too small.
+        ValueError: too small, or too large.
     """
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} is {value!r}; expected an integer of at least {least}")
-    number = operator.index(value)
-    if number < least:
-        raise ValueError(f"{name} is {number}; expected an integer of at least {least}")
+    expected = f"expected an integer of at least {least}" + ("" if most is None else f" and at most {most}")
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:  # also of arrays, which have the method and do not answer
+        number = None
+    if number is None:
+        raise TypeError(f"{name} is {value!r}; {expected}")
+    if number < least or (most is not None and number > most):
+        raise ValueError(f"{name} is {number}; {expected}")
     return number
 
 
@@ -56,15 +64,18 @@ def kind_of(value: Any) -> str:
     return f"the class {value.__name__}, not a cell" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
-def path(name: str, value: Any) -> Path:
+def path(name: str, value: Any, expected: str = "the path of a file or folder") -> Path:
     """`value` as a path of this machine.
 
     Raises:
-        TypeError: it is no path.
-        ValueError: it is an address, such as "s3://bucket/pass".
+        TypeError: neither a str nor a Path.
+        ValueError: the empty path, one with a character that no path has, or an address, such as
+            "s3://bucket/pass".
     """
     if not isinstance(value, (str, Path)):
         raise TypeError(f"{name} is a {type(value).__name__}; expected a path, as a str or pathlib.Path")
+    if not str(value) or "\0" in str(value):
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
     if re.match(r"[A-Za-z][\w+.-]+:[:/]", str(value)):  # of which Path has taken a slash
         raise ValueError(
             f"{name} is {str(value)!r}, an address; expected a path on this machine: write and read there, and "
@@ -73,21 +84,45 @@ def path(name: str, value: Any) -> Path:
     return Path(value)
 
 
-def finite_number(name: str, value: Any) -> None:
-    """Raise a ValueError unless `value` is a finite real number, of Python or NumPy."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}; expected a finite number")
+def finite_number(
+    name: str, value: Any, expected: str = "a finite number", within: Callable[[Any], bool] = lambda x: True
+) -> None:
+    """Raise a ValueError unless `value` is a real number, of Python or NumPy, that a float holds.
+
+    Args:
+        name: of the argument.
+        value: what came.
+        expected: in words what else it is to be.
+        within: whether a number is that.
+    """
+    real = isinstance(value, Real) and not isinstance(value, (bool, np.bool_, np.timedelta64))
+    try:
+        known = real and math.isfinite(value)
+    except OverflowError:  # of an integer that no float holds
+        known = False
+    if not known or not within(value):
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
 
 
 def flag(name: str, value: Any) -> None:
-    """Raise a TypeError unless `value` is True or False."""
-    if not isinstance(value, bool):
+    """Raise a TypeError unless `value` is True or False, of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} is {value!r}; expected True or False")
+
+
+def seeding(name: str, value: Any) -> int:
+    """`value` as an int that seeds both libraries.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: below 0, or above 2**63 - 1.
+    """
+    return positive(name, value, 0, 2**63 - 1)
 
 
 def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
     """`value` if it is one of the words in `options`, else a ValueError that lists them."""
-    if value not in options:
+    if not isinstance(value, (str, np.dtype)) or value not in options:
         expected = ", ".join(repr(option) for option in options)
         raise ValueError(f"{name} is {value!r}; expected one of {expected}")
     return value
@@ -115,7 +150,8 @@ def _line_that_makes_one(name: str, value: Any, dtype: Any) -> str:
         )
     if hasattr(value, "detach"):  # PyTorch's tensors
         return f"{name}.detach().cpu().numpy()"
-    listed = value if isinstance(value, (list, tuple, np.ndarray)) else ()
+    many = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    listed = value if many else ()
     shapes = [tuple(one.shape) for one in listed if hasattr(one, "shape")]
     if len(set(shapes)) > 1:
         padded = f"[numpy.pad(x, ((0, lengths.max() - len(x)), (0, 0))) for x in {name}]"

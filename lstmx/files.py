@@ -26,6 +26,8 @@ _TOGETHER = 16  # files that are handed to the disk at once, since one of its fl
 def written_whole(path: str | Path) -> Iterator[Any]:
     """A binary file that takes the place of `path` when all of it is written, or not at all."""
     folder = Path(path).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"path is {path}, and there is no folder {folder} to write it into")
     with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{Path(path).name}.", delete=False) as file:
         try:
             yield file

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, jit, leaves, map_tree, namespace, result
-from lstmx.checks import positive, require_history, unreset
+from lstmx.arrays import Array, is_traced, jit, map_tree, namespace, result
+from lstmx.checks import LARGEST, finite_number, flag, positive, require_history, unreset
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, Influence, LayeredFlow, gradient_flow, influence
 from lstmx.gradients.flow import Loss, loss_cotangent
 from lstmx.history import History
 from lstmx.layers import StackHistory
 from lstmx.linear import back_through, state_size
+from lstmx.scaling import tree_norm
 from lstmx.statistics import GateStatistics, gate_statistics
 
 _PROBES = 32  # of the influence, where there are more units
@@ -172,10 +172,10 @@ def memory_report(
         >>> 2 < report["highway, geometric"].value < 6
         True
     """
-    positive("lags", lags)
+    positive("lags", lags, 1, LARGEST)
     for name, value in (("fraction", fraction), ("bias", bias)):
-        if not (isinstance(value, Real) and 0 < value < 1):
-            raise ValueError(f"{name} is {value!r}; expected a number between 0 and 1")
+        finite_number(name, value, "a number between 0 and 1", lambda x: 0 < x < 1)
+    flag("progress", progress)
     require_history(history, joint=True)
     if is_traced(history):
         raise TypeError("memory_report sums up in NumPy and cannot run inside a JAX transformation")
@@ -287,19 +287,16 @@ def _left_out(history: Any, direct: Array, gradient: Any) -> tuple[Array, Array]
     """Norm of the gradient less the parts of each step and all later ones, [T]; and norm of the gradient."""
     xp = namespace(history.inputs)
 
-    def norm(tree: Any) -> Array:
-        return xp.sqrt(sum(xp.sum(x**2) for x in leaves(tree)))
-
     def step(carry: Any, at: Any, direct: Array) -> tuple[Any, Array]:
         cotangent, left = carry
         cotangent, drive = at.pull(cotangent + at.inject(direct))
         left = map_tree(lambda a, b: a - b, left, at.parameter_vjp(drive))
-        return (cotangent, left), norm(left)
+        return (cotangent, left), tree_norm(left)
 
     zero = xp.zeros((*history.batch, state_size(history)), dtype=direct.dtype)
     outputs = xp.concat([xp.zeros_like(history.outputs[:-1]), direct[None]])
     gradient = map_tree(xp.asarray, gradient)
-    return back_through(history, step, (zero, gradient), outputs)[1], norm(gradient)
+    return back_through(history, step, (zero, gradient), outputs)[1], tree_norm(gradient)
 
 
 def _too_short(history: History | StackHistory, lags: int) -> str:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, constant_tree, is_jax, namespace
+from lstmx.arrays import Array, constant_tree, is_jax, leaves, namespace
 
 NOTHING = -(2**30)
 """The exponent of an exact zero: below every other."""
@@ -159,3 +159,12 @@ def log_hypot(logs: Array, axis: int) -> Array:
     square = xp.sum(xp.exp(2 * (logs - xp.where(empty, xp.zeros_like(largest), largest))), axis=axis)
     empty, largest = xp.squeeze(empty, axis=axis), xp.squeeze(largest, axis=axis)
     return xp.where(empty, -xp.inf, largest + 0.5 * xp.log(xp.where(empty, xp.ones_like(square), square)))
+
+
+def tree_norm(tree: Any) -> Array:
+    """The L2 norm of all numbers of a tree of arrays together, whose squares may leave the range of a float."""
+    parts = list(leaves(tree))
+    xp = namespace(*parts)
+    greatest = xp.max(xp.stack([xp.max(xp.abs(x), initial=0.0) for x in parts]))
+    size = xp.where((greatest > 0) & xp.isfinite(greatest), greatest, xp.ones_like(greatest))
+    return size * xp.sqrt(sum(xp.sum((x / size) ** 2) for x in parts))

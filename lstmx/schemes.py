@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 from lstmx.arrays import Array
@@ -44,8 +43,7 @@ def chrono(longest: float) -> Scheme:
     References:
         Tallec & Ollivier, "Can recurrent neural networks warp time?", ICLR 2018.
     """
-    if not (isinstance(longest, Real) and 2 < longest < math.inf):
-        raise ValueError(f"longest is {longest!r}; expected a finite number of steps over 2")
+    finite_number("longest", longest, "a finite number of steps over 2", lambda x: x > 2)
 
     def scheme(cell: Any, params: Any, draws: Draws) -> Any:
         gate = _retention(cell, "chrono")

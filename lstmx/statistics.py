@@ -151,6 +151,11 @@ class _Moments(NamedTuple):
     closed: Array
     """Steps at which a hard gate leaves nothing of what there is to keep."""
     complement: Array
+    """Sum of 1 − f: right for what is kept almost whole."""
+    top: Array
+    """Greatest log retention; −inf where nothing is kept."""
+    kept: Array
+    """Sum of f / e^`top`: right for what is kept in the smallest part."""
 
 
 @overload
@@ -317,8 +322,12 @@ def _statistics(cell: Any, moments: _Moments, sizes: tuple[int, ...]) -> GateSta
         return GateStatistics(gates, None, None, None, None)
     geometric = _reciprocal(-moments.log_retention / steps)
     geometric = xp.where(moments.closed > 0, xp.zeros_like(geometric), geometric)
-    with np.errstate(divide="ignore"):  # of gates that are all 0
-        arithmetic = _reciprocal(-xp.log1p(-moments.complement / steps))
+    lost, some = moments.complement / steps, moments.kept > 0
+    much = lost > 0.5
+    near_one = -xp.log1p(-xp.where(much, xp.zeros_like(lost), lost))
+    share = xp.where(some, moments.kept, xp.ones_like(lost)) / steps
+    near_zero = -xp.where(some, moments.top + xp.log(share), -math.inf)  # infinite for gates that are all 0
+    arithmetic = _reciprocal(xp.where(much, near_zero, near_one))
     return GateStatistics(gates, cell.retention_gate, geometric, arithmetic, math.log(2) * geometric)
 
 
@@ -349,12 +358,12 @@ def _accumulated(cell: Any, params: Any, xs: Array, state: Any, controls: Contro
     params, state = started(cell, params, xs, state)
     start = _moments(part_of(state, *map_tree(lambda x: x[:1], (xs, controls))))
     zero = map_tree(namespace(start.mean).zeros_like, start)
-    nothing = zero._replace(min=zero.min + math.inf, max=zero.max - math.inf)
+    nothing = zero._replace(min=zero.min + math.inf, max=zero.max - math.inf, top=zero.top - math.inf)
     return scan_chunks(chunk, (state, nothing, zero), (xs, controls), size)[0][1]
 
 
 def _not_sums(moments: _Moments) -> dict[str, Array]:
-    return {name: getattr(moments, name) for name in ("mean", "squares", "min", "max")}
+    return {name: getattr(moments, name) for name in ("mean", "squares", "min", "max", "top", "kept")}
 
 
 def _moments(history: History) -> _Moments:
@@ -392,6 +401,8 @@ def _moments(history: History) -> _Moments:
         empty = xp.zeros_like(without)
         if history.controls is not None and history.controls.reset is not None:
             empty = empty | xp.reshape(history.controls.reset, (-1, 1))
+    relevant = counted(xp.where(empty, xp.full_like(nothing, -math.inf), log_retention), -math.inf)
+    top = xp.max(relevant, axis=0)
     return _Moments(
         count=count,
         mean=mean,
@@ -404,6 +415,8 @@ def _moments(history: History) -> _Moments:
         log_retention=sum_over_time(counted(xp.where(without, nothing, log_retention))),
         closed=sum_over_time(counted((without & ~empty).astype(gates.dtype))),
         complement=sum_over_time(counted(xp.where(empty, nothing, -xp.expm1(log_retention)))),
+        top=top.astype(mean.dtype),
+        kept=sum_over_time(xp.exp(relevant - _finite(top))),
     )
 
 
@@ -413,12 +426,21 @@ def _combine(a: _Moments, b: _Moments) -> _Moments:
     gap = b.mean - a.mean
     sums = map_tree(lambda x, y: x + y, a, b)
     whole = xp.maximum(sums.count, xp.ones_like(sums.count))  # 0 where both are padding
+    top = xp.maximum(a.top, b.top)
     return sums._replace(
         mean=a.mean + gap * (b.count / whole),
         squares=a.squares + b.squares + gap**2 * (a.count * b.count / whole),
         min=xp.minimum(a.min, b.min),
         max=xp.maximum(a.max, b.max),
+        top=top,
+        kept=a.kept * xp.exp(a.top - _finite(top)) + b.kept * xp.exp(b.top - _finite(top)),
     )
+
+
+def _finite(top: Array) -> Array:
+    """The greatest of some logarithms, 0 where they are all −inf."""
+    xp = namespace(top)
+    return xp.where(xp.isneginf(top), xp.zeros_like(top), top)
 
 
 def _reciprocal(rate: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,11 +12,12 @@ import numpy as np
 
 from lstmx.arrays import Array, dtype_of, is_jax, jax, jnp, leaves, map_tree, namespace, require
 from lstmx.cells.base import Cell
-from lstmx.checks import array, cells_of, flag, one_of, parameters, positive
+from lstmx.checks import LARGEST, array, cells_of, finite_number, flag, one_of, parameters, positive
 from lstmx.draws import Draws, Key, float_dtype
 from lstmx.layers import Layers
 from lstmx.observatory import Observatory
 from lstmx.passes.run import run
+from lstmx.scaling import tree_norm
 from lstmx.tasks import Batch
 
 LOSSES = ("cross_entropy", "mean_squared_error")
@@ -55,7 +57,7 @@ class Model:
 
     def __post_init__(self) -> None:
         cells_of("cell", self.cell)
-        positive("output_size", self.output_size)
+        positive("output_size", self.output_size, 1, LARGEST)
         one_of("loss", self.loss, LOSSES)
 
     def init(self, key: Key, dtype: Any = "float32", scheme: Any = ()) -> ModelParams:
@@ -187,12 +189,16 @@ def train(
     require("jax", "training")
     flag("progress", progress)
     tqdm = require("tqdm.auto" if progress else "tqdm", "the progress bar")
-    steps = positive("steps", steps, 0)
-    if not (isinstance(clip, (int, float)) and clip > 0):
-        raise ValueError(f"clip is {clip!r}; expected a positive number, float('inf') for none")
+    steps = positive("steps", steps, 0, LARGEST)
+    if not isinstance(clip, float) or clip != math.inf:
+        finite_number("clip", clip, "a positive number, float('inf') for none", lambda x: x > 0)
     if not callable(batches):
         raise TypeError(f"batches is a {type(batches).__name__}; expected a function of the step, as task.batch")
     optimizer = adam() if optimizer is None else optimizer
+    if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
+        raise TypeError(f"optimizer is a {type(optimizer).__name__}; expected one of optax, or None for Adam")
+    if resume is not None and not isinstance(resume, Training):
+        raise TypeError(f"resume is a {type(resume).__name__}; expected a Training, or None to start anew")
     _check_observatory(model, observe)
     if resume is None:
         _check_params(model, params)
@@ -290,6 +296,10 @@ def _check_observatory(model: Model, observe: Any) -> None:
 
 def _to_jax(batch: Batch, params: ModelParams) -> Batch:
     dtype = params.readout.kernel.dtype
+    if not isinstance(batch, (tuple, list)) or len(batch) != len(Batch._fields):
+        raise TypeError(f"batch is a {type(batch).__name__}; expected a Batch: inputs, targets and weights")
+    for name, part in zip(Batch._fields, batch, strict=True):
+        array(f"batch.{name}", part)
 
     def convert(x: Any) -> Array:
         return jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None)
@@ -318,7 +328,7 @@ def _update(model: Model, optimizer: Any, clip: float) -> Any:
         params: ModelParams, state: Any, batch: Batch
     ) -> tuple[ModelParams, Any, Array, Array, ModelParams]:
         (loss, _), gradient = jax.value_and_grad(functools.partial(_loss, model), has_aux=True)(params, batch)
-        norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient)))
+        norm = tree_norm(gradient)
         scale = jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-30)).astype(norm.dtype)
         clipped = jax.tree.map(lambda g: g * scale, gradient)
         updates, state = optimizer.update(clipped, state, params)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, result
-from lstmx.checks import finite, finite_number, positive, require_history
+from lstmx.checks import LARGEST, finite, finite_number, positive, require_history, seeding
 from lstmx.history import History, StoredHistory
 from lstmx.layers import LayeredHistory
 
@@ -170,8 +170,7 @@ def search(
     name, total = _field(history, field)
     finite_number("above", above)
     positive("most", most)
-    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share <= 1:
-        raise ValueError(f"share is {share!r}; expected a number above 0 and at most 1")
+    finite_number("share", share, "a number above 0 and at most 1", lambda x: 0 < x <= 1)
     if (units is None) == (stretch is None):
         raise ValueError(
             "expected units=, indices of units, or stretch=, the steps to take them from: one of both"
@@ -286,10 +285,9 @@ def units_like(
             for name, (part, in_time) in history.cells().items()
         }
     name, _ = _field(history, field)
-    if not isinstance(level, float) or not 0 < level < 1:
-        raise ValueError(f"level is {level!r}; expected a number between 0 and 1")
-    positive("shifts", shifts, 19)
-    positive("key", key, 0)
+    finite_number("level", level, "a number between 0 and 1", lambda x: 0 < x < 1)
+    positive("shifts", shifts, 19, LARGEST)
+    seeding("key", key)
     count = math.prod(history.batch)
     signal = _signal(history, signal).reshape(len(history), count)
     counts = history.counts

@@ -57,12 +57,12 @@ for name, call in {
         call()
     except ImportError as error:
         message = str(error)
-    package, purpose, install = {
-        "progress": ("tqdm", "progress=True", "tqdm"),
-        "save": ("safetensors", "saving parameters", "safetensors"),
-        "history.save": ("zarr", "a history on disk", '"lstmx[disk]"'),
-        "to_xarray": ("xarray", "to_xarray", '"lstmx[disk]"'),
-    }.get(name, ("jax", "training", "jax"))
-    expected = f"{purpose} needs the package {package}, which is not installed: pip install {install}"
+    package, purpose = {
+        "progress": ("tqdm", "progress=True"),
+        "save": ("safetensors", "saving parameters"),
+        "history.save": ("zarr", "a history on disk"),
+        "to_xarray": ("xarray", "to_xarray"),
+    }.get(name, ("jax", "training"))
+    expected = f"{purpose} needs the package {package}, which is not installed: pip install {package}"
     assert message == expected, f"{name}: {message!r}"
 print("NumPy alone: ok")

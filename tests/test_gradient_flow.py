@@ -1183,3 +1183,42 @@ def test_a_bad_loss_is_named_by_its_first_step_and_unit(kind, library):
     if library == "jax":
         with pytest.raises(ValueError, match="loss is nan first at step 0, unit 0"):
             lstmx.gradient_flow(history, lambda outputs: jnp.sum(outputs) * jnp.nan)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_parameters_of_an_exploding_gradient_are_right_wherever_they_are_in_range(library, dtype):
+    """Units at rest with a loop of weight 4, and W = 0: ∂L/∂W is Σ 4^(T-1-t) x_t, and ∂L/∂U is 0.
+
+    Of the features one is never on, one late, one early but small, two parts of one cancel in part far beyond the
+    range, and one is beyond it, below 0.
+    """
+    length, far = (200, 70) if dtype == "float32" else (1400, 520)
+    cell = lstmx.SimpleRNN(5, 2)
+    params = lstmx.SimpleRNNParams(np.zeros((5, 2)), 4 * np.eye(2), np.zeros(2))
+    xs = np.zeros((length, 5))
+    xs[-2, 1] = 1
+    xs[-1 - far, 2] = 2.0**-100
+    xs[-2 - far, 3], xs[-1 - far, 3], xs[-1, 3] = 2.0**-100, -(2.0**-98), 3
+    xs[0, 4] = -1
+    given = jax.tree.map(lambda x: x.astype(dtype), (params, xs))
+    flow = lstmx.gradient_flow(lstmx.record(cell, *to(library, given)))
+    expected = np.array([0, 4, 2.0 ** (2 * far - 100), 3, -np.inf])
+    np.testing.assert_array_equal(flow.parameters.input_kernel, np.stack([expected, expected], axis=1))
+    np.testing.assert_array_equal(flow.parameters.recurrent_kernel, 0)
+    np.testing.assert_array_equal(flow.parameters.bias, np.inf)
+    np.testing.assert_array_equal(flow.inputs, 0)  # W is 0, whatever arrives
+
+
+def test_what_is_in_range_of_an_exploding_gradient_can_be_differentiated():
+    """L = ln ‖∂L/∂s_0‖ + ∂L/∂W of a late input: with W = 0 their derivatives are those of ln 4^T and of 4."""
+    values = (((1, 1), 0), ((1, 1), 4), (1, 0))
+    params = lstmx.SimpleRNNParams(*(np.full(shape, value, "float32") for shape, value in values))
+    xs = np.zeros((200, 1), "float32")
+    xs[-2] = 1
+
+    def loss(u):
+        history = lstmx.record(lstmx.SimpleRNN(1, 1), params._replace(recurrent_kernel=u), jnp.asarray(xs))
+        flow = lstmx.gradient_flow(history)
+        return flow.log_norm[0] + flow.parameters.input_kernel[0, 0]
+
+    np.testing.assert_allclose(jax.grad(loss)(jnp.asarray(params.recurrent_kernel)), 199 / 4 + 1, rtol=1e-5)

@@ -256,3 +256,41 @@ def test_parameters_that_are_not_finite_are_named(kind, library):
     history = lstmx.record(cell, *to(library, (params, xs)))
     with pytest.raises(ValueError, match=r"params\.recurrent_kernel holds NaN or infinity"):
         lstmx.gate_statistics(history)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gate_that_is_almost_closed_has_the_time_scale_of_its_logarithm(library, dtype):
+    """1 − f rounds to 1 from a bias of −17 in float32, and f itself to 0 from −104."""
+    bias = np.array([-8.0, -16, -20, -90, -120, -700])
+    history = constant(library, bias, 40, dtype)
+    expected = 1 / np.logaddexp(0, -bias)
+    for found in (
+        lstmx.gate_statistics(history),
+        lstmx.summarise(history.cell, history.params, history.inputs),
+        lstmx.gate_statistics(history[:3]),
+    ):
+        for scale in (found.timescale, found.timescale_arithmetic):
+            np.testing.assert_allclose(scale, expected, rtol=4e-6 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("elements", [1, 10**7])
+def test_the_arithmetic_time_scale_of_gates_from_closed_to_open(library, elements, monkeypatch):
+    """Gates whose pre-activations are inputs, against sums in logarithms in float64; it is the greater."""
+    monkeypatch.setattr(statistics, "_CHUNK_ELEMENTS", elements)
+    offsets = np.array([-110.0, -30, -16, -1, 0, 3, 12])
+    cell = lstmx.LSTM(1, len(offsets))
+    kernel = np.zeros((1, 4 * len(offsets)), "float32")
+    kernel[:, 7:14] = 1
+    bias = np.concatenate([np.zeros(7), offsets, np.zeros(14)]).astype("float32")
+    params = lstmx.LSTMParams(kernel, np.zeros((7, 28), "float32"), bias)
+    xs = np.random.default_rng(3).normal(0, 4, (50, 1)).astype("float32")
+    logs = -np.logaddexp(0, -(xs.astype("float64") + offsets))
+    geometric = -1 / logs.mean(axis=0)
+    # ln⟨f⟩ from ln f where f is small, and from 1 − f where it is near 1
+    small, near_one = np.logaddexp.reduce(logs, axis=0) - np.log(50), np.expm1(logs).mean(axis=0)
+    arithmetic = -1 / np.where(near_one < -0.5, small, np.log1p(np.maximum(near_one, -0.5)))
+    history = lstmx.record(cell, *to(library, (params, xs)))
+    for found in (lstmx.gate_statistics(history), lstmx.summarise(cell, *to(library, (params, xs)))):
+        np.testing.assert_allclose(found.timescale, geometric, rtol=1e-5)
+        np.testing.assert_allclose(found.timescale_arithmetic, arithmetic, rtol=1e-5)
+        assert (np.asarray(found.timescale_arithmetic) >= np.asarray(found.timescale)).all()

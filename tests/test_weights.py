@@ -1,6 +1,8 @@
 """`lstmx analyze --weights`: files of every kind, their layers, and what it says where they do not fit."""
 
+import io
 import os
+import shutil
 import zipfile
 
 import numpy as np
@@ -122,7 +124,7 @@ def test_a_file_of_pytorch(tmp_path, capsys):
         np.testing.assert_allclose(saved["hidden_state"][::-1], outputs[:, 5:], atol=1e-6)
     torch.save(module, tmp_path / "whole.pt")
     assert analyze(tmp_path, tmp_path / "whole.pt") == 2
-    assert "save model.state_dict() and not the model" in capsys.readouterr().err
+    assert "save its weights alone, by torch.save(model.state_dict()" in capsys.readouterr().err
     (tmp_path / "short.pt").write_bytes((tmp_path / "model.pt").read_bytes()[:500])
     assert analyze(tmp_path, tmp_path / "short.pt") == 2
 
@@ -237,3 +239,87 @@ def test_damaged_files_and_odd_arrays_end_in_one_sentence(tmp_path, capsys):
         error = capsys.readouterr().err
         assert said in error
         assert "weights_only" not in error
+
+
+# ------------------------------------------------------------------------------------- files that promise more
+
+
+def npy(shape, size):
+    """An .npy whose header says `shape`, with `size` bytes behind it."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return file.getvalue() + bytes(size)
+
+
+@pytest.mark.parametrize("shape", [(10**6, 10**6), (10**30, 3), (-5, 3)])
+def test_a_header_that_says_more_than_the_file_has_is_refused_before_anything_is_allocated(
+    tmp_path, capsys, shape
+):
+    np.savez(tmp_path / "good.npz", **lstmx.SimpleRNN(3, 4).init(np.random.default_rng(0))._asdict())
+    (tmp_path / "xs.npy").write_bytes(npy(shape, 16))
+    with zipfile.ZipFile(tmp_path / "big.npz", "w") as archive:
+        archive.writestr("recurrent_kernel.npy", npy(shape, 16))
+    xs, big = str(tmp_path / "xs.npy"), str(tmp_path / "big.npz")
+    np.save(tmp_path / "right.npy", XS)
+    for weights, inputs in ((tmp_path / "good.npz", xs), (big, tmp_path / "right.npy")):
+        arguments = ["--weights", str(weights), "--inputs", str(inputs), "--output", str(tmp_path / "out")]
+        assert main(["analyze", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert f"is said to be {shape} of float32, and the file has" in error
+        assert error.count("\n") == 1
+
+
+def test_json_that_nests_without_end_is_one_line(tmp_path, capsys):
+    deep = "[" * 100_000 + "]" * 100_000
+    metadata = {"lstmx": "1", "cell": deep}
+    save_file({"recurrent_kernel": np.zeros((4, 16), "float32")}, tmp_path / "m.safetensors", metadata)
+    assert analyze(tmp_path, tmp_path / "m.safetensors") == 2
+    assert capsys.readouterr().err.endswith("m.safetensors: its JSON is nested too deep to be read\n")
+    with pytest.raises(ValueError, match="its JSON is nested too deep"):
+        lstmx.load(tmp_path / "m.safetensors")
+
+
+@slow  # a framework to import
+@frameworks
+def test_models_of_keras_with_more_units_than_numbers_are_not_built(tmp_path, capsys):
+    keras = pytest.importorskip("keras", reason="it reads its files")
+    h5py = pytest.importorskip("h5py", reason="it reads its files")
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.LSTM(4, name="one")])
+    model.save(tmp_path / "right.keras")
+    model.save(tmp_path / "right.h5")
+    units = ('"units": 4', f'"units": {10**9}')
+
+    def changed(name, change):
+        with zipfile.ZipFile(tmp_path / "right.keras") as old, zipfile.ZipFile(tmp_path / name, "w") as new:
+            for part in old.namelist():
+                new.writestr(part, change(part, old.read(part).decode("latin-1")).encode("latin-1"))
+
+    deep = "[" * 100_000 + "]" * 100_000
+    version = '{"keras_version": "2.12.0"}'
+    changed("units.keras", lambda part, text: text.replace(*units))
+    changed("old.keras", lambda part, text: version if part == "metadata.json" else text.replace(*units))
+    changed("features.keras", lambda part, text: text.replace("3]", f"{10**9}]"))
+    changed("deep.keras", lambda part, text: deep if part == "config.json" else text)
+    changed("version.keras", lambda part, text: deep if part == "metadata.json" else text)
+    changed("none.keras", lambda part, text: "" if part.endswith(".h5") else text)
+    shutil.copy(tmp_path / "right.h5", tmp_path / "units.h5")
+    with h5py.File(tmp_path / "units.h5", "r+") as file:
+        file.attrs["model_config"] = file.attrs["model_config"].replace(*units)
+    with h5py.File(tmp_path / "said.weights.h5", "w") as file:
+        file.create_dataset("a/a/lstm_cell/recurrent_kernel:0", (10**6, 4 * 10**6), "f4", chunks=(1000, 1000))
+    much = "has units=1000000000, and the file holds 128 numbers in all: it is damaged"
+    for name, words in {
+        "units.keras": much,
+        "old.keras": much,
+        "units.h5": much.replace("128", "129"),
+        "features.keras": "features, and the file holds",
+        "deep.keras": "cannot be read: its JSON is nested too deep",
+        "version.keras": "its JSON is nested too deep",
+        "none.keras": "holds no readable weights",
+        "said.weights.h5": "recurrent_kernel:0 is said to be (1000000, 4000000)",
+    }.items():
+        assert analyze(tmp_path, tmp_path / name) == 2, name
+        error = capsys.readouterr().err
+        assert words.split(", and the file holds")[0] in error, error
+        assert error.count("\n") == 1
+    assert read_weights(tmp_path / "right.keras")[0] == read_weights(tmp_path / "right.h5")[0]

@@ -42,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"lstmx: error: {error}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(f"lstmx: error: not enough memory: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("lstmx: interrupted; nothing more was written", file=sys.stderr)
         return 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.app.choices import Choices
+from lstmx.app.storage import DEFLATED, parsed
 from lstmx.arrays import require
 from lstmx.cells import SimpleRNN
 from lstmx.convert.keras import cells_of, from_arrays, from_keras, recurrent_layers
@@ -23,6 +25,7 @@ from lstmx.layers import Bidirectional, Directions
 
 _NAMES = ("kernel", "recurrent_kernel", "bias")
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies", "cell", "cells")
+_FEATURES = 10**6  # of an input, above which a damaged description is more likely
 _OWN_CLASS = re.compile(r"Could not locate class '(\w+)'|Unknown layer: '(\w+)'")
 
 
@@ -50,12 +53,13 @@ def keras_readers(path: str | Path, choices: Choices) -> dict[str, Read]:
     try:
         with h5py.File(path) as file:
             config, version = file.attrs.get("model_config"), _text(file.attrs.get("keras_version", "2"))
+            held = _numbers(path, file)
             found = None if config is not None else _weights_alone(file)
     except OSError as error:
         raise ValueError(f"{path} is no readable .h5 file: {str(error).splitlines()[0]}") from error
     if found is not None:
         return _readers_of_arrays(path, found, choices)
-    described = _in_words_of_keras_3(path, _text(config))
+    described = _in_words_of_keras_3(path, _text(config), held)
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copy(path, Path(folder) / "model.h5")
         with h5py.File(copy, "r+") as file:
@@ -69,12 +73,19 @@ def _of_archive(keras: Any, path: str | Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             files = {name: archive.read(name) for name in archive.namelist()}
-        version = str(json.loads(files["metadata.json"])["keras_version"])
+        version = str(parsed(_text(files["metadata.json"]))["keras_version"])
+        weights = files["model.weights.h5"]
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is cut short, or no .keras file: {error}") from error
+    try:
+        with require("h5py", "reading a .keras file").File(io.BytesIO(weights)) as file:
+            held = _numbers(path, file)
+    except OSError as error:
+        raise ValueError(f"{path} holds no readable weights: {str(error).splitlines()[0]}") from error
+    described = _in_words_of_keras_3(path, _text(files.get("config.json", b"null")), held)
     if not version.startswith("2"):
         return _loaded(keras, path, path)
-    files["config.json"] = _in_words_of_keras_3(path, _text(files["config.json"])).encode()
+    files["config.json"] = described.encode()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "model.keras"
         with zipfile.ZipFile(copy, "w") as archive:
@@ -84,15 +95,54 @@ def _of_archive(keras: Any, path: str | Path) -> Any:
     return _of_version(keras, model, version)
 
 
-def _in_words_of_keras_3(path: str | Path, config: str) -> str:
-    """A model's description as Keras 3 has it."""
+def _in_words_of_keras_3(path: str | Path, config: str, held: int) -> str:
+    """A model's description as Keras 3 has it; `held` numbers are in the file."""
     try:
-        tree = json.loads(config)
-    except ValueError as error:
-        raise ValueError(f"{path} has a description of its model that is no JSON: {error}") from error
-    for layer in _layers(tree):
+        tree = parsed(config)
+        layers = list(_layers(tree))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} has a description of its model that cannot be read: {error}") from error
+    for layer in layers:
+        _fits(path, layer, held)
         _as_keras_3(path, layer)
     return json.dumps(tree)
+
+
+def _numbers(path: str | Path, file: Any) -> int:
+    """How many numbers the arrays of an open .h5 file hold.
+
+    Raises:
+        ValueError: one is said to be larger than the file has bytes for.
+    """
+    sizes = [0]
+
+    def visit(where: str, item: Any) -> None:
+        if hasattr(item, "shape"):
+            stored = DEFLATED * item.id.get_storage_size() if item.chunks else item.id.get_storage_size()
+            if item.shape and item.size * item.dtype.itemsize > stored:
+                raise ValueError(f"{path}: {where} is said to be {item.shape}, and the file does not hold as much")
+            sizes.append(item.size or 0)
+
+    file.visititems(visit)
+    return sum(sizes)
+
+
+def _fits(path: str | Path, layer: dict[str, Any], held: int) -> None:
+    """Raise ValueError before a layer is built that has more parameters than there are numbers in the file."""
+    config, built = layer["config"], layer.get("build_config")
+    units, name = config.get("units"), config.get("name")
+    shape = config.get("batch_shape") or config.get("batch_input_shape")
+    shape = (built.get("input_shape") if isinstance(built, dict) else None) or shape
+    features = shape[-1] if isinstance(shape, list) and shape and isinstance(shape[-1], int) else 1
+    if isinstance(units, int):
+        recurrent = layer["class_name"].startswith(("LSTM", "GRU", "SimpleRNN"))
+        least = units * max(features, units if recurrent else 1)
+    else:
+        # an input that no layer reads by weights, as an image, may be larger than all weights, within reason
+        least = features if layer["class_name"] == "InputLayer" and features > _FEATURES else 0
+    if least > held:
+        said = f"units={units}" if isinstance(units, int) else f"{features} features"
+        raise ValueError(f"{path}: {name} has {said}, and the file holds {held:,} numbers in all: it is damaged")
 
 
 def _text(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from lstmx.history import History
 from lstmx.layers import KINDS, Layers
 
 _FORMAT = 1
+DEFLATED = 1032  # bytes that one byte of an archive stands for at most
 EXTRA = "extra."  # begins the names of arrays that are no parameters
 
 
@@ -89,7 +91,7 @@ def load(path: str | Path, library: str | None = None) -> tuple[Any, Any]:
     if words["lstmx"] != str(_FORMAT):
         raise ValueError(f"{path} is of format {words['lstmx']}; this version of lstmx reads format {_FORMAT}")
     try:
-        cell = cell_from(json.loads(words.get("cell", "null")), KINDS)
+        cell = cell_from(parsed(words.get("cell", "null")), KINDS)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     named = {name: array for name, array in tensors.items() if not name.startswith(EXTRA)}
@@ -133,6 +135,18 @@ def read_safetensors(
             f"{path} holds numbers that NumPy lacks ({error}): save {{k: v.float() for k, v in state.items()}}, "
             "or install JAX"
         ) from error
+
+
+def parsed(text: str) -> Any:
+    """What a text of JSON says.
+
+    Raises:
+        ValueError: it is none, or nests deeper than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deep to be read") from error
 
 
 def _flat(cell: Any, params: Any) -> dict[str, Array]:
@@ -192,6 +206,11 @@ def load_parameters(path: str | Path) -> tuple[Any, Any]:
         TypeError: an array of another dtype than float32 or float64.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as file:
+                    if file.peek(6).startswith(np.lib.format.MAGIC_PREFIX):
+                        _held(member.filename, file, min(member.file_size, DEFLATED * member.compress_size))
         with np.load(path, allow_pickle=False) as archive:
             named = {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
@@ -232,12 +251,27 @@ def load_array(path: str | Path) -> np.ndarray:
         ValueError: the file is no .npy file, or holds Python objects.
     """
     try:
+        with Path(path).open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                _held("it", file, Path(path).stat().st_size)
         loaded = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a readable .npy file of numbers: {error}") from error
     if not isinstance(loaded, np.ndarray):
         raise ValueError(f"{path} is an archive of several arrays; expected a single .npy array")
     return loaded
+
+
+def _held(name: str, file: Any, size: int) -> None:
+    """Raise ValueError where the header of an .npy file of `size` bytes says more numbers than it holds."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{name} is of version {version} of the format; expected an array of numbers")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"{name} is said to be {shape} of {dtype}, and the file has {size:,} bytes for it")
 
 
 def _guess(path: str | Path, arrays: dict[str, np.ndarray]) -> str:

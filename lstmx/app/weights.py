@@ -23,6 +23,7 @@ from lstmx.convert.torch import read_state_dict, unwrapped
 _RECURRENT = re.compile(
     r"^(?P<prefix>.*?)(parametrizations\.)?weight_hh(_l0)?(?P<end>|_raw|_orig|_g|_v|\.original\d?)$"
 )
+_WEIGHTS_ALONE = 'where it was made, save its weights alone, by torch.save(model.state_dict(), "weights.pt")'
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 Readers = dict[str, Callable[[], tuple[Any, Any]]]
@@ -113,19 +114,28 @@ def _safetensors(path: str | Path, choices: Choices) -> Readers:
 def _torch(path: str | Path, choices: Choices) -> Readers:
     torch = require("torch", f"reading a {Path(path).suffix} file")
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Validating sparse tensor")  # which is refused by name
+        with warnings.catch_warnings(action="ignore"):  # of what is refused below, by name
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, of zipfile, of PyTorch
         raise ValueError(f"{path} {_unread(torch, path, _ESCAPE.sub('', str(error)))}") from error
-    return _state_dict(path, _flat(loaded), choices)
+    try:
+        arrays = _flat(loaded)
+    except RecursionError as error:
+        raise ValueError(f"{path} holds dicts or lists in one another without end, or too deep to read") from error
+    held = Path(path).stat().st_size
+    for name, value in arrays.items():
+        if value.numel() * value.element_size() > held:  # one number expanded to many, as torch.Tensor.expand does
+            raise ValueError(
+                f"{path}: {name} is {tuple(value.shape)} of {value.dtype}, more than the {held:,} bytes of the "
+                "file hold; save it by torch.save(state_dict) with every array whole"
+            )
+    return _state_dict(path, arrays, choices)
 
 
 def _unread(torch: Any, path: str | Path, words: str) -> str:
     """Why PyTorch does not load a file safely, from its own words, and what to do."""
     if "TorchScript" in words:
-        save = f'torch.save(torch.jit.load({str(path)!r}).state_dict(), "weights.pt")'
-        return f"holds a scripted model; save its weights alone, by\n  {save}"
+        return f"holds a scripted model, whose code is not run here: {_WEIGHTS_ALONE}"
     try:
         classes = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # no archive of PyTorch 1.6 or later
@@ -133,17 +143,11 @@ def _unread(torch: Any, path: str | Path, words: str) -> str:
     if "torch.ScriptObject" in classes:
         return "holds a quantised model, whose weights are integers with scales; save it before it is quantised"
     if not classes:
-        why = (words.splitlines() or ["it is empty"])[0].partition("Re-running")[0].partition("(1)")[0].strip()
-        return f"holds no plain weights, or is cut short: {why}"
-    whole = any(name.startswith("torch.nn.modules") for name in classes)
-    where = ".state_dict()" if whole else '["state_dict"]'
-    advice = "save model.state_dict() and not the model" if whole else "save it without them"
-    return (
-        f"holds objects of {', '.join(sorted(classes))}, whose code is not run here: {advice}. Where you trust "
-        f"the file, these two lines do it{'' if whole else ', with the key that has the weights in it'}:\n"
-        f"  checkpoint = torch.load({str(path)!r}, weights_only=False)\n"
-        f'  torch.save(checkpoint{where}, "weights.pt")'
-    )
+        if not Path(path).stat().st_size:
+            return "is empty"
+        first = (words.splitlines() or ["it cannot be read"])[0].partition("Re-running")[0].partition("(1)")[0]
+        return f"holds no plain weights, or is cut short: {first.partition('. ')[0].strip()}"
+    return f"holds objects of {', '.join(sorted(classes))}, whose code is not run here: {_WEIGHTS_ALONE}"
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

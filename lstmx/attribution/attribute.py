@@ -13,7 +13,17 @@ from lstmx.attribution.rerun import again, alone, at_once
 from lstmx.attribution.results import WORDS, Attribution
 from lstmx.attribution.targets import Target, target_of
 from lstmx.attribution.walk import walked
-from lstmx.checks import finite, finite_history, finite_number, one_of, positive, require_history, shaped, states
+from lstmx.checks import (
+    LARGEST,
+    finite,
+    finite_history,
+    finite_number,
+    one_of,
+    positive,
+    require_history,
+    shaped,
+    states,
+)
 from lstmx.history import History, where_held
 
 
@@ -90,10 +100,8 @@ def attribute(
     """
     one_of("method", method, tuple(WORDS))
     require_history(history, layers=True)
-    positive("nodes", nodes)
-    finite_number("epsilon", epsilon)
-    if epsilon < 0:
-        raise ValueError(f"epsilon is {epsilon}; expected a number of at least 0")
+    positive("nodes", nodes, 1, LARGEST)
+    finite_number("epsilon", epsilon, "a number of at least 0", lambda x: x >= 0)
     if method in ("contextual", "cell_path") and not isinstance(history, History):
         raise ValueError(
             f"method={method!r} takes the pass of one cell; take a layer's own, such as "

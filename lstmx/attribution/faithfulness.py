@@ -7,7 +7,7 @@ import numpy as np
 from lstmx.arrays import is_traced, map_tree, namespace, result
 from lstmx.attribution.rerun import again, at_once
 from lstmx.attribution.results import Attribution
-from lstmx.checks import positive
+from lstmx.checks import LARGEST, positive, seeding
 
 
 @result
@@ -87,8 +87,8 @@ def faithfulness(attribution: Attribution, points: int = 21, *, seed: int = 0) -
         raise TypeError(
             "attribution is inside a JAX transformation, where steps have no order yet; call this outside"
         )
-    positive("points", points, 2)
-    positive("seed", seed, 0)
+    positive("points", points, 2, LARGEST)
+    seeding("seed", seed)
     history, steps = attribution.history, np.asarray(attribution.steps, np.float64)
     counts = np.ones(steps.shape, bool) if history.counts is None else np.asarray(history.counts)
     drawn = np.random.default_rng(seed).uniform(size=steps.shape)

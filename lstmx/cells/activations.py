@@ -76,7 +76,8 @@ def bias_of_gate(kind: str, values: Array) -> Array:
 def gate_at(kind: str, bias: float) -> float:
     """A gate from its bias alone, in Python's numbers."""
     if kind == "sigmoid":
-        return 1 / (1 + math.exp(-bias))
+        small = math.exp(-abs(bias))
+        return (1 if bias >= 0 else small) / (1 + small)
     return min(1.0, max(0.0, (bias + _EDGES[kind]) / (2 * _EDGES[kind])))
 
 

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from lstmx.arrays import Array, columns, dtype_of, leaves, map_tree, namespace
 from lstmx.cells.activations import bias_of_gate, log_of_gate
 from lstmx.cells.recurrence import affine
-from lstmx.checks import parameters, positive
+from lstmx.checks import LARGEST, parameters, positive
 from lstmx.draws import Draws, Key, float_dtype
 
 _EQUATIONS = ("drive", "driven", "gates", "joined", "layout", "preactivations", "readings", "recurrence", "settle")
@@ -113,8 +113,8 @@ class Cell(ABC, Generic[P, S]):
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        positive("input_size", self.input_size)
-        positive("hidden_size", self.hidden_size)
+        positive("input_size", self.input_size, 1, LARGEST)
+        positive("hidden_size", self.hidden_size, 1, LARGEST)
 
     def __repr__(self) -> str:
         """The sizes, and the options that are not the class's own."""

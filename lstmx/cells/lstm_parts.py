@@ -165,6 +165,7 @@ def check_options(cell: Any) -> None:
     gates = ("input_gate", "forget_gate", "output_gate")
     for name in ("peepholes", "coupled", *gates, "full_gate_recurrence", "layer_norm"):
         flag(name, getattr(cell, name))
+        object.__setattr__(cell, name, bool(getattr(cell, name)))  # NumPy's own are not those of JSON
     for name in ("candidate_activation", "output_activation"):
         one_of(name, getattr(cell, name), ("tanh", "relu", "identity"))
     one_of("gate_activation", cell.gate_activation, GATE_ACTIVATIONS)

@@ -13,7 +13,7 @@ import numpy as np
 
 from lstmx.arrays import Array, dtype_of, has_jax, is_jax, jax, jnp
 from lstmx.cells.base import Cell, Layout
-from lstmx.checks import positive
+from lstmx.checks import LARGEST, positive
 from lstmx.draws import Draws
 
 _NO_BLOCKS = Layout((), {}, None, {}, {}, {})
@@ -422,7 +422,7 @@ def from_step(
     _function("step", step, "params, state, x", "state")
     if init is not None:
         _function("init", init, "key", "params")
-    positive("input_size", input_size)
+    positive("input_size", input_size, 1, LARGEST)
     arrays = jax.tree.leaves(state)
     if not arrays:
         raise TypeError("state holds no array; expected a tree of real arrays, such as jax.numpy.zeros(8)")

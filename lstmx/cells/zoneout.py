@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 from lstmx.arrays import Array, namespace
 from lstmx.cells.base import Cell, Layout, P, S, passed_on
-from lstmx.checks import cells_of
+from lstmx.checks import cells_of, finite_number
 from lstmx.draws import Draws
 
 
@@ -59,9 +58,7 @@ class Zoneout(Cell[P, S]):
                 f"cell is {self.cell}, whose c, n and m mean something only together; Zoneout mixes them apart"
             )
         for name in ("hidden", "state"):
-            rate = getattr(self, name)
-            if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= float(rate) <= 1:
-                raise ValueError(f"{name} is {rate!r}; expected a probability from 0 to 1")
+            finite_number(name, getattr(self, name), "a probability from 0 to 1", lambda x: 0 <= x <= 1)
 
     @property
     def core(self) -> Cell[P, S]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.cells.base import Cell
-from lstmx.checks import cells_of, flag, positive
+from lstmx.checks import LARGEST, cells_of, flag, positive, seeding
 from lstmx.comparison.matching import matched
 from lstmx.comparison.results import Comparison
 from lstmx.layers import Layers
@@ -208,10 +208,10 @@ def _comparison(
 
 def _seeds(seeds: Any, first: Any) -> tuple[int, ...]:
     """The seeds, checked."""
-    first = positive("seed", first, 0)
+    first = seeding("seed", first)
     if not isinstance(seeds, Sequence):
-        return tuple(range(first, first + positive("seeds", seeds)))
-    listed = tuple(positive("seed", one, 0) for one in seeds)
+        return tuple(range(first, first + positive("seeds", seeds, 1, LARGEST)))
+    listed = tuple(seeding("seed", one) for one in seeds)
     if not listed or len(set(listed)) < len(listed):
         raise ValueError(f"seeds is {seeds!r}; expected a number of seeds, or different seeds")
     if first:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lstmx.arrays import Array, namespace
 from lstmx.cells import LSTM
-from lstmx.checks import flag, positive
+from lstmx.checks import LARGEST, flag, positive
 from lstmx.convert.named import Named, assembled, lstm, plain, taken_apart
 
 
@@ -32,7 +32,7 @@ def from_cudnn(
         ValueError: weights of another length than these sizes have.
     """
     for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-        positive(name, value)
+        positive(name, value, 1, LARGEST)
     flag("bidirectional", bidirectional)
     if not hasattr(weights, "shape"):
         raise TypeError(f"weights is a {type(weights).__name__}; expected cuDNN's vector of weights, an array")

@@ -38,6 +38,8 @@ def critical_gain(cell: Cell, forget_bias: float | None = None, **biases: float)
         >>> round(lstmx.critical_gain(lstmx.LSTM(3, 8), forget_bias=1.0), 4)
         1.0758
     """
+    if forget_bias is not None:
+        finite_number("forget_bias", forget_bias)
     if forget_bias is not None and "forget_gate" in biases:
         raise ValueError(
             f"forget_bias is {forget_bias} and forget_gate {biases['forget_gate']}; expected one of them"

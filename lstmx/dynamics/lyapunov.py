@@ -15,6 +15,7 @@ from lstmx.checks import (
     constant,
     finite,
     finite_history,
+    flag,
     jacobian_array,
     positive,
     require_history,
@@ -102,6 +103,8 @@ def lyapunov_spectrum(
         >>> len(spectrum.exponents), bool(spectrum.exponents[0] < 0)
         (8, True)
     """
+    flag("audit", audit)
+    flag("progress", progress)
     size, batch, like = _system(history)
     if audit and not isinstance(history, History):
         raise ValueError(
@@ -175,6 +178,7 @@ def autonomous_spectrum(
         ValueError: as for `lyapunov_spectrum`; or x or state has the wrong shape.
     """
     length = positive("steps", steps)
+    flag("progress", progress)
     params, x, now, batch = constant(cell, params, x, state)
     xp, options = namespace(x), Options(count, transient, reorthonormalise, window, check, seed)
 

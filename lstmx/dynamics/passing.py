@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, map_tree, namespace, ready, require, to_numpy
-from lstmx.checks import flag, positive
+from lstmx.checks import flag, positive, seeding
 from lstmx.dynamics.spectrum import LyapunovSpectrum, SumRule
 from lstmx.dynamics.walk import Sizes, Walked, limit, walk
 from lstmx.scans.chunks import chunk_length
@@ -81,7 +81,7 @@ class Walk:
             raise ValueError(f"window is {window}; expected at least the {interval} steps of reorthonormalise")
         self.traced = is_traced(like)
         xp = namespace(like)
-        generator = np.random.default_rng(positive("seed", options.seed, 0))
+        generator = np.random.default_rng(seeding("seed", options.seed))
         orthogonal = np.linalg.qr(generator.standard_normal((size, size)))[0]
         rows = xp.asarray(orthogonal.T[: self.count], dtype=like.dtype)
         self.frame = xp.broadcast_to(rows, (*batch, self.count, size))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import Array, is_traced, namespace, result
-from lstmx.checks import array
+from lstmx.checks import array, positive
 from lstmx.strips import Strip, shown
 
 _LEAST_BLOCKS = 16  # of the longest blocks that a standard error is taken from
@@ -298,9 +298,14 @@ def kaplan_yorke(exponents: Any, size: int | None = None) -> float:
     References:
         Kaplan & Yorke, "Chaotic behavior of multidimensional difference equations", 1979.
     """
+    if size is not None:
+        positive("size", size)
     if not isinstance(exponents, (int, float, list, tuple)):
         array("exponents", exponents)
-    ordered = np.sort(np.asarray(exponents, np.float64).ravel())[::-1]
+    try:
+        ordered = np.sort(np.asarray(exponents, np.float64).ravel())[::-1]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"exponents is {exponents!r}; expected numbers") from error
     if not len(ordered) or np.isnan(ordered).any():
         raise ValueError(f"exponents are {ordered}; expected at least one number, and no NaN")
     if ordered[0] < 0:

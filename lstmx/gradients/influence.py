@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from lstmx.arrays import Array, constant_tree, exp, is_traced, jit, log, map_tree, namespace, require, result
-from lstmx.checks import finite_history, one_of, positive, require_history
+from lstmx.checks import LARGEST, finite_history, finite_number, flag, one_of, positive, require_history, seeding
 from lstmx.history import Controls, History
 from lstmx.layers import StackHistory
 from lstmx.linear import back_through, state_size, steps_of, walk_back
@@ -132,8 +133,7 @@ class Influence:
         Raises:
             ValueError: fraction is not between 0 and 1.
         """
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction is {fraction!r}; expected a number between 0 and 1")
+        finite_number("fraction", fraction, "a number between 0 and 1", lambda x: 0 < x <= 1)
         cumulated = np.nancumsum(self._relative_profile(), axis=0)
         return np.argmax(cumulated >= fraction * cumulated[-1] * (1 - 1e-12), axis=0)
 
@@ -171,8 +171,8 @@ def influence(
 
     Raises:
         TypeError: a step or the number of probes is no integer.
-        ValueError: a step outside the history, fewer than 2 probes, more than 512 units without probes, another
-            word for `of`, or NaN or infinity in parameters, inputs or states.
+        ValueError: a step outside the history, fewer than 2 probes, or more than 2²⁴ numbers in them, more than
+            512 units without probes, another word for `of`, or NaN or infinity in parameters, inputs or states.
     """
     require_history(history, joint=True)
     length, cell = len(history), history.cell
@@ -180,12 +180,13 @@ def influence(
     chosen = output_steps(outputs, length)
     reported = _steps("inputs", inputs, length, list(range(length)))
     if probes is not None:
-        positive("probes", probes, 2)
+        positive("probes", probes, 2, LARGEST // cell.output_size)
     elif cell.output_size > _EXACT_UNITS:
         raise ValueError(
             f"exact influence takes at most {_EXACT_UNITS} units; pass probes=32 for {cell.output_size}"
         )
-    positive("seed", seed, 0)
+    seeding("seed", seed)
+    flag("progress", progress)
     finite_history(history)
 
     vectors = np.eye(cell.output_size)
@@ -353,12 +354,18 @@ def _steps(name: str, steps: Any, length: int, default: list[int]) -> list[int]:
     """Steps as integers within a history, else an error that names the one that is not."""
     if steps is None:
         return default
-    found = list(steps) if isinstance(steps, Iterable) else [steps]
+    try:
+        found = list(steps) if isinstance(steps, Iterable) else [steps]
+    except TypeError as error:  # of a history, or an array without axes
+        raise TypeError(f"{name} is a {type(steps).__name__}; expected integer steps") from error
+    made = []
     for step in found:
-        if isinstance(step, bool) or not hasattr(step, "__index__"):
-            raise TypeError(f"{name} holds {step!r}; expected integer steps")
-        if not 0 <= step < length:
-            raise ValueError(f"{name} holds step {int(step)}; expected 0 to {length - 1}")
+        try:
+            made.append(operator.index(None if isinstance(step, (bool, np.bool_)) else step))
+        except TypeError as error:
+            raise TypeError(f"{name} holds {step!r}; expected integer steps") from error
+        if not 0 <= made[-1] < length:
+            raise ValueError(f"{name} holds step {made[-1]}; expected 0 to {length - 1}")
     if not found:
         raise ValueError(f"{name} is empty; expected at least one step")
-    return [int(step) for step in found]
+    return made

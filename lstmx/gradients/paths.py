@@ -13,7 +13,7 @@ import numpy as np
 
 from lstmx.arrays import Array, columns, exp, jit, leaves, map_tree, namespace, result
 from lstmx.cells.base import S
-from lstmx.checks import finite_history, flag, positive, require_history, states
+from lstmx.checks import LARGEST, finite_history, finite_number, flag, positive, require_history, states
 from lstmx.gradients.highway import stretch
 from lstmx.gradients.walk import scaled_back
 from lstmx.history import History
@@ -143,8 +143,7 @@ class PathSpectrum(Generic[S]):
             Kanuparthi et al., "h-detach: modifying the LSTM gradient towards better optimization", ICLR 2019
             (arXiv 1810.03023), for the detachment.
         """
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability is {probability!r}; expected a number between 0 and 1")
+        finite_number("probability", probability, "a number between 0 and 1", lambda x: 0 <= x <= 1)
 
         def mean(orders: Array) -> Any:
             return sum((1 - probability) ** k * orders[k] for k in range(orders.shape[0] - 1))
@@ -218,7 +217,7 @@ def path_spectrum(
                 f"{part.cell}{where} has no cell state, so there is no highway to separate; path_spectrum takes "
                 "the history of a cell with one, such as an LSTM, or of a stack whose layers all have one"
             )
-    max_order = positive("max_order", max_order, 0)
+    max_order = positive("max_order", max_order, 0, LARGEST // state_size(history))
     first, last = stretch(history, start, stop)
     if matrix and state_size(history) > 2 * _LARGEST_MATRIX:
         raise ValueError(

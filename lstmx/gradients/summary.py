@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx.arrays import is_traced
+from lstmx.checks import finite_number
 
 _LEAST_STEPS = 8  # for a standard error
 _LEAST_BLOCKS = 4  # for two rates
@@ -91,8 +92,7 @@ class DecaySummary:
         Raises:
             ValueError: fraction is not between 0 and 1.
         """
-        if not 0 < fraction < 1:
-            raise ValueError(f"fraction is {fraction!r}; expected a number between 0 and 1")
+        finite_number("fraction", fraction, "a number between 0 and 1", lambda x: 0 < x < 1)
         log_norm, log_direct = self._norms
         count, last = _entries(log_direct)
         steps = np.arange(len(log_norm)).reshape(-1, *(1,) * last.ndim)

@@ -9,12 +9,36 @@ from typing import Any, Generic
 
 import numpy as np
 
-from lstmx.arrays import Array, exp, jit, map_tree, namespace, result, varying_as
+from lstmx.arrays import (
+    Array,
+    constant_tree,
+    exp,
+    is_jax,
+    jax,
+    jit,
+    leaves,
+    map_tree,
+    namespace,
+    result,
+    varying_as,
+)
 from lstmx.cells.base import P, S
 from lstmx.gradients.summary import FlowSummary
 from lstmx.history import History, StoredHistory
 from lstmx.linear import back_through, backward_by_segments, steps_of, walk_back, without_unit_batch
-from lstmx.scaling import Scaled, add, log_hypot, log_norm, normalised, pack, scaled, times_power, unpack, unscaled
+from lstmx.scaling import (
+    NOTHING,
+    Scaled,
+    add,
+    log_hypot,
+    log_norm,
+    normalised,
+    pack,
+    scaled,
+    times_power,
+    unpack,
+    unscaled,
+)
 from lstmx.strips import Strip, shown
 
 
@@ -64,7 +88,8 @@ class GradientFlow(FlowSummary, Generic[P, S]):
         parameter_alignment: cosine between that part and the whole ∂L/∂U of all steps and sequences,
             [T, *batch]; NaN where the part is zero or the whole beyond the float range; None with
             outputs="norms" and for a step function.
-        parameters: gradients of the parameters, summed over time and batch.
+        parameters: gradients of the parameters, summed over time and batch; 0 or infinite where one is beyond the
+            range of a float.
         hidden: ∂L/∂h_t, [T, *batch, H]; None with outputs="norms".
         cell: ∂L/∂c_t, [T, *batch, H]; None without a cell state or with outputs="norms".
         inputs: ∂L/∂x_t, [T, *batch, D]; None with outputs="norms".
@@ -178,14 +203,20 @@ def _started(history: History, last: bool) -> Any:
         start = xp.zeros_like(cell.pack(final))
     packed = pack(scaled(start))
     straight = packed if cell.retention_gate is not None else None
-    return (packed, straight), varying_as(history.inputs, map_tree(xp.zeros_like, history.params))
+    near = map_tree(xp.zeros_like, history.params)
+    far = Scaled(near, map_tree(lambda x: xp.full(x.shape, NOTHING, dtype=np.int32), near))
+    return (packed, straight), varying_as(history.inputs, (near, far))
 
 
 @jit(static=("cell",))
 def _ended(cell: Any, carry: Any) -> tuple[Any, Any]:
     """∂L/∂(initial state), and the parameters' gradient, from the carry before the first step."""
-    (packed, _), gradient = carry
-    return cell.unpack(unscaled(unpack(packed))), gradient
+    (packed, _), (near, far) = carry
+
+    def whole(x: Array, value: Array, exponent: Array) -> Array:
+        return x + unscaled(Scaled(value[..., None], exponent))[..., 0]
+
+    return cell.unpack(unscaled(unpack(packed))), map_tree(whole, near, *far)
 
 
 @jit(static=("outputs", "handed"))
@@ -210,8 +241,7 @@ def _segment(
         cotangent, arriving, steps = scaled_back(part, lambda step, v: step.pull(v)[0], cotangent, injected)
         totals = steps.totals(arriving.value)
         drive = steps.drive_vjp(arriving.value)
-        plain = unscaled(Scaled(drive, arriving.exponent))
-        gradient = map_tree(lambda x, y: x + y, gradient, steps.parameter_vjp(plain))
+        gradient = _with_steps(gradient, steps, Scaled(drive, arriving.exponent))
         past = math.nan  # at a step that does not count there is nothing to speak of
 
         def norm(value: Array) -> Array:
@@ -231,7 +261,7 @@ def _segment(
         if handed:
             rows["handed"] = scaled(steps.input_vjp(drive), arriving.exponent)
         if outputs == "all":
-            rows["inputs"] = steps.input_vjp(plain)
+            rows["inputs"] = unscaled(Scaled(steps.input_vjp(drive), arriving.exponent))
             rows["total"] = {name: unscaled(Scaled(x, arriving.exponent)) for name, x in totals.items()}
             if pairs is not None:
                 rows["pairs"] = pairs
@@ -239,6 +269,46 @@ def _segment(
         return ((cotangent, straight), gradient), rows
 
     return walk_back(history, without_unit_batch(chunk), carry, injected)
+
+
+def _with_steps(gradient: tuple[Any, Scaled], steps: Any, drive: Scaled) -> tuple[Any, Scaled]:
+    """The parameters' gradient with that of a chunk's steps added.
+
+    It is kept in two parts: a plain sum over the steps whose cotangents are well within the range of a float, and
+    one over all others, each number with an exponent of its own. A product of such a step with an h or x of 0 is
+    then 0, and not NaN; and what is added to it keeps its digits.
+
+    Args:
+        gradient: both parts so far.
+        steps: the maps of the chunk.
+        drive: the cotangents of its drives, [T, *batch, P].
+    """
+    near, far = gradient
+    xp = namespace(drive.value)
+    reach = np.int32(64 if drive.value.dtype == np.dtype("float32") else 512)  # exponents that are taken together
+    group = xp.maximum(drive.exponent // reach, 0)
+    plain = unscaled(Scaled(xp.where((group > 0)[..., None], 0, drive.value), drive.exponent))
+    near = map_tree(lambda x, y: x + y, near, steps.parameter_vjp(plain))
+    steps, drive = constant_tree((steps, drive))  # what is out of range has no derivative
+
+    def add_group(number: Any, far: Scaled) -> Scaled:
+        here, shift = group == number, number * reach
+        value = xp.where(here[..., None], drive.value, 0)
+        part = steps.parameter_vjp(times_power(xp, value, xp.where(here, drive.exponent - shift, 0)))
+        sums = [
+            normalised(add(Scaled(x[..., None], exponent), scaled(y[..., None], shift)))
+            for x, exponent, y in zip(leaves(far.value), leaves(far.exponent), leaves(part), strict=True)
+        ]
+        values, exponents = iter([x.value[..., 0] for x in sums]), iter([x.exponent for x in sums])
+        return Scaled(map_tree(lambda _: next(values), near), map_tree(lambda _: next(exponents), near))
+
+    if is_jax(xp):
+        known = group > 0
+        first = xp.min(xp.where(known, group, np.iinfo(np.int32).max))
+        return near, jax.lax.fori_loop(first, xp.max(group) + 1, add_group, far)
+    for number in np.unique(group[group > 0]):
+        far = add_group(number, far)
+    return near, far
 
 
 def _ways_back(steps: Any, arriving: Scaled, drive: Array) -> dict[str, tuple[Array, Array]]:

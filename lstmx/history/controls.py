@@ -112,13 +112,18 @@ def holds(xs: Any, lengths: Any, mask: Any, resets: Any) -> tuple[Array | None, 
 def _past(lead: tuple[int, ...], lengths: Any, xp: Any) -> Array:
     """True past the end of each sequence, [T, *batch]."""
     steps, *batch = lead
-    lengths = lengths if hasattr(lengths, "__array_namespace__") else np.asarray(lengths)
+    if isinstance(lengths, (int, np.integer, list, tuple, range)):
+        try:
+            lengths = np.asarray(lengths)
+        except ValueError as error:  # of lists of unequal lengths
+            raise ValueError(f"lengths is {lengths!r}; expected an integer for each sequence of xs") from error
+    array("lengths", lengths, "int64")
     if tuple(lengths.shape) == (steps,) != tuple(batch) and len(batch) == 1:
         raise ValueError(
             f"lengths has shape {(steps,)}; expected an integer for each sequence of xs, {tuple(batch)}. Time "
             "first: xs is [T, B, D]; yours look batch first: numpy.swapaxes(xs, 0, 1)"
         )
-    if tuple(lengths.shape) != tuple(batch) or not np.issubdtype(lengths.dtype, np.integer):
+    if tuple(lengths.shape) != tuple(batch) or np.dtype(lengths.dtype).kind not in "iu":
         raise ValueError(
             f"lengths has shape {tuple(lengths.shape)} and dtype {lengths.dtype}; expected an integer for "
             f"each sequence of xs, {tuple(batch)}"

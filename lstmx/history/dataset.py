@@ -25,7 +25,7 @@ _WHERE = "the dataset"
 
 def dataset_of(history: Any) -> Any:
     """See `History.to_xarray`."""
-    xarray = require("xarray", "to_xarray", extra="disk")
+    xarray = require("xarray", "to_xarray")
     if is_traced(history):
         raise TypeError("this history is inside a JAX transformation, and has no numbers to give to xarray")
     form, batch = form_of(history), batch_axes(len(history.batch))
@@ -47,7 +47,7 @@ def dataset_of(history: Any) -> Any:
 
 def parts_from(dataset: Any, cell: Any) -> tuple[Any, ...]:
     """What a `History` is made of, from a dataset; see `History.from_xarray`."""
-    xarray = require("xarray", "from_xarray", extra="disk")
+    xarray = require("xarray", "from_xarray")
     if not isinstance(dataset, xarray.Dataset):
         raise TypeError(f"dataset is a {type(dataset).__name__}; expected an xarray.Dataset")
     if version_of(dataset.attrs, _WHERE) == 1:

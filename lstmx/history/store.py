@@ -35,7 +35,7 @@ _CHUNK = 2**20  # numbers of a chunk's widest array
 
 
 def _zarr() -> Any:
-    return require("zarr", "a history on disk", extra="disk")
+    return require("zarr", "a history on disk")
 
 
 @contextlib.contextmanager

@@ -325,7 +325,7 @@ def _save(history: Any, path: Path) -> None:
     """Write the history of a stack or of two directions into a new folder."""
     attributes = {"format": FORMAT, "format_version": VERSION, "layers": told(history.cell, KINDS)}
     attributes["parts"] = [folder(name) for name in history.parts]
-    zarr = require("zarr", "a history on disk", extra="disk")
+    zarr = require("zarr", "a history on disk")
     group = zarr.open_group(path, mode="w-", zarr_format=3)
     axes = ("time", *batch_axes(len(history.batch)))
     for number, mask in enumerate(getattr(history, "masks", None) or ()):

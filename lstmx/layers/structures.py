@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 from lstmx.arrays import Array, columns, leaves, namespace
@@ -14,6 +13,7 @@ from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import (
     array,
     cells_of,
+    finite_number,
     in_one_library,
     kind_of,
     one_direction,
@@ -46,7 +46,7 @@ class Stack(Layers[tuple[Any, ...]]):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if not hasattr(type(self.cells), "__iter__"):
+        if not isinstance(self.cells, (list, tuple)):
             raise TypeError(
                 f"cells is {kind_of(self.cells)}; expected a list of cells from the bottom, as in "
                 "Stack([lstmx.LSTM(3, 8)])"
@@ -61,8 +61,7 @@ class Stack(Layers[tuple[Any, ...]]):
                     f"layer {k} has input_size={cell.input_size}; the layer below it gives "
                     f"{self.cells[k - 1].output_size} numbers"
                 )
-        if isinstance(self.dropout, bool) or not isinstance(self.dropout, Real) or not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout!r}; expected a probability from 0 to below 1")
+        finite_number("dropout", self.dropout, "a probability from 0 to below 1", lambda x: 0 <= x < 1)
 
     @property
     def input_size(self) -> int:

@@ -10,7 +10,7 @@ from lstmx.arrays import has_jax, jax, jnp, map_tree
 from lstmx.cells.activations import activated
 from lstmx.cells.base import Cell
 from lstmx.cells.recurrence import Affine
-from lstmx.checks import cells_of
+from lstmx.checks import cells_of, finite_number, parameters, seeding
 from lstmx.linear.steps import CellSteps, steps_at
 
 _SINGULAR = -30.0  # ln |det| below which LU decomposition tells nothing from a zero
@@ -56,8 +56,12 @@ def check_cell(cell: Cell, params: Any = None, *, seed: int = 0, tolerance: floa
             f"cell is {cell!r}; expected one cell that has its derivatives in closed form, as an LSTM has: "
             + _instead(cell)
         )
+    if params is not None:
+        parameters(cell, params)
+    drawn = np.random.default_rng(seeding("seed", seed))
+    finite_number("tolerance", tolerance, "a number of at least 0", lambda x: x >= 0)
     with jax.enable_x64(True):
-        found = _distances(cell, params, np.random.default_rng(seed))
+        found = _distances(cell, params, drawn)
     far = sorted((name for name in found if not found[name] <= tolerance), key=lambda name: "(factor" not in name)
     wrong = [f"{name} is off by {found[name]:.2g}" for name in far]
     if wrong:

@@ -40,7 +40,7 @@ class Shelf:
     """
 
     def __init__(self, path: Path, cell: Any, probe: np.ndarray, loss: Any, every: int, axes: Axes):
-        self.path, self._zarr = path, require("zarr", "an observatory on disk", extra="disk")
+        self.path, self._zarr = path, require("zarr", "an observatory on disk")
         attributes = {
             "format": FORMAT,
             "format_version": _VERSION,

@@ -20,7 +20,7 @@ from lstmx.history import History
 from lstmx.layers import Layers
 from lstmx.linear import state_size
 from lstmx.passes.run import record, run
-from lstmx.scaling import log_hypot
+from lstmx.scaling import log_hypot, tree_norm
 from lstmx.statistics import GateStatistics, gate_statistics
 
 EXPONENTS = 4
@@ -178,8 +178,7 @@ def _log_size(cell: Any, params: Any, probe: Array) -> Array:
 
 @jit()
 def _norms(trees: tuple[Any, ...]) -> Array:
-    xp = namespace(*leaves(trees))
-    return xp.stack([xp.sqrt(sum(xp.sum(x * x) for x in leaves(tree))) for tree in trees])
+    return namespace(*leaves(trees)).stack([tree_norm(tree) for tree in trees])
 
 
 def norms(trees: tuple[Any, ...]) -> np.ndarray:

@@ -279,7 +279,7 @@ class Observatory:
         Raises:
             ImportError: xarray is not installed.
         """
-        xarray = require("xarray", "to_xarray", extra="disk")
+        xarray = require("xarray", "to_xarray")
         variables = {
             name: (("step", *own), self[name], {"long_name": long_name, "units": "1"})
             for name, (own, long_name) in READINGS.items()

@@ -121,9 +121,10 @@ def page(
         ...     made.stat().st_size < 60_000
         True
     """
-    target = checks.path("path", path)
-    if not target.name or "\0" in str(target) or target.is_dir():
-        raise ValueError(f"path is {str(path)!r}; expected the name of a file, such as 'gates.html'")
+    name = "the name of a file, such as 'gates.html'"
+    target = checks.path("path", path, name)
+    if not target.name or target.is_dir():
+        raise ValueError(f"path is {str(path)!r}; expected {name}")
     checks.positive("size", size)
     if title is not None:
         _words("title", title)

@@ -521,7 +521,7 @@ def _excerpt_options(cell: Cell, every: Any, fields: Any, dtype: Any) -> tuple[i
     every = positive("every", every)
     known = fields_of(cell)
     if fields is not None:
-        if isinstance(fields, str) or not fields:
+        if not isinstance(fields, (list, tuple)) or not fields:
             raise ValueError(f"fields is {fields!r}; expected a list of names out of {', '.join(known)}")
         for name in fields:
             one_of("a name in fields", name, known)

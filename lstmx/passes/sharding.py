@@ -25,13 +25,17 @@ def shard_batch(xs: Array, devices: Any = None) -> Array:
 
     Raises:
         ImportError: JAX is not installed.
-        TypeError: xs is no array.
-        ValueError: xs has no batch axis, or one that the devices do not divide.
+        TypeError: xs is no array, or devices no list of devices.
+        ValueError: there is no device; or xs has no batch axis, or one that the devices do not divide.
     """
     if not has_jax:
         raise ImportError("shard_batch needs the package jax, which is not installed: pip install jax")
     array("xs", xs)
-    devices = jax.devices() if devices is None else list(devices)
+    devices = jax.devices() if devices is None else devices
+    if not isinstance(devices, (list, tuple)) or not all(isinstance(one, jax.Device) for one in devices):
+        raise TypeError(f"devices is {devices!r}; expected a list of JAX devices, such as jax.devices()[:2]")
+    if not devices:
+        raise ValueError("devices is empty; expected at least one JAX device, or None for all")
     if xs.ndim < 3 or xs.shape[1] % len(devices):
         raise ValueError(
             f"xs has shape {tuple(xs.shape)}; expected [T, batch, ...] with a batch that splits evenly over "

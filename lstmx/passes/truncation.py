@@ -89,7 +89,8 @@ def truncated(
         (False, True)
     """
     cells_of("cell", cell)
-    if positive("steps", steps) > array("xs", xs).shape[0]:
+    positive("steps", steps)
+    if array("xs", xs).ndim and steps > xs.shape[0]:
         raise ValueError(f"steps is {steps}; expected at most the {xs.shape[0]} steps of xs")
     if isinstance(cell, Layers):
         params, xs, state, timing, masks = layered_door(cell, params, xs, state, (lengths, mask, resets), key)

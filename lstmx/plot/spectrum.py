@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lstmx.checks import positive
 from lstmx.dynamics import LyapunovSpectrum
 from lstmx.plot import canvas, parts
 
@@ -98,8 +99,7 @@ def local_exponents(
         ValueError: count is below 1.
     """
     _check(spectrum)
-    if not isinstance(count, int) or count < 1:
-        raise ValueError(f"count is {count!r}; expected an integer of at least 1")
+    positive("count", count)
     ax = canvas.axes_for(ax, (8, 4))
 
     local = spectrum.over_sequences[:, :count]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lstmx.arrays import Array
+from lstmx.checks import positive, seeding
 
 
 class Batch(NamedTuple):
@@ -39,6 +40,7 @@ class SeededBatches:
     seed: int
 
     def __call__(self, step: int) -> Batch:
+        positive("step", step, 0)
         return self.draw(np.random.default_rng([self.seed, step]))
 
 
@@ -76,6 +78,7 @@ class Task:
         Those of seed s are the ones of the same task made with a seed greater by s: `batch` itself for 0.
         Where `batch` is a plain function there are no others, and every training gets it.
         """
+        seeding("seed", seed)
         if not isinstance(self.batch, SeededBatches):
             return self.batch
         return dataclasses.replace(self.batch, seed=self.batch.seed + seed)

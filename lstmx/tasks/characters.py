@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.checks import positive
+from lstmx.checks import LARGEST, finite_number, positive, seeding
 from lstmx.tasks.base import Batch, SeededBatches, Task
 
 
@@ -98,9 +98,8 @@ def next_character(
     """
     if not isinstance(text, str):
         raise TypeError(f"text is a {type(text).__name__}; expected a string")
-    length, batch = positive("length", length), positive("batch", batch)
-    if not 0 < validation < 1:
-        raise ValueError(f"validation is {validation!r}; expected a fraction between 0 and 1")
+    length, batch, seed = positive("length", length), positive("batch", batch, 1, LARGEST), seeding("seed", seed)
+    finite_number("validation", validation, "a fraction between 0 and 1", lambda x: 0 < x < 1)
     split = round(len(text) * (1 - validation))
     least = length + 1
     if split < 10 * least or len(text) - split < least:

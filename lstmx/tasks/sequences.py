@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.arrays import require
-from lstmx.checks import array, flag, positive
+from lstmx.checks import LARGEST, array, finite_number, flag, positive, seeding
 from lstmx.tasks.base import Batch, SeededBatches, Task
 
 _FIXED = 0  # seed of the digits' split and order of pixels, which do not change with the task's
@@ -38,9 +38,8 @@ def next_step(sequences: Any, validation: float = 0.2, batch: int = 32, seed: in
         raise TypeError(f'sequences are {values.dtype}; expected float32: sequences.astype("float32")')
     if values.ndim != 3 or values.shape[0] < 2 or values.shape[1] < 2:
         raise ValueError(f"sequences has shape {values.shape}; expected [T + 1, N, D] with T ≥ 1 and N ≥ 2")
-    if not 0 < validation < 1:
-        raise ValueError(f"validation is {validation!r}; expected a fraction between 0 and 1")
-    batch = positive("batch", batch)
+    finite_number("validation", validation, "a fraction between 0 and 1", lambda x: 0 < x < 1)
+    batch, seed = positive("batch", batch, 1, LARGEST), seeding("seed", seed)
     held = min(max(1, round(values.shape[1] * validation)), values.shape[1] - 1)
     train = values.shape[1] - held
 
@@ -91,7 +90,7 @@ def sequential_digits(permuted: bool = False, batch: int = 32, seed: int = 0) ->
         1504.00941, 2015, for reading images so, and permuted.
     """
     flag("permuted", permuted)
-    batch = positive("batch", batch)
+    batch, seed = positive("batch", batch, 1, LARGEST), seeding("seed", seed)
     digits = require("sklearn.datasets", "sequential_digits", "scikit-learn").load_digits()
     pixels = (digits.data.T / 16).astype(np.float32)[..., None]
     fixed = np.random.default_rng(_FIXED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lstmx.checks import positive
+from lstmx.checks import LARGEST, positive, seeding
 from lstmx.tasks.base import Batch, SeededBatches, Task
 
 
@@ -31,7 +31,11 @@ def adding_problem(length: int = 100, batch: int = 32, seed: int = 0) -> Task:
         Arjovsky, Shah & Bengio, "Unitary evolution recurrent neural networks", ICML 2016: the form and the
         generator followed here. The task is of Hochreiter & Schmidhuber 1997.
     """
-    length, batch = positive("length", length, 2), positive("batch", batch)
+    length, batch, seed = (
+        positive("length", length, 2, LARGEST),
+        positive("batch", batch, 1, LARGEST),
+        seeding("seed", seed),
+    )
 
     def draw(rng: np.random.Generator, count: int) -> Batch:
         inputs = np.zeros((length, count, 2), np.float32)
@@ -80,7 +84,11 @@ def copy_memory(delay: int = 100, batch: int = 32, seed: int = 0) -> Task:
     References:
         Arjovsky, Shah & Bengio, "Unitary evolution recurrent neural networks", ICML 2016.
     """
-    delay, batch = positive("delay", delay), positive("batch", batch)
+    delay, batch, seed = (
+        positive("delay", delay, 1, LARGEST),
+        positive("batch", batch, 1, LARGEST),
+        seeding("seed", seed),
+    )
     length = delay + 20
 
     def draw(rng: np.random.Generator, count: int) -> Batch:

@@ -177,7 +177,7 @@ def opened_looks(path: Path) -> tuple[int, dict[str, Verified]]:
         ValueError: what describes them is damaged.
     """
     try:
-        group = require("zarr", "an observatory on disk", extra="disk").open_group(path, mode="r", zarr_format=3)
+        group = require("zarr", "an observatory on disk").open_group(path, mode="r", zarr_format=3)
         looks = group.attrs["looks"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
@@ -189,7 +189,7 @@ def opened_looks(path: Path) -> tuple[int, dict[str, Verified]]:
 
 def _arrays(path: Path, group: Any) -> dict[str, Verified]:
     """The arrays of an observatory; before there were checksums, chunks of NaN alone were not written."""
-    zarr = require("zarr", "an observatory on disk", extra="disk")
+    zarr = require("zarr", "an observatory on disk")
     return arrays_of(zarr, path, group, False, lambda *_: True, growing=True)
 
 

@@ -125,7 +125,7 @@ def one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
     if not isinstance(value, (str, np.dtype)) or value not in options:
         expected = ", ".join(repr(option) for option in options)
         raise ValueError(f"{name} is {value!r}; expected one of {expected}")
-    return value
+    return str(value)
 
 
 def array(name: str, value: Any, dtype: Any = None) -> Array:

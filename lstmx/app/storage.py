@@ -209,7 +209,7 @@ def load_parameters(path: str | Path) -> tuple[Any, Any]:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 with archive.open(member) as file:
-                    if file.peek(6).startswith(np.lib.format.MAGIC_PREFIX):
+                    if file.peek(6).startswith(np.lib.format.MAGIC_PREFIX):  # type: ignore  # a ZipExtFile
                         _held(member.filename, file, min(member.file_size, DEFLATED * member.compress_size))
         with np.load(path, allow_pickle=False) as archive:
             named = {name: archive[name] for name in archive.files}

@@ -361,7 +361,7 @@ def _steps(name: str, steps: Any, length: int, default: list[int]) -> list[int]:
     made = []
     for step in found:
         try:
-            made.append(operator.index(None if isinstance(step, (bool, np.bool_)) else step))
+            made.append(operator.index(None if isinstance(step, (bool, np.bool_)) else step))  # type: ignore  # None has none
         except TypeError as error:
             raise TypeError(f"{name} holds {step!r}; expected integer steps") from error
         if not 0 <= made[-1] < length:

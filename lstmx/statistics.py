@@ -351,7 +351,8 @@ def _accumulated(cell: Any, params: Any, xs: Array, state: Any, controls: Contro
         given = map_tree(lambda x, y: x - y, here, lost)._replace(**_not_sums(here))
         both = _combine(moments, given)
         # What rounding took from each sum, to be given to the next: thousands of chunks would add up (Kahan).
-        lost = map_tree(lambda new, old, x: (new - old) - x, both, moments, given)._replace(**_not_sums(zero))
+        sums = (x._replace(**_not_sums(zero)) for x in (both, moments, given))
+        lost = map_tree(lambda new, old, x: (new - old) - x, *sums)
         return (part.final, both, lost), None, None
 
     size = chunk_length(xs.shape[0], cell.preactivation_size * math.prod(xs.shape[1:-1]))

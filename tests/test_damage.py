@@ -50,16 +50,17 @@ def numbers(path, cell=None):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(found)]
 
 
-def harmed(path, folder, kinds, seed, cell=None):
-    """Damage each file of a copy in turn, in one of the ways; says of how many the error tells.
+def harmed(path, folder, seed, cell=None, most=None):
+    """Damage each file of a copy in turn, or so many of them, in one of the ways; says of how many the error tells.
 
     What is read is the same, or the error names the array and the chunk.
     """
     expected, draws, told = numbers(path, cell), np.random.default_rng(seed), 0
-    for file in sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file()):
+    files = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
+    for file in files if most is None else draws.choice(files, most, replace=False):
         shutil.copytree(path, folder)
         words = None
-        if damage(folder / file, str(draws.choice(kinds)), draws):
+        if damage(folder / file, str(draws.choice(DAMAGES)), draws):
             try:
                 assert numbers(folder, cell) == expected, file
             except (ValueError, FileNotFoundError) as error:
@@ -79,14 +80,13 @@ def test_a_damaged_history_gives_no_other_numbers(tmp_path):
     params = cell.init(np.random.default_rng(0), "float64")
     lstmx.record_to(tmp_path / "pass", cell, params, xs, resets=np.arange(9) == 4)
     files = [file for file in (tmp_path / "pass").rglob("*") if file.is_file()]
-    assert harmed(tmp_path / "pass", tmp_path / "harmed", DAMAGES, 0) > 0.8 * len(files)
+    assert harmed(tmp_path / "pass", tmp_path / "harmed", 0) > 0.8 * len(files)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 4))
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("name", ["layers", "step function", "padded"])
-def test_histories_of_every_kind_give_no_other_numbers(name, kind, seed, tmp_path):
+def test_histories_of_every_kind_give_no_other_numbers(name, seed, tmp_path):
     cell = None
     if name == "layers":
         layered("dropout", "numpy").save(tmp_path / "pass")
@@ -99,7 +99,7 @@ def test_histories_of_every_kind_give_no_other_numbers(name, kind, seed, tmp_pat
         cell_ = lstmx.Zoneout(lstmx.LSTM(3, 4))
         params, key = cell_.init(np.random.default_rng(0)), np.random.default_rng(2)
         lstmx.record(cell_, params, xs, lengths=[9, 4], key=key).save(tmp_path / "pass")
-    assert harmed(tmp_path / "pass", tmp_path / "harmed", [kind], seed, cell) > 0
+    assert harmed(tmp_path / "pass", tmp_path / "harmed", seed, cell, most=12) > 0
 
 
 def test_a_large_shape_is_refused_before_memory_is_asked_for(tmp_path):

@@ -51,7 +51,7 @@ def numbers(path, cell=None):
 
 
 def harmed(path, folder, seed, cell=None, most=None):
-    """Damage each file of a copy in turn, or so many of them, in one of the ways; says of how many the error tells.
+    """Damage each file of a copy in turn, or `most` of them, in one of the ways; of how many the error tells.
 
     What is read is the same, or the error names the array and the chunk.
     """

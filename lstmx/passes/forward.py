@@ -306,7 +306,7 @@ def _narrow_history(
 
     A loop that writes one row of states and one of pre-activations has 7 kernels, one with a row per field 9; XLA
     of JAX 0.10 on the CPU runs up to 8 in a row, and schedules a longer body at twice the cost. That of JAX 0.12
-    compiles the plain loop as one kernel, which takes a quarter of the time of the packed one.
+    compiles the plain loop as one kernel, which is then the faster one.
     """
     forms = (functools.partial(form, cell) for form in (_packed, _plain))
     return by_platform(*forms, params, xs, state, controls, memory)

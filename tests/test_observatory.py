@@ -225,6 +225,7 @@ def test_one_look_and_a_horizon_beyond_the_probe_are_said_in_words():
     assert loss == "  training loss: inf at first, inf at last"
 
 
+@pytest.mark.slow  # runs where .ci/run installs the frameworks
 def test_a_model_of_pytorch_is_looked_at_by_a_converter():
     torch = pytest.importorskip("torch", reason="a module of PyTorch is looked at")
     module = torch.nn.LSTM(2, 5)

@@ -194,6 +194,10 @@ def train(
         finite_number("clip", clip, "a positive number, float('inf') for none", lambda x: x > 0)
     if not callable(batches):
         raise TypeError(f"batches is a {type(batches).__name__}; expected a function of the step, as task.batch")
+    if after_step is not None and not callable(after_step):
+        raise TypeError(
+            f"after_step is a {type(after_step).__name__}; expected a function of the training, or None"
+        )
     optimizer = adam() if optimizer is None else optimizer
     if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
         raise TypeError(f"optimizer is a {type(optimizer).__name__}; expected one of optax, or None for Adam")

@@ -387,7 +387,7 @@ def _field(history: Any, field: str | None) -> tuple[str, int]:
     if field is None:
         field = "cell_state" if "cell" in first.cell.named_fields(first.states) else "hidden_state"
     known = fields_of(first)
-    if field not in known:
+    if not isinstance(field, str) or field not in known:
         raise ValueError(f"field is {field!r}; expected one of {', '.join(map(repr, known))}")
     return field, getattr(first, field).shape[-1]
 

@@ -63,7 +63,7 @@ def arrays():
     made |= {"of objects": np.array([None, 1], object), "a record": np.zeros(2, [("a", "f4")])}
     made |= {"of dates": np.array(["2020"], "M8[D]"), "NaN": np.full(4, np.nan, "f4")}
     made |= {"infinity": np.full((40, 4), np.inf, "f4"), "of 40 flags": np.ones(40, bool)}
-    made |= {"masked": np.ma.masked_array(np.ones(3), mask=[0, 1, 0]), "a matrix": np.asmatrix([[1.0]])}
+    made |= {"masked": np.ma.masked_array(np.ones(3), mask=[0, 1, 0])}
     return made | {"masked integers": np.ma.masked_array(np.ones(1, int), mask=[1])}
 
 
@@ -168,6 +168,8 @@ def test_a_flag_of_numpy_is_one():
 FUNCTIONS = {"loss", "step", "output", "init", "edits", "batches", "optimizer", "schemes", "observe", "after_step"}
 """Arguments that take functions: what these do with what they are given is theirs."""
 WRITTEN = {"path"}  # of files, which words and paths are: they are written
+FIRST = {"load", "load_history", "convert.from_haiku", "edits.clamp", "plot.depth", "plot.animation"}
+"""Functions that refuse what stands here for another argument first."""
 LONG = {"steps", "iterations"}  # which take as long as they are told
 
 
@@ -175,7 +177,7 @@ def cases(count):
     """Some values for each argument of each function, drawn by its name."""
     known = kinds()
     for name, function in CALLABLE.items():
-        for argument in options(function):
+        for argument in () if name in FIRST else options(function):
             drawn = np.random.default_rng([ord(letter) for letter in name + argument])
             for kind in drawn.permutation(list(known))[:count]:
                 value = known[kind]
@@ -184,6 +186,8 @@ def cases(count):
                 if argument in WRITTEN and isinstance(value, (str, Path)):
                     continue
                 if argument in LONG and isinstance(value, int) and value > 1:
+                    continue
+                if argument == "title" and isinstance(value, str):  # of which no font has every letter
                     continue
                 if argument == "reuse" and kind == "the history":  # which is dead then
                     continue

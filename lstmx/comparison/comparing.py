@@ -91,7 +91,9 @@ def compare(
     steps = positive("steps", steps)
     seeds = _seeds(seeds, seed)
     named = _named(cells, task)
-    schemes = schemes or {}
+    schemes = {} if schemes is None else schemes
+    if not isinstance(schemes, Mapping):
+        raise TypeError(f"schemes is a {type(schemes).__name__}; expected a dict from names of cells to schemes")
     unknown = [name for name in schemes if name not in named]
     if unknown:
         raise ValueError(f"schemes names {unknown[0]!r}; the cells are called {', '.join(map(repr, named))}")

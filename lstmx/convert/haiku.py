@@ -137,6 +137,8 @@ def to_haiku(cell: Any, params: Any, name: str | None = None) -> dict[str, Any]:
         ValueError: another kind of cell, or options.
     """
     one_cell("a module of Haiku", cell, params)
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name is a {type(name).__name__}; expected the name of a module, or None for Haiku's own")
     plain("Haiku", cell, LSTM(1, 1), GRU(1, 1, reset="before"), SimpleRNN(1, 1, activation="relu"))
     kernel, recurrent, bias = params[:3]
     xp = namespace(kernel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
@@ -288,7 +289,7 @@ def _selection(name: str, given: Any) -> Selection:
     if isinstance(given, slice):
         parts = given.start, given.stop, given.step
         return Stretch(*(None if part is None else _integer(name, part) for part in parts))
-    if not isinstance(given, (range, list, tuple, np.ndarray)):
+    if not isinstance(given, (range, list, tuple, np.ndarray)) or getattr(given, "ndim", 1) == 0:
         given = (given,)
     if len(given) == 0:
         raise ValueError(f"{name} is empty; expected at least one position, or None for all")
@@ -332,8 +333,10 @@ def _in_words(chosen: Selection) -> str:
 
 
 def _integer(name: str, value: Any) -> int:
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(
-            f"{name} holds {value!r}; expected an integer, a list of integers, a slice or None for all"
-        )
-    return value.__index__()
+    words = f"{name} holds {value!r}; expected an integer, a list of integers, a slice or None for all"
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(words)
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise TypeError(words) from error

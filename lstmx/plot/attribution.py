@@ -58,6 +58,7 @@ def attribution(
             "lstmx.attribute(history, target)"
         )
     batch = tuple(attribution.steps.shape[1:])
+    canvas.colour_map(cmap)
     index = canvas.sequence_index(sequence, batch, "attribution", every=True)
     tokens = canvas.tokens_for(labels, len(attribution.steps), "attribution")
     counted = attribution.history.counts

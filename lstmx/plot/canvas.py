@@ -170,6 +170,15 @@ def units_for(units: Any, number: int, name: str) -> np.ndarray | None:
     return picked % number
 
 
+def colour_map(cmap: Any) -> None:
+    """Raise a ValueError unless matplotlib has this colour map; None is one."""
+    from matplotlib import colormaps
+    from matplotlib.colors import Colormap
+
+    if not (cmap is None or isinstance(cmap, Colormap) or (isinstance(cmap, str) and cmap in colormaps)):
+        raise ValueError(f"cmap is {cmap!r}; expected the name of a colour map of matplotlib, or a Colormap")
+
+
 def sequence_index(sequence: Any, batch: tuple[int, ...], name: str, every: bool = False) -> tuple[int, ...]:
     """The index into the batch axes of `name` that picks one sequence; () where there are none.
 
@@ -186,13 +195,13 @@ def sequence_index(sequence: Any, batch: tuple[int, ...], name: str, every: bool
             raise ValueError(f"sequence is 'all'; the {name} has no batch axes: expected 0")
         return ()
     index: tuple[Any, ...] = sequence if isinstance(sequence, tuple) else (sequence,)
-    if not batch and index == (0,):
+    if not batch and len(index) == 1 and isinstance(index[0], (int, np.integer)) and index[0] == 0:
         return ()
     if len(index) != len(batch):
         expected = "one integer for each" if batch else "0"
         raise ValueError(f"sequence is {sequence}; the {name} has batch axes {batch}: expected {expected}")
     for position, size in zip(index, batch, strict=True):
-        if isinstance(position, bool) or not hasattr(position, "__index__"):
+        if isinstance(position, bool) or not isinstance(position, (int, np.integer)):
             raise TypeError(f"sequence index {position!r} is not an integer")
         if not -size <= position < size:
             raise IndexError(f"sequence index {index} is outside the batch axes {batch}")

@@ -91,6 +91,7 @@ def dynamics(
     """
     if not isinstance(history, (History, Edited, LayeredPass)):
         require_history(history)
+    canvas.colour_map(cmap)
     index = canvas.sequence_index(sequence, history.batch, "history")
     where = f", sequence {sequence}" if history.batch else ""
     look = Look(canvas.tokens_for(labels, len(history), "history"), cmap)

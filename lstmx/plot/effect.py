@@ -63,6 +63,7 @@ def effect(
         raise TypeError(
             f"effect is a {type(effect).__name__}; expected an Effect, as from lstmx.effect(history, edited)"
         )
+    canvas.colour_map(cmap)
     index = canvas.sequence_index(sequence, effect.edited.batch, "effect")
     at = (slice(None), *index)
     changed, lossy = effect.changed, effect.loss_after is not None

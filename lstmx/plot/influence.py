@@ -63,6 +63,7 @@ def influence(
             f"influence is a {type(influence).__name__}; expected an Influence, as from lstmx.influence(history)"
         )
     batch = influence.log_norms.shape[2:]
+    canvas.colour_map(cmap)
     index = canvas.sequence_index(sequence, batch, "influence")
     counts = None if influence.counts is None else np.asarray(influence.counts)[(..., *index)]
     one = dataclasses.replace(parts.one_sequence(influence, ("log_norms",), index), counts=counts)

@@ -75,6 +75,7 @@ def depth(
             f"layers{other}"
         )
     batch = tuple(flow.log_norm.shape[2:])
+    canvas.colour_map(cmap)
     each = parts.pick(flow.log_norm, canvas.sequence_index(sequence, batch, "flow", every=True))
     assert each is not None  # a flow has its norms
     norms = np.stack([parts.over_sequences(layer)[0] for layer in each])
@@ -146,6 +147,7 @@ def variants(
         IndexError: sequence is outside the batch, or units outside a network.
     """
     shown = _checked(histories, flows, sequence)
+    canvas.colour_map(cmap)
     tokens = canvas.tokens_for(labels, len(next(iter(histories.values()))), "histories")
     picked = {name: units_of(one, units, f"histories[{name!r}]") for name, one in shown.items()}
     rows_of = {name: slice(None) if units is None else picked[name] for name in shown}

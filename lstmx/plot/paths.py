@@ -61,6 +61,7 @@ def path_spectrum(
         )
     matrix = paths.log_norms is None
     batch = tuple(paths.log_total.shape[0 if matrix else 1 :])
+    canvas.colour_map(cmap)
     index = canvas.sequence_index(sequence, batch, "paths", every=True)
     one = parts.one_sequence(paths, _FIELDS, index)
     figure = canvas.figure_for(figure, (7.5, 4.5) if matrix else (11, 4.5))

@@ -95,7 +95,7 @@ def test_a_colour_map_is_that_of_every_map(name):
     assert {image.get_cmap().name for image in images(drawn)} <= {"cividis"}
     if name == "path_spectrum":
         assert np.allclose(drawn.axes[1].patches[0].get_facecolor(), (0.0, 0.135112, 0.304751, 1.0))
-    with pytest.raises(ValueError, match=r"not a valid value|not a known"):
+    with pytest.raises(ValueError, match=r"cmap is 'no such map'"):
         DRAW[name](cmap="no such map")
 
 

@@ -32,26 +32,32 @@ class Told:
         return self.xs[steps]
 
 
-def test_of_threads_that_record_to_one_path_one_wins(tmp_path):
-    cell, params, xs, state = a_pass()
-    lstmx.record_to(tmp_path / "whole", cell, params, xs, state)
-    barrier, errors, finished = threading.Barrier(4), [], []
+def raced(count, write):
+    """Call `write` in so many threads at once: what it returned, and in what words it was refused."""
+    barrier, finished, refused = threading.Barrier(count), [], []
 
-    def write():
+    def one():
         barrier.wait()
         try:
-            finished.append(lstmx.record_to(tmp_path / "pass", cell, params, xs, state))
+            finished.append(write())
         except (BlockingIOError, FileExistsError) as error:
-            errors.append(str(error))
+            refused.append(str(error))
 
-    threads = [threading.Thread(target=write) for _ in range(4)]
+    threads = [threading.Thread(target=one) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return finished, refused
+
+
+def test_of_threads_that_record_to_one_path_one_wins(tmp_path):
+    cell, params, xs, state = a_pass()
+    lstmx.record_to(tmp_path / "whole", cell, params, xs, state)
+    finished, refused = raced(4, lambda: lstmx.record_to(tmp_path / "pass", cell, params, xs, state))
     assert len(finished) == 1
-    assert len(errors) == 3
-    for words in errors:
+    assert len(refused) == 3
+    for words in refused:
         assert (
             "another process, or another thread of this one, writes here" in words or "finished history" in words
         )
@@ -61,21 +67,8 @@ def test_of_threads_that_record_to_one_path_one_wins(tmp_path):
 
 def test_of_threads_that_save_to_one_path_one_wins(tmp_path):
     history = lstmx.record(*a_pass())
-    barrier, errors = threading.Barrier(3), []
-
-    def write():
-        barrier.wait()
-        try:
-            history.save(tmp_path / "pass")
-        except (BlockingIOError, FileExistsError) as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=write) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(errors) == 2
+    _, refused = raced(3, lambda: history.save(tmp_path / "pass"))
+    assert len(refused) == 2
     assert len(lstmx.load_history(tmp_path / "pass").read()) == 50
     assert [file.name for file in tmp_path.iterdir()] == ["pass"]
 

@@ -112,7 +112,7 @@ def _of_weights(path: Path) -> Iterator[str]:
         try:
             modules = recurrent_modules(path)
         except (ValueError, TypeError) as error:
-            yield f"{path}: {error}".removeprefix(f"{path}: ") if str(path) in str(error) else f"{path}: {error}"
+            yield str(error) if str(path) in str(error) else f"{path}: {error}"
             return
         for name, read in modules.items():
             try:

@@ -40,6 +40,7 @@ def pytest_configure():
 AS_A_USER_FINDS_JAX = {"test_readme", "test_models_keras"}
 FINISHED = itertools.count(1)
 PROMOTED_BY_OPTAX = {
+    "test_arguments",
     "test_training",
     "test_comparison",
     "test_observatory",

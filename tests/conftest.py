@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import hashlib
 import itertools
 import os
 
@@ -35,6 +36,22 @@ def pytest_configure():
         if jax.__version_info__ < (0, 11):  # 0.12 has no such flag, and aborts at one that it does not know
             quick += " --xla_cpu_use_fusion_emitters=false"
         os.environ["XLA_FLAGS"] = quick
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a test marked `sample(n)` the quick run takes n of the parameters; the others are slow tests.
+
+    The n are the first in the order of the hashes of their names: always the same, and of every kind.
+    """
+    functions = {}
+    for item in items:
+        if item.get_closest_marker("sample") and not item.get_closest_marker("slow"):
+            functions.setdefault((item.path, item.originalname), []).append(item)
+    for cases in functions.values():
+        kept = cases[0].get_closest_marker("sample").args[0]
+        for item in sorted(cases, key=lambda item: hashlib.sha256(item.name.encode()).digest())[kept:]:
+            item.add_marker("slow")
 
 
 AS_A_USER_FINDS_JAX = {"test_readme", "test_models_keras"}

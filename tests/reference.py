@@ -148,7 +148,8 @@ def is_in(library, tree):
 
 
 def render(figure):
-    """Draw a figure as a PNG, where a warning is an error."""
+    """Draw a figure as a PNG as it was laid out, where a warning is an error."""
+    figure.set_layout_engine("none")
     figure.savefig(io.BytesIO(), format="png")
 
 

@@ -132,6 +132,7 @@ def drawn(cell, length=8, seed=0):
     return params, xs, state, draws.normal(size=(length, 2, cell.hidden_size))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", WIDE)
 def test_outputs_and_gradients_are_those_of_autodiff_of_a_plain_scan(name):
     cell = WIDE[name]
@@ -164,6 +165,7 @@ def test_outputs_and_gradients_are_those_of_autodiff_of_a_plain_scan(name):
         )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["LSTM, ReLU, hard", "GRU, ReLU, hard"])
 def test_a_gradient_flow_is_that_of_autodiff(library, name):
     """The norm of ∂L/∂s_t from the plain scan that starts after step t."""
@@ -188,6 +190,7 @@ def test_a_gradient_flow_is_that_of_autodiff(library, name):
 # -------------------------------------------------------------------------------------------------- flat gates
 
 
+@pytest.mark.sample(2)
 @each_hard
 def test_nothing_flows_along_a_gate_that_is_closed(library, kind):
     cell, params = constant_lstm([0, -4, 1, 0], library, gate_activation=kind)

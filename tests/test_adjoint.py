@@ -111,6 +111,7 @@ def test_the_gradient_by_backpropagation_through_time_as_written_in_textbooks():
 # --------------------------------------------------------------------------------- against other oracles
 
 
+@pytest.mark.sample(2)
 @each_cell
 @hypothesis.settings(max_examples=6)
 @hypothesis.given(seed=seeds, length=sizes, batch=batches, features=sizes, hidden=sizes)
@@ -121,6 +122,7 @@ def test_backward_is_autodiff_of_the_plain_scan(kind, seed, length, batch, featu
     assert_close(of(lstmx.backward(history, outputs, final)), expected, 1e-12)
 
 
+@pytest.mark.sample(9)
 @pytest.mark.parametrize(
     ("dtype", "batch", "keep"),
     [("float64", (), "all"), ("float64", (2, 3), "states"), ("float32", (2,), "all")],

@@ -69,6 +69,7 @@ def number_of(history, weights):
 # ---------------------------------------------------------------------------------- by derivatives
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "name", slow_but([*CELLS, *OTHERS, *LAYERS], lambda name: name in ("LSTM", "both in a stack"))
 )
@@ -93,6 +94,7 @@ def test_integrated_gradients_are_the_integral_of_autodiff(name):
     close(found.baseline_value, number(jnp.asarray(base), jax.tree.map(jnp.zeros_like, history.initial)))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("name", "library"),
     slow_but(
@@ -197,6 +199,7 @@ def test_relevance_is_that_of_the_authors_program():
     close(found.value, -0.076008823335384, 1e-14)
 
 
+@pytest.mark.sample(13)
 @pytest.mark.parametrize(
     ("name", "library"),
     slow_but(

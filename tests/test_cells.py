@@ -166,6 +166,7 @@ def test_step_is_the_textbook_s(kind, seed, features, hidden, batch):
 # --------------------------------------------------------------------------------- against other oracles
 
 
+@pytest.mark.sample(2)
 @each_cell
 @hypothesis.settings(max_examples=10)
 @hypothesis.given(seed=seeds, features=sizes, hidden=sizes, batch=batches)

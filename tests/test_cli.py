@@ -129,6 +129,7 @@ def test_interrupted_training_still_reports(tmp_path, text_file, monkeypatch, ca
     assert {path.name for path in (tmp_path / "r").iterdir()} >= FILES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [lstmx.LSTM, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (lstmx.GRU, lstmx.SimpleRNN))]
 )

@@ -127,6 +127,7 @@ def test_a_step_function_keeps_its_size():
     assert lstmx.Model(STEP, 1, "mean_squared_error").operations() == (2 * 5 + 1) + 2 * 5 * (2 + 5) + 5
 
 
+@pytest.mark.slow
 def test_zoneouts_stacks_and_step_functions_are_compared():
     cells = {"step": STEP, "zoneout": lstmx.Zoneout(lstmx.GRU(2, 3)), "stack": STACK}
     found = compared(cells)
@@ -419,6 +420,7 @@ def test_what_is_wrong_is_named(cells, options, error, match):
         compared(cells, **options)
 
 
+@pytest.mark.slow
 def test_every_training_has_its_own_observatory(three):
     def observe(cell):
         return lstmx.Observatory(cell, TASK.validation.inputs[:, :2], 2)

@@ -41,6 +41,7 @@ def test_the_files_it_names_are_there():
         assert (root / name).exists(), name
 
 
+@pytest.mark.sample(1)
 def test_its_cell_is_the_janet_that_forgets_what_it_takes_in(made, library):
     cell = made["UGRNN"](3, 8)
     params, xs = to(library, drawn(cell, 30, 2))

@@ -67,6 +67,7 @@ def counted(said):
     return said.get("mask", np.ones((T, 3), bool))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("name", "said"),
     slow_but(
@@ -95,6 +96,7 @@ def test_gradients_are_those_of_autodiff_and_of_each_compacted_sequence(name, sa
     assert not outputs[~counts].any()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["LSTM", "GRU before", "wide GRU before", "Stack", "Bidirectional"])
 def test_gradients_under_vmap_are_those_of_each_batch(name):
     model = EVERY[name]
@@ -113,6 +115,7 @@ def test_gradients_under_vmap_are_those_of_each_batch(name):
         assert_close(jax.tree.map(lambda x, k=k: x[k], found), expected, 1e-11)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("said", [pytest.param("lengths", marks=pytest.mark.slow), "all"])
 @pytest.mark.parametrize("name", ZONED)
 def test_gradients_with_draws_are_those_of_autodiff(name, said):
@@ -149,6 +152,7 @@ def analyses(history):
     return jax.tree.map(np.asarray, made)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 @pytest.mark.parametrize("junk", [np.nan, np.inf])
 def test_what_stands_at_a_step_that_does_not_count_is_never_read(junk, library):
@@ -344,6 +348,7 @@ ANALYSES = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("name", "said"),
     slow_but(

@@ -64,6 +64,7 @@ def check(measure, params, compiled=True, width=1e-4):
     np.testing.assert_allclose(jax.grad(found)(0.0), expected, rtol=1e-8)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", slow_but(PASSES, lambda name: name in ("LSTM", "stack, lengths")))
 def test_every_number_of_a_flow_can_be_differentiated(name):
     params, record = recorder(name)
@@ -76,6 +77,7 @@ def test_a_flow_can_be_differentiated_through_its_loss():
     check(lambda params: lstmx.gradient_flow(record(params), lambda h: (h**3).sum()).log_norm, params)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("options", [{}, {"of": "state"}, {"probes": 3}], ids=str)
 @pytest.mark.parametrize(
     "name", slow_but(["LSTM", "GRU", "SimpleRNN", "stack", "mask"], lambda name: name in ("LSTM", "mask"))
@@ -99,6 +101,7 @@ def test_spectra_can_be_differentiated(name):
     check(measure, params, width=1e-5)  # the least exponents bend most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but(["lengths", "mask", "stack, lengths"], lambda name: name == "mask"))
 def test_spectra_of_padded_batches_can_be_differentiated_outside_of_jit(name):
     params, record = recorder(name)
@@ -129,6 +132,7 @@ def test_the_influence_in_a_linear_network_by_its_gain():
     np.testing.assert_allclose(found, lags / 0.8, atol=1e-12)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("outputs", ["all", "norms"])
 @pytest.mark.parametrize("gain", [0.05, 20.0])
@@ -156,6 +160,7 @@ def test_a_zero_in_scale_has_the_derivative_of_its_scale_and_infinity_none():
     np.testing.assert_array_equal(unscaled(Scaled(value, jnp.int32(5000))), [0, np.inf, -np.inf])
 
 
+@pytest.mark.slow
 def test_exact_zeros_leave_the_derivatives_of_the_others():
     """A ReLU network that is dead at one step: before it nothing arrives, behind it everything is as it was."""
     cell = lstmx.SimpleRNN(1, 2, activation="relu")

@@ -293,6 +293,7 @@ def layered(name, library, **options):
     return lstmx.record(layers, *to(library, (params, xs)), **options)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", STACKS)
 def test_a_history_of_layers_comes_back(name, library, tmp_path):
     history = layered(name, library)

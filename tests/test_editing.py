@@ -906,6 +906,7 @@ def test_the_figure_shows_the_change_the_loss_and_what_was_edited():
     assert figure.get_suptitle().startswith("effect over 30 steps, sequence 1\nclamp(forget_gate=1.0, units=[0]")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_pyplot_is_left_alone")
 def test_a_figure_of_any_effect_can_be_drawn():
     for effect in (

@@ -28,6 +28,7 @@ def test_a_pass_follows_the_equations(name):
             np.testing.assert_allclose(getattr(history, gate)[t], value, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.sample(16)
 @each
 def test_one_step_back_and_forward_is_the_one_of_autodiff(name):
     cell = CELLS[name]
@@ -86,6 +87,7 @@ def _times(matrices, vectors):
     return np.einsum("bij,bj->bi", matrices, vectors)
 
 
+@pytest.mark.sample(2)
 @each_form
 def test_gradients_of_a_run_are_those_of_autodiff_in_both_libraries(name):
     cell = CELLS[name]
@@ -108,6 +110,7 @@ def test_gradients_of_a_run_are_those_of_autodiff_in_both_libraries(name):
     assert_close((backward.parameters, backward.inputs, backward.initial), expected, 1e-12)
 
 
+@pytest.mark.sample(2)
 @each_form
 def test_an_analysis_in_numpy_is_the_one_in_jax(name):
     cell = CELLS[name]
@@ -149,6 +152,7 @@ def test_profile_and_alignment_are_those_of_each_step_s_own_gradient(name):
     assert_close(flow.initial, cotangent, 1e-12)
 
 
+@pytest.mark.sample(19)
 @each_new
 def test_exponents_of_a_pass_are_those_of_its_jacobians(name):
     cell = CELLS[name]

@@ -48,6 +48,7 @@ def padded(library="numpy", kind=lstmx.LSTM):
 # ------------------------------------------------------------------------------------------ where losses enter
 
 
+@pytest.mark.sample(4)
 def test_the_direct_part_of_the_last_output_is_a_vector_of_ones(kind, library):
     flow = lstmx.gradient_flow(random_history(kind, library, batch=(2,)))
     np.testing.assert_allclose(flow.log_direct[-1], 0.5 * np.log(4), rtol=1e-15)
@@ -106,6 +107,7 @@ def test_the_last_output_but_one_is_no_steadier_than_the_last():
     np.testing.assert_allclose(flows[1].half_life, flows[0].half_life, rtol=0.05)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 def test_each_sequence_is_measured_from_its_own_loss(library):
     history = padded(library)
@@ -119,6 +121,7 @@ def test_each_sequence_is_measured_from_its_own_loss(library):
         assert flow.verdict[k] == expected.verdict
 
 
+@pytest.mark.sample(1)
 def test_steps_that_do_not_count_are_left_out_of_every_reading(library):
     cell, params, xs, _ = draw_pass(lstmx.LSTM, length=40, batch=(3,))
     counts = np.random.default_rng(5).random((40, 3)) < 0.7
@@ -183,6 +186,7 @@ def test_the_sequences_of_a_batch_are_judged_each_for_itself():
     assert "nan" not in text
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 def test_a_padded_pass_with_a_single_step_is_told_in_words(kind, library):
     flow = lstmx.gradient_flow(padded(library, kind))

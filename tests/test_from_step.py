@@ -53,6 +53,7 @@ def one_of(tree, index):
 # ------------------------------------------------------------------------------------------------------- the pass
 
 
+@pytest.mark.sample(2)
 @every
 def test_a_run_is_the_plain_scan(name):
     for batch in ((), (2, 3)):
@@ -83,6 +84,7 @@ def gradients(run, weights, given, transform):
     return transform(jax.grad(loss, argnums=(0, 1, 2)))(*given)
 
 
+@pytest.mark.sample(2)
 @every
 def test_gradients_of_a_run_are_those_of_the_plain_scan(name):
     recurrence, cell, *given = made(name, (2,))
@@ -95,6 +97,7 @@ def test_gradients_of_a_run_are_those_of_the_plain_scan(name):
     assert_close(gradients(functools.partial(lstmx.run, cell), weights, given, jax.jit), expected, 1e-12)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["mLSTM", "delta net"])
 def test_gradients_of_a_run_need_no_jit_and_may_be_mapped(name):
     recurrence, cell, params, xs, state = made(name, (2,))
@@ -290,6 +293,7 @@ def each_alone(recurrence, counts, resets):
     return alone
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("controls", cases(CONTROLS, ("all",)))
 @two
 def test_a_controlled_batch_is_each_sequence_alone(name, controls):
@@ -339,6 +343,7 @@ def test_jacobians_are_those_of_the_joint_state_in_the_order_of_its_leaves(name)
     np.testing.assert_allclose(lstmx.isometry(history).singular_values, values, atol=1e-13)
 
 
+@pytest.mark.sample(2)
 @each
 def test_backward_is_the_gradient_of_the_plain_scan(name):
     recurrence, cell, *given = made(name, (2,))
@@ -373,6 +378,7 @@ def gradient_of_outputs(name):
     return jax.jit(jax.grad(total, argnums=(0, 1, 2)))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("loss", ["last", "every"])
 @two
 def test_a_gradient_flow_is_the_chain_of_pullbacks_in_plain_numbers(name, loss):
@@ -412,6 +418,7 @@ def test_a_gradient_flow_takes_a_function_and_keeps_its_digits_out_of_the_range_
     assert abs(flow.decay_rate.rate + np.log(MAGNITUDES[0])) < 1e-12
 
 
+@pytest.mark.sample(1)
 @two
 def test_influence_is_the_norm_of_the_jacobian_between_each_pair_of_steps(name):
     recurrence, cell, params, xs, state = made(name, length=4)
@@ -484,6 +491,7 @@ def test_a_long_jacobian_has_the_singular_values_of_the_product(name):
     assert np.all(np.exp(found)[~known] < 2e-5 * np.broadcast_to(expected[:, :1], expected.shape)[~known])
 
 
+@pytest.mark.sample(1)
 @two
 def test_a_lyapunov_spectrum_of_a_history_is_that_of_its_jacobians(name):
     recurrence = ZOO[name]
@@ -538,6 +546,7 @@ def spectrum_of(name):
     return lstmx.lyapunov_spectrum(long_enough(name), count=2)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", cases(OWN, ("mLSTM", "linear unit")))
 def test_a_memory_report_has_every_notion_but_those_of_retention_gates(name):
     report = memory_of(name)
@@ -549,6 +558,7 @@ def test_a_memory_report_has_every_notion_but_those_of_retention_gates(name):
     assert "steps" in str(report)
 
 
+@pytest.mark.slow
 def test_the_truncation_bias_of_a_linear_unit_is_that_of_gradients_cut_by_hand():
     recurrence, cell, params, xs, _ = made("linear unit", length=30)
     report = lstmx.memory_report(lstmx.record(cell, params, xs), lags=30)
@@ -621,6 +631,7 @@ def test_its_backward_jacobians_and_influence_are_those_of_the_cell(name):
         assert_equal(analysis(own), analysis(cell))
 
 
+@pytest.mark.slow
 @of_the_library
 def test_its_dynamics_and_memory_are_those_of_the_cell(name):
     own, cell = both(name, (), 200)
@@ -731,6 +742,7 @@ def task():
     return next_step(np.sin(time + np.arange(2)).astype("float32"))
 
 
+@pytest.mark.slow
 def test_a_step_function_sets_the_size_of_a_comparison(task):
     cell = lstmx.from_step(tanh_step, jnp.zeros(5), 2, name="own", init=tanh_parameters)
     with jax.numpy_dtype_promotion("standard"):  # Adam adds a Python float to an integer count
@@ -773,6 +785,7 @@ DRAWINGS = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.usefixtures("_pyplot_is_left_alone")
 @pytest.mark.parametrize("name", cases(OWN, ("mLSTM",)))
 @pytest.mark.parametrize("drawing", DRAWINGS)

@@ -331,6 +331,7 @@ def test_the_check_net_has_the_known_parameter_and_initial_gradients(library):
 # ------------------------------------------------------------------------------------- equal to autodiff
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("batch", [pytest.param((), marks=pytest.mark.slow), (2, 3)])
 def test_total_cotangents_are_those_of_perturbed_states(kind, library, batch):
     made, loss, expected = example(kind, batch)
@@ -345,6 +346,7 @@ def test_total_cotangents_are_those_of_perturbed_states(kind, library, batch):
     assert_close(flow.log_norm_hidden, log_norms(expected["hidden"]), 1e-12)
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_the_joint_norm_takes_hidden_and_cell_as_independent_coordinates(kind, library, batch):
     made, loss, expected = example(kind, batch)
@@ -386,6 +388,7 @@ def test_gradients_of_parameters_inputs_and_initial_state_are_those_of_autodiff(
 SHAPES = [(1, (), 1, 1), (1, (2,), 2, 3), (5, (), 1, 3), (4, (2,), 2, 1), (3, (2, 1), 1, 2)]
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize(
     ("library", "shape"),
     [("numpy", shape) for shape in SHAPES] + [("jax", SHAPES[0])],
@@ -405,6 +408,7 @@ def test_random_passes_and_losses_of_every_shape_agree_with_autodiff(kind, libra
     np.testing.assert_allclose(flow.log_norm, log_norms(expected["joint"]), rtol=0, atol=1e-10)
 
 
+@pytest.mark.sample(5)
 def test_the_word_last_is_the_sum_of_the_last_output(kind, library):
     made, loss, _ = example(kind)
     loss = 0 * loss
@@ -449,6 +453,7 @@ def test_the_gradients_are_those_of_backward_to_the_last_bit(kind, library, outp
     assert_close(flow.parameters, plain.parameters, 1e-14)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
 def test_jacobians_that_do_not_commute_are_multiplied_backwards_in_time(kind, library):
     """Trap T5: a library trained every LSTM and GRU with its Jacobians in forward order, unnoticed for years."""
@@ -476,6 +481,7 @@ def test_jacobians_that_do_not_commute_are_multiplied_backwards_in_time(kind, li
 # ------------------------------------------------------------------------------------ profiles and ledger
 
 
+@pytest.mark.sample(11)
 @pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_the_profile_is_the_norm_of_each_steps_share_of_the_recurrent_gradient(kind, library, batch):
     made, loss, expected = example(kind, batch)
@@ -504,6 +510,7 @@ def test_a_first_step_from_the_zero_state_has_no_share_and_no_direction(kind, li
     assert np.isfinite(flow.parameter_alignment[1:]).all()
 
 
+@pytest.mark.sample(5)
 def test_a_single_step_from_the_zero_state_has_a_flow_and_no_recurrent_gradient(kind, library):
     (cell, params, xs, _), loss, _ = example(kind)
     flow = lstmx.gradient_flow(lstmx.record(cell, *to(library, (params, xs[:1]))), to(library, loss[:1]))
@@ -642,6 +649,7 @@ EXTREMES = [
 ]
 
 
+@pytest.mark.sample(16)
 @IN_EITHER_LIBRARY_AND_TYPE
 @pytest.mark.parametrize(("name", "kind"), EXTREMES, ids=named)
 def test_log_norms_out_of_range_are_those_of_sixty_digits(name, kind, library, dtype):
@@ -691,6 +699,7 @@ def test_ordinary_networks_in_each_float_type_have_the_log_norms_of_sixty_digits
         np.testing.assert_allclose(flow.log_norm_cell, cell_part, rtol=0, atol=tolerance)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("library", "dtype", "forget_bias"),
     [("numpy", "float64", 1.0), *(("jax", "float32", bias) for bias in (-2.0, 1.0, 5.0))],
@@ -716,6 +725,7 @@ def test_twenty_thousand_steps_vanish_by_the_closed_form(library, dtype, forget_
         assert error < 1e-12
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("weight", [1.5, -0.3])
 def test_twenty_thousand_steps_of_one_unit_near_zero_grow_by_its_weight(library, weight):
     cell = lstmx.SimpleRNN(1, 1)
@@ -1075,6 +1085,7 @@ def test_a_printed_batch_counts_its_verdicts(library, outputs):
     assert ("mean share" in text) == (outputs == "all")
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_the_flow_of_an_exact_zero_loss_can_be_read_and_printed(kind, library, batch):
     history = random_history(kind, library, batch=batch)

@@ -90,6 +90,7 @@ def test_the_check_net_has_the_known_influence_of_its_initial_state():
 # ------------------------------------------------------------------------------------------------- all pairs
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize(
     ("library", "of", "batch"),
     [("numpy", of, batch) for of in ("inputs", "state") for batch in ((), (2, 2))]

@@ -200,6 +200,7 @@ def test_a_truncated_pass_has_the_outputs_of_a_whole_one(library):
     assert_close(lstmx.truncated(stack, *given, steps=4), lstmx.run(stack, *given), 1e-14)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("length", [12, 10])
 def test_a_truncated_gradient_of_gapped_zoneouts_is_the_sum_over_stretches(length):
     cell = lstmx.Zoneout(lstmx.LSTM(3, 4), hidden=0.3)

@@ -61,6 +61,7 @@ def test_a_padded_batch_is_each_sequence_alone(name, library):
     assert_same(np.asarray(history.inputs), np.where(past[..., None], 0, made[2]))
 
 
+@pytest.mark.sample(4)
 @each
 def test_gradients_of_a_padded_batch_are_the_sum_over_sequences(name):
     cell, params, xs, state = drawn(name, seed=1)
@@ -148,6 +149,7 @@ def test_influence_jacobians_and_highway_of_a_padded_batch(name):
         np.testing.assert_allclose(lstmx.highway(history)[index], lstmx.highway(one), atol=1e-12)
 
 
+@pytest.mark.sample(10)
 @each
 def test_a_reset_starts_a_sequence_anew(name, library):
     cell, params, xs, state = drawn(name, seed=6)
@@ -299,6 +301,7 @@ def test_a_spectrum_is_of_the_steps_that_count(library):
     assert "from 45 steps of 1 sequence after 5" in str(held)
 
 
+@pytest.mark.slow
 def test_a_spectrum_of_a_padded_batch_is_differentiated():
     cell, mask = lstmx.LSTM(3, 5), np.ones((30, 2), bool)
     mask[:4, 0] = mask[9:12, 1] = False

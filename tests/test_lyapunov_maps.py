@@ -255,6 +255,7 @@ def test_the_lorenz_system_has_the_known_spectrum():
     np.testing.assert_allclose(spectrum.kaplan_yorke, 2.0621, rtol=0, atol=5e-3)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU, lstmx.SimpleRNN], ids=lambda kind: kind.__name__)
 def test_an_autonomous_network_has_the_spectrum_that_lyapax_gives_it(kind):
     """What lyapax's frame gave in its first 1000 steps is taken off its running means."""

@@ -32,6 +32,7 @@ def remembering(cell, params):
 # ------------------------------------------------------------------------------------------- the parallel scan
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-14)])
 @each
 def test_all_steps_at_once_are_the_steps_one_by_one(kind, dtype, tolerance, library):

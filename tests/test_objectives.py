@@ -78,6 +78,7 @@ OBJECTIVES = {
 FAST = ("mask", "step function")
 
 
+@pytest.mark.sample(51)
 @pytest.mark.parametrize(
     ("name", "context", "library"),
     [
@@ -103,6 +104,7 @@ def test_an_objective_is_that_of_a_plain_loop_or_refused_in_words(name, context,
         compute(case, case.history)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", slow_but(PASSES, lambda name: name in ("LSTM", "lengths")))
 def test_objectives_can_be_differentiated(name):
     params, record = recorder(name)
@@ -115,6 +117,7 @@ def test_objectives_can_be_differentiated(name):
     check(measure, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but(["LSTM", "stack", "lengths"], lambda name: name == "LSTM"))
 def test_gradient_flossing_can_be_differentiated(name):
     """Of a padded batch outside of `jax.jit`."""
@@ -129,6 +132,7 @@ def test_a_padded_batch_is_not_flossed_inside_jit():
         jax.jit(lambda params: gradient_flossing(record(params)))(params)
 
 
+@pytest.mark.slow
 def test_flossing_a_linear_network_by_its_gain():
     """V43: ∂λ_i/∂g = 1/g = 1.25 at g = 0.8, so that ∂(mean λ²)/∂g = 2 mean(λ) / g."""
     exponents = lstmx.lyapunov_spectrum(linear(0.8), "all").exponents
@@ -138,6 +142,7 @@ def test_flossing_a_linear_network_by_its_gain():
     np.testing.assert_allclose(aside - slope, 1.25, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_by_an_orthogonal_network():
     """h W with W orthogonal keeps every norm: three objectives are 0, and at g W their slopes are known."""
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
@@ -156,6 +161,7 @@ def test_nothing_is_lost_by_an_orthogonal_network():
         np.testing.assert_allclose(found, slope(0.9), rtol=1e-10)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "SimpleRNN", "mask"])
 def test_the_immediate_derivative_is_by_the_recurrent_kernel_alone(name):
     params, record = recorder(name)

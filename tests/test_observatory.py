@@ -33,6 +33,7 @@ def close(found, expected, tolerance=1e-9):
 # ------------------------------------------------------------------------------------------------- the readings
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("batch", [(), pytest.param((2, 2), marks=pytest.mark.slow)], ids=str)
 def test_readings_are_those_of_the_analyses(library, batch):
     cell = lstmx.LSTM(3, 4)
@@ -67,6 +68,7 @@ def test_readings_are_those_of_the_analyses(library, batch):
     assert np.isnan(observatory["gradient_norm"]).all()
 
 
+@pytest.mark.sample(1)
 def test_of_a_stack_there_are_readings_of_each_layer(library):
     stack = lstmx.Stack([lstmx.LSTM(3, 4), lstmx.GRU(4, 5)])
     _, params, probe = drawn(stack)

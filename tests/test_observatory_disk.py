@@ -29,6 +29,7 @@ def same(left, right):
         np.testing.assert_array_equal(left[name], right[name])
 
 
+@pytest.mark.slow
 def test_looks_come_back_to_the_bit(tmp_path):
     observatory, _ = observed(tmp_path / "looks")
     again = lstmx.Observatory(MODEL.cell, PROBE, 2, path=tmp_path / "looks")

@@ -351,6 +351,7 @@ def two_lane_orders(steps, retained, crossing, max_order):
         return np.array(orders[: max_order + 1]), rest, log(mpmath.fsum(a), mpmath.fsum(b))
 
 
+@pytest.mark.sample(14)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("retained", "crossing"),
@@ -419,6 +420,7 @@ def mean_over_all_detachments(length, probability):
     return (cell, params, xs, state), np.tensordot(weights, jacobians, axes=1)
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("probability", [0.0, 0.25, 0.5, 1.0])
 def test_the_expected_gradient_is_the_mean_over_every_pattern_of_detachment(library, probability):
     made, mean = mean_over_all_detachments(6, probability)

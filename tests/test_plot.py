@@ -62,6 +62,7 @@ def test_import_leaves_matplotlib_for_later():
 # --------------------------------------------------------------------------------------------- dynamics
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 @pytest.mark.parametrize("kind", CELLS)
 def test_dashboard_lines_are_fields_of_the_history(kind, library):
@@ -76,6 +77,7 @@ def test_dashboard_lines_are_fields_of_the_history(kind, library):
     np.testing.assert_allclose(ydata(panel(figure, title))[:, 0], norms, rtol=1e-5)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
 def test_dashboard_shows_every_gate_as_map_distribution_and_mean(kind, library):
@@ -139,6 +141,7 @@ def test_every_panel_has_a_title_and_two_labels(kind, panels):
     assert figure.get_suptitle() == f"{kind.__name__} of 8 units over 40 steps"
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize(("length", "hidden"), [(1, 1), (8, 1)])
 def test_smallest_histories_are_drawn_with_whole_ticks(kind, length, hidden):
@@ -152,6 +155,7 @@ def test_smallest_histories_are_drawn_with_whole_ticks(kind, length, hidden):
     assert 0 in ticks
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", CELLS)
 def test_long_histories_are_thinned_out_and_say_so(kind):
     history = recorded(kind, length=10_000)
@@ -244,6 +248,7 @@ def test_steps_that_are_not_numbers_are_left_blank():
     assert np.isnan(ydata(panel(figure, "hidden state, first units"))[500:]).all()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("batch", "sequence"), [((3,), 2), ((3,), -1), ((3,), (1,)), ((2, 3), (1, 2))])
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 def test_a_sequence_of_a_batch_is_picked(batch, sequence, library):

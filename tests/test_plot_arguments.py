@@ -80,6 +80,7 @@ def test_every_figure_takes_a_sheet_and_a_title():
             assert parameters[argument].default is None
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", DRAW)
 def test_a_title_is_replaced_left_out_or_refused(name):
     assert title_of(DRAW[name]())
@@ -99,6 +100,7 @@ def test_a_colour_map_is_that_of_every_map(name):
         DRAW[name](cmap="no such map")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", takers("labels"))
 def test_tokens_stand_at_the_steps(name):
     drawn = DRAW[name](labels=TOKENS)

@@ -174,6 +174,7 @@ def test_every_figure_is_here():
     assert sorted(DRAW) == sorted(lstmx.plot.__all__)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("name", DRAW)
 def test_a_figure_draws_or_says_what_to_do(name, context):

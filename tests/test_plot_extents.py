@@ -246,6 +246,7 @@ def test_every_figure_is_here():
     assert sorted(FIGURES) == sorted(lstmx.plot.__all__)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_is_cut_or_covered_in_a_column(name, monkeypatch):
     check(drawn(name, COLUMN, *SMALL), monkeypatch)

@@ -59,6 +59,7 @@ SHOWN = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("outputs", ["all", "norms"])
 def test_flow_panels_are_fields_of_the_flow(kind, library, outputs):
     flow = to(library, lstmx.gradient_flow(recorded(kind), outputs=outputs))
@@ -104,6 +105,7 @@ def test_the_title_says_what_the_flow_does(slope, words):
     assert title.endswith(" nats per step")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("length", [1, 2, 7])
 def test_short_flows_have_no_standard_error(kind, length):
     figure = lstmx.plot.gradient_flow(lstmx.gradient_flow(recorded(kind, length, hidden=1)))
@@ -268,6 +270,7 @@ def test_only_flows_by_name_are_compared(flows, error, message):
 # ---------------------------------------------------------------------------------------- path_spectrum
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("max_order", [0, 3, 8])
 def test_orders_at_the_first_step_and_their_shares_are_drawn(library, max_order):
     paths = to(library, lstmx.path_spectrum(recorded(lstmx.LSTM, 12), max_order))
@@ -365,6 +368,7 @@ def sloped(outputs, inputs, slope=-0.1):
     return Influence(np.where(lag < 0, -np.inf, slope * lag), np.array(outputs), np.array(inputs), None)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("probes", [None, 4])
 def test_influence_is_a_map_of_logs_and_a_profile(kind, library, probes):
     result = to(library, lstmx.influence(recorded(kind, 20), probes=probes))
@@ -490,6 +494,7 @@ def content(sheet):
     return found + [patch.get_data().values for ax in axes for patch in ax.patches]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize(
     ("batch", "sequence"), [((3,), 2), ((3,), -1), ((3,), (1,)), ((2, 3), (1, 2)), ((2, 3), (-1, 0))]

@@ -93,6 +93,7 @@ def test_a_film_has_a_frame_for_each_look(tmp_path):
     assert labels(gates) == ["input gate", "forget gate", "output gate"]
 
 
+@pytest.mark.slow
 def test_looks_that_were_not_finite_and_cells_without_gates_are_drawn(tmp_path):
     for gains in ([1.0, np.nan], [np.nan]):
         render(lstmx.plot.observatory(looked_at(gains)))  # a warning is an error here

@@ -17,6 +17,7 @@ def affine(earlier, later):
     return c * a, c * b + d
 
 
+@pytest.mark.sample(13)
 @pytest.mark.parametrize(
     "length",
     [1, 2, 3, 5, 10, 17, 97, *(pytest.param(length, marks=pytest.mark.slow) for length in (4, 9, 16, 100))],
@@ -42,6 +43,7 @@ def test_matrices_are_not_exchanged(library, length):
         np.testing.assert_allclose(y, product, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_under_vmap_and_grad():
     a, b = np.random.default_rng(0).normal(size=(2, 4, 23))
 

@@ -24,6 +24,7 @@ def kept_fields(history):
 # ------------------------------------------------------------------------------------------- excerpts
 
 
+@pytest.mark.sample(20)
 @each_batch
 @pytest.mark.parametrize("every", [1, 3, 12, *(pytest.param(every, marks=pytest.mark.slow) for every in (2, 7))])
 def test_an_excerpt_is_the_history_at_its_steps(kind, library, batch, every):
@@ -42,6 +43,7 @@ def test_an_excerpt_is_the_history_at_its_steps(kind, library, batch, every):
     assert set(fields) <= set(dir(made))
 
 
+@pytest.mark.sample(19)
 @pytest.mark.parametrize("batch", [(), pytest.param((2,), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize(("dtype", "bits"), [("float16", 11), ("bfloat16", 8)])
@@ -118,6 +120,7 @@ FORMS = [
 ]
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize(("verb", "form"), FORMS, ids=lambda x: getattr(x, "__name__", str(x)))
 @pytest.mark.parametrize("narrow", [True, False], ids=["narrow", "wide"])
 def test_a_pass_in_old_memory_is_a_fresh_one(kind, library, verb, form, narrow, monkeypatch):
@@ -185,6 +188,7 @@ def test_another_form_is_refused_and_nothing_is_lost(library):
 # ------------------------------------------------------------------------------------------- summarise
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize(
     ("length", "batch"), [(1, ()), (7, (1,)), (300, (2, 3)), (521, ())], ids=["T = 1", "7", "300", "prime"]
 )

@@ -107,6 +107,7 @@ def right(name, function):
 CASES = [(name, argument) for name in FUNCTIONS if name not in ELSEWHERE for argument in required(FUNCTIONS[name])]
 
 
+@pytest.mark.sample(293)
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize(("name", "argument"), CASES)
 def test_what_a_function_does_not_take_is_refused_by_name(name, argument, wrong):

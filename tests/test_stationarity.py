@@ -58,6 +58,7 @@ def dies(windows, share, time, rest=0.02, series=100):
 # ---------------------------------------------------------------------------------------------------- specificity
 
 
+@pytest.mark.sample(11)
 @pytest.mark.parametrize("mean", [0.0, CHAOS])
 @pytest.mark.parametrize("time", [0, 1, 3, 5, 10])
 @pytest.mark.parametrize("windows", [128, 250, pytest.param(1000, marks=pytest.mark.slow)])
@@ -237,6 +238,7 @@ def test_lost_directions_have_nothing_to_compare():
 # ----------------------------------------------------------------------------------- derivatives, left to itself
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["params", *(pytest.param(one, marks=pytest.mark.slow) for one in ("x", "state"))])
 def test_the_exponents_of_a_network_left_alone_can_be_differentiated(of):
     """By reverse mode, against central differences of the spectrum in NumPy, along random directions."""

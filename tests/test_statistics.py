@@ -103,6 +103,7 @@ def assert_direct(found, history, tolerance):
     assert found.retention_gate == history.cell.retention_gate
 
 
+@pytest.mark.sample(10)
 @gated
 @pytest.mark.parametrize(("batch", "keep"), [((), "all"), ((2,), "states"), ((2, 3), "all")])
 def test_statistics_are_those_of_the_gates(kind, library, batch, keep):

@@ -74,6 +74,7 @@ def test_a_streamed_pass_of_other_cells_and_lengths(name, length, tmp_path):
         np.testing.assert_allclose(left, right, rtol=0, atol=1e-14)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("batch", [(), (2,), (2, 2)])
 def test_a_streamed_pass_of_unequal_sequences(library, batch, tmp_path, monkeypatch):
     cell, params, xs, state = a_pass(library, batch=batch)
@@ -135,6 +136,7 @@ def test_a_bar_counts_steps(tmp_path, capsys, monkeypatch):
 # ----------------------------------------------------------------------------------- stopped, and gone on with
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("chunks", [0, 1, 6])
 def test_a_stopped_run_goes_on_to_the_same_bytes(library, chunks, tmp_path, monkeypatch):
     cell, params, xs, state = a_pass(library)

@@ -112,6 +112,7 @@ def test_record_is_the_textbook_loop(kind, seed, length, batch, features, hidden
 # ------------------------------------------------------------------------------------ shapes and libraries
 
 
+@pytest.mark.sample(6)
 @each_dtype
 @pytest.mark.parametrize(
     ("length", "hidden", "batch"),
@@ -138,6 +139,7 @@ def test_jax_is_numpy(kind, dtype, length, hidden, batch):
         assert_close(device_passes, passes, TOLERANCE[dtype])
 
 
+@pytest.mark.sample(28)
 @each_batch
 @pytest.mark.parametrize("keep", KEEP)
 def test_record_is_run_to_the_bit(kind, library, batch, keep):
@@ -211,6 +213,7 @@ def test_numpy_arguments_are_neither_changed_nor_needed_writable(kind):
 # ------------------------------------------------------------------------------------- transformations
 
 
+@pytest.mark.sample(5)
 @each_dtype
 def test_vmap_over_sequences_is_the_batch(kind, dtype):
     cell, params, xs, state = draw_pass(kind, batch=(3,), dtype=dtype)

@@ -67,6 +67,7 @@ def test_a_model_of_lstmx_reads_text_with_its_vocabulary(tmp_path, capsys):
     assert "the text has 'Z', which the model's" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_layers_are_listed_and_chosen(tmp_path, capsys):
     weights = tmp_path / "torch.safetensors"
     save_file(state_dict(prefix="encoder.rnn.", layers=2) | state_dict(prefix="decoder."), weights)

@@ -67,6 +67,7 @@ def test_each_field_is_kept_with_its_own_probability():
     np.testing.assert_allclose([kept.hidden.mean(), kept.cell.mean()], [0.2, 0.7], atol=0.02)
 
 
+@pytest.mark.sample(2)
 @each
 @pytest.mark.parametrize("key", [None, 1])
 def test_derivatives_are_those_of_autodiff(name, key):

@@ -805,6 +805,15 @@ def test_an_analysis_refuses_an_edited_pass(analysis):
 # -------------------------------------------------------------------------------------------------------- effects
 
 
+def test_an_effect_whose_square_no_float_holds_has_its_norm(library):
+    cell = lstmx.GRU(2, 3)
+    zeros = jax.tree.map(np.zeros_like, cell.init(np.random.default_rng(0)))
+    params, xs = to(library, (zeros, np.zeros((4, 2), "float32")))
+    edited = lstmx.intervene(cell, params, xs, lstmx.edits.clamp(candidate=1e-30))
+    effect = lstmx.effect(lstmx.record(cell, params, xs), edited)
+    np.testing.assert_allclose(effect.norm, np.sqrt(3) * 1e-30 * (1 - 0.5 ** np.arange(1, 5)), rtol=1e-6)
+
+
 def test_an_effect_is_the_change_of_outputs_and_of_a_loss(library):
     cell, params, xs, state = passed(batch=(2,), length=10)
     given = to(library, (params, xs, state))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, leaves, namespace, result
+from lstmx.arrays import Array, constant_tree, is_traced, leaves, namespace, result
 from lstmx.editing.edited import Edited, EditedLayers
 from lstmx.history import History, where_held
 from lstmx.layers import LayeredPass
@@ -118,10 +118,9 @@ def effect(
 
     before, after = history.outputs, edited.outputs
     outputs = after - before
-    xp, square = namespace(outputs), outputs**2
-    norm = _root(xp.sum(square, axis=-1))
-    counted = edited.lengths.astype(square.dtype)[..., None]
-    by_unit = _root(xp.sum(square, axis=0) / counted)
+    norm = _norm(outputs, -1)
+    counted = edited.lengths.astype(outputs.dtype)[..., None]
+    by_unit = _norm(outputs, 0) / counted**0.5
     losses = (None, None) if loss is None else (_steps(loss, one, edited.counts) for one in (before, after))
     return Effect(history, edited, outputs, norm, by_unit, *losses)
 
@@ -161,10 +160,14 @@ def _given(history: Any) -> tuple[Any, Any, Any, Any]:
     return history.params, drawn, history.inputs, history.initial
 
 
-def _root(square: Array) -> Array:
-    """The root, with a derivative of 0 at 0: where nothing changed the norm has none."""
-    xp = namespace(square)
-    return xp.where(square > 0, xp.sqrt(xp.where(square > 0, square, xp.ones_like(square))), xp.zeros_like(square))
+def _norm(x: Array, axis: int) -> Array:
+    """The L2 norm along an axis, also of numbers whose squares no float holds; its derivative is 0 where it is 0."""
+    xp = namespace(x)
+    largest = constant_tree(xp.max(xp.abs(x), axis=axis, keepdims=True, initial=0))
+    size = xp.where(largest > 0, largest, xp.ones_like(largest))
+    square = xp.sum((x / size) ** 2, axis=axis)
+    root = xp.sqrt(xp.where(square > 0, square, xp.ones_like(square)))
+    return xp.where(square > 0, xp.squeeze(size, axis=axis) * root, xp.zeros_like(square))
 
 
 def _steps(loss: Callable[[Array], Array], outputs: Array, counts: Array | None) -> Array:

@@ -80,6 +80,7 @@ class Observatory:
         ValueError: a wrong shape or word, a number out of range, NaN or infinity in the probe or the loss, or a
             folder of another observatory.
         FileExistsError: there is something else at `path`.
+        BlockingIOError: another process, or another thread, is writing there.
         ImportError: zarr is not installed and a path is given, or nothing that writes for TensorBoard.
     """
 

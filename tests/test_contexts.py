@@ -22,21 +22,38 @@ def is_fast(name, context, library, size):
     return size == "small" and (library == "numpy" or (context in FAST and name not in COMPILED_LONG))
 
 
-def cases(sizes, libraries=contexts.LIBRARIES, keep=lambda name: True):
+def cases():
     """Every entry of the table."""
     return [
         pytest.param(name, context, library, size, id=f"{name}-{context}-{library}-{size}", marks=marks)
-        for size in sizes
+        for size in ("small", "large")
         for name, row in contexts.TABLE.items()
         for context in row
-        for library in libraries
+        for library in contexts.LIBRARIES
         if library in contexts.ANALYSES[name].libraries and (context, library) != ("step function", "numpy")
-        if keep(name)
         for marks in [() if is_fast(name, context, library, size) else pytest.mark.slow]
     ]
 
 
-@pytest.mark.parametrize(("name", "context", "library", "size"), cases(("small", "large")))
+def is_traced(name, context, library, size):
+    """Whether an entry is also computed inside jit and vmap."""
+    traced = contexts.ANALYSES[name].traced is not None and context != "on disk"
+    return traced and library == "jax" and size == "small" and contexts.TABLE[name][context] is True
+
+
+ENTRIES = cases()
+TRACED = [one for one in ENTRIES if is_traced(*one.values)]
+
+
+def is_right_inside_jit(name, context, library, size):
+    """Whether the numbers of an entry are those inside jit and vmap, where they are judged alike."""
+    traced = contexts.TRACED_APART.get((name, context), contexts.ANALYSES[name].traced)
+    return is_traced(name, context, library, size) and traced is True and not is_fast(name, context, library, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "context", "library", "size"), [one for one in ENTRIES if not is_right_inside_jit(*one.values)]
+)
 def test_an_analysis_is_right_or_says_why_not(name, context, library, size):
     case, outcome = contexts.case_of(context, size, library), contexts.TABLE[name][context]
     compute, verify = contexts.ANALYSES[name].make(case)
@@ -47,12 +64,6 @@ def test_an_analysis_is_right_or_says_why_not(name, context, library, size):
             compute(*case.given)
 
 
-TRACED = cases(("small",), ("jax",), keep=lambda name: contexts.ANALYSES[name].traced is not None)
-TRACED = [
-    one for one in TRACED if one.values[1] != "on disk" and contexts.TABLE[one.values[0]][one.values[1]] is True
-]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "context", "library", "size"), TRACED)
 def test_an_analysis_is_right_inside_jit_and_vmap_or_says_why_not(name, context, library, size):
@@ -61,15 +72,14 @@ def test_an_analysis_is_right_inside_jit_and_vmap_or_says_why_not(name, context,
     compute, verify = row.make(case)
     # Parameters along a leading axis, of which the second are others.
     several = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), case.given[0])
-    each = jax.vmap(compute, in_axes=(0, None, None))
+    each = jax.jit(jax.vmap(compute, in_axes=(0, None, None)))
     if traced is True:
-        verify(jax.jit(compute)(*case.given))
         verify(jax.tree.map(lambda x: x[0], each(several, *case.given[1:])))
         return
     with pytest.raises(traced.error, match=traced.words):
         jax.jit(compute)(*case.given)
     with pytest.raises(traced.error, match=traced.words):
-        jax.jit(each)(several, *case.given[1:])
+        each(several, *case.given[1:])
 
 
 @pytest.mark.slow

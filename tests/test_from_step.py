@@ -294,8 +294,9 @@ def each_alone(recurrence, counts, resets):
 
 
 @pytest.mark.sample(1)
-@pytest.mark.parametrize("controls", cases(CONTROLS, ("all",)))
-@two
+@pytest.mark.parametrize(
+    ("name", "controls"), [(name, "all") for name in OWN] + [("mLSTM", controls) for controls in CONTROLS][:-1]
+)
 def test_a_controlled_batch_is_each_sequence_alone(name, controls):
     options, counts, resets = CONTROLS[controls]
     recurrence, cell, params, xs, state = made(name, (2, 2), length=7)
@@ -787,8 +788,9 @@ DRAWINGS = {
 
 @pytest.mark.sample(1)
 @pytest.mark.usefixtures("_pyplot_is_left_alone")
-@pytest.mark.parametrize("name", cases(OWN, ("mLSTM",)))
-@pytest.mark.parametrize("drawing", DRAWINGS)
+@pytest.mark.parametrize(
+    ("drawing", "name"), [(drawing, "mLSTM") for drawing in DRAWINGS] + [("dynamics", "LSTM"), ("gradient_flow", "LSTM")]
+)
 def test_figures_are_drawn(drawing, name):
     figure = DRAWINGS[drawing](name)
     render(figure)

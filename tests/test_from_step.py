@@ -789,7 +789,8 @@ DRAWINGS = {
 @pytest.mark.sample(1)
 @pytest.mark.usefixtures("_pyplot_is_left_alone")
 @pytest.mark.parametrize(
-    ("drawing", "name"), [(drawing, "mLSTM") for drawing in DRAWINGS] + [("dynamics", "LSTM"), ("gradient_flow", "LSTM")]
+    ("drawing", "name"),
+    [(drawing, "mLSTM") for drawing in DRAWINGS] + [("dynamics", "LSTM"), ("gradient_flow", "LSTM")],
 )
 def test_figures_are_drawn(drawing, name):
     figure = DRAWINGS[drawing](name)

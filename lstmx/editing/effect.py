@@ -161,7 +161,7 @@ def _given(history: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _norm(x: Array, axis: int) -> Array:
-    """The L2 norm along an axis, also of numbers whose squares no float holds; its derivative is 0 where it is 0."""
+    """The L2 norm along an axis, also where no float holds the squares; its derivative is 0 where it is 0."""
     xp = namespace(x)
     largest = constant_tree(xp.max(xp.abs(x), axis=axis, keepdims=True, initial=0))
     size = xp.where(largest > 0, largest, xp.ones_like(largest))

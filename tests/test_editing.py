@@ -838,7 +838,9 @@ def test_an_effect_is_the_change_of_outputs_and_of_a_loss(library):
     none = lstmx.effect(edited, edited)
     assert none.loss is None
     assert not np.any(none.outputs)
-    assert "no value was changed" in str(lstmx.effect(history, changed(cell, *given, edits=[])))
+    unmoved = str(lstmx.effect(history, changed(cell, *given, edits=[])))
+    assert "no value was changed" in unmoved
+    assert "outputs: not one of them moved" in unmoved
 
 
 def test_an_effect_is_of_the_edits_alone():

@@ -63,7 +63,8 @@ class Effect:
         edits = "; ".join(self.edited.edits) or "no edit"
         lines = [f"effect of {edits} on {self.edited.cell}", _of_steps(self)]
         if self.norm.size:
-            lines += [_of_outputs(self), _of_units(self)]
+            moved = np.any(np.asarray(self.norm))
+            lines += [_of_outputs(self), _of_units(self)] if moved else ["outputs: not one of them moved"]
             lines += [] if self.loss_after is None else [_of_loss(self)]
         return "\n".join(lines)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, leaves, map_tree, namespace
+from lstmx.arrays import Array, gathered, is_jax, leaves, map_tree, namespace
 from lstmx.attribution.contextual import contextual
 from lstmx.attribution.rerun import again, alone, at_once
 from lstmx.attribution.results import WORDS, Attribution
@@ -122,7 +122,8 @@ def attribute(
         found = _attributed(history, wanted, *options)
     else:
         found = _row_by_row(history, wanted, *options)
-    return Attribution(method=method, history=history, target=wanted, baseline=inputs, **found)
+    made = Attribution(method=method, history=history, target=wanted, baseline=inputs, **found)
+    return gathered(made, ("history", "target", "baseline", "inputs", "units", "initial_units"))
 
 
 def _row_by_row(history: Any, target: Target, method: str, inputs: Array, start: Any, *options: Any) -> Any:

@@ -1,13 +1,10 @@
 """Several processes of one job, by JAX's distributed runtime: what one process does, or a sentence."""
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 WORKER = Path(__file__).with_name("two_processes.py")
 

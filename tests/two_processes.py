@@ -1,14 +1,16 @@
 """One of several processes of a job, which compares what it gets with its own numbers; see `test_processes.py`.
 
-    python two_processes.py PORT PROCESSES NUMBER DEVICES PROGRAM [ARGUMENT ...]
+python two_processes.py PORT PROCESSES NUMBER DEVICES PROGRAM [ARGUMENT ...]
 """
 
+import re
 import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import lstmx
 from lstmx.arrays import fetched, leaves
@@ -58,12 +60,8 @@ def same(name, found, expected):
 
 def refused(words, call):
     """Fail unless a call is refused in these words."""
-    try:
+    with pytest.raises((TypeError, ValueError, OSError), match=re.escape(words)):
         call()
-    except (TypeError, ValueError, OSError) as error:
-        assert words in str(error), error
-    else:
-        raise AssertionError(f"not refused: {words}")
 
 
 def contents(path):
@@ -97,9 +95,10 @@ def basics(folder):
     refused("spread over processes already", lambda: lstmx.shard_batch(whole))
     wrong = xs.copy()
     wrong[5, 7, 1] = np.nan  # with the last process, and told in all
-    refused("inputs is nan first at step 5, sequence (7,), feature 1", lambda: lstmx.gradient_flow(
-        lstmx.record(cell, params, spread(wrong))
-    ))
+    refused(
+        "inputs is nan first at step 5, sequence (7,), feature 1",
+        lambda: lstmx.gradient_flow(lstmx.record(cell, params, spread(wrong))),
+    )
     record(folder, "pass")
     if number == 0:
         lstmx.record_to(f"{folder}/one", cell, params, jnp.asarray(xs), parts=jax.device_count())

@@ -25,6 +25,7 @@ from lstmx.checks import (
     states,
 )
 from lstmx.history import History, where_held
+from lstmx.passes.sharding import brought_back, spread
 
 
 def attribute(
@@ -218,14 +219,14 @@ def _integrated(history: Any, target: Target, baseline: Array, start: Any, nodes
     total, first = xp.zeros_like(history.inputs), map_tree(xp.zeros_like, begun)
     for k in range(0, nodes, most):
         at, weight = places[k : k + most], weights[k : k + most]
-        made = again(
-            history,
-            along(at, change, baseline, 1),
-            map_tree(lambda x, y, at=at: along(at, x, y, 0), begun, start),
-        )
+        starts = map_tree(lambda x, y, at=at: along(at, x, y, 0), begun, start)
+        rows, starts, _, is_split = spread(along(at, change, baseline, 1), starts)
+        made = again(history, rows, starts)
         back = walked(made, target.cotangents(made.outputs), "gradient")
-        total = total + xp.tensordot(back.inputs, weight, axes=((1,), (0,)))
-        first = map_tree(lambda x, y, w=weight: x + xp.tensordot(w, y, axes=((0,), (0,))), first, back.initial)
+        added = xp.tensordot(back.inputs, weight, axes=((1,), (0,)))
+        begins = map_tree(lambda y, w=weight: xp.tensordot(w, y, axes=((0,), (0,))), back.initial)
+        added, begins = brought_back((added, begins)) if is_split else (added, begins)
+        total, first = total + added, map_tree(lambda x, y: x + y, first, begins)
     before = again(history, baseline[:, None], map_tree(lambda x: x[None], start))
     initial = map_tree(lambda x, y: x * y, first, begun)
     return total * change, initial, target.values(before.outputs)[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,7 +23,9 @@ from lstmx.arrays import (
 )
 from lstmx.checks import array, positive
 
+T = TypeVar("T")
 _MOST_CORES = 4096
+_WORTH = 2**12  # steps times sequences from which on the devices work longer than they wait for each other
 
 
 def use_cores(n: int | None = None) -> None:
@@ -135,31 +138,55 @@ def _split(devices: Any, axis: int) -> Any:
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*[None] * axis, "batch"))
 
 
-def spread(sequences: Tree, states: Tree = None, whole: Tree = None) -> tuple[Tree, Tree, Tree]:
-    """The arguments, split over the devices of this process where the batch divides; else as they are.
+class Spread(NamedTuple):
+    """What `spread` gives."""
 
-    They stay where they are, too, in NumPy, inside a JAX transformation, and where the caller has placed one.
+    sequences: Tree
+    states: Tree
+    whole: Tree
+    is_split: bool
+    """Whether they lie on other devices than they came on."""
+
+
+def spread(sequences: Tree, states: Tree = None, whole: Tree = None) -> Spread:
+    """The arguments, split over the devices of this process where these divide a batch that is worth it.
+
+    Else they stay where they are, and so in NumPy, inside a JAX transformation, and where the caller has placed
+    one. What is computed of them when they are split is brought back by `brought_back`.
 
     Args:
         sequences: arrays [T, batch, ...].
         states: arrays [batch, ...].
         whole: arrays that every device needs whole, such as parameters.
     """
-    arrays = [*leaves((sequences, states, whole))]
-    if not is_jax(namespace(*arrays)) or is_traced(*arrays) or jax.config.jax_default_device is not None:
-        return sequences, states, whole
+    as_they_are = Spread(sequences, states, whole, False)
+    if not is_jax(namespace(*leaves(sequences))) or is_traced(sequences, states, whole):
+        return as_they_are
     devices = jax.local_devices()
     sizes = {x.shape[1] for x in leaves(sequences)} | {x.shape[0] for x in leaves(states)}
-    if len(devices) == 1 or len(sizes) != 1 or max(sizes) % len(devices) or any(map(_is_placed, arrays)):
-        return sequences, states, whole
+    if len(devices) == 1 or len(sizes) != 1 or max(sizes) % len(devices) or jax.config.jax_default_device:
+        return as_they_are
+    if math.prod(next(leaves(sequences)).shape[:2]) < _WORTH:
+        return as_they_are
+    if any(_is_placed(x) for x in leaves((sequences, states, whole))):
+        return as_they_are
 
     def placed(tree: Tree, sharding: Any) -> Tree:
-        return map_tree(lambda x: jax.device_put(x, sharding), tree)
+        return map_tree(lambda x: jax.device_put(x, sharding) if hasattr(x, "shape") else x, tree)
 
     copied = jax.sharding.NamedSharding(jax.sharding.Mesh(devices, ("batch",)), jax.sharding.PartitionSpec())
-    return placed(sequences, _split(devices, 1)), placed(states, _split(devices, 0)), placed(whole, copied)
+    return Spread(
+        placed(sequences, _split(devices, 1)), placed(states, _split(devices, 0)), placed(whole, copied), True
+    )
 
 
-def _is_placed(x: Array) -> bool:
-    """Whether its caller has put an array somewhere."""
-    return is_jax(namespace(x)) and x.committed  # type: ignore  # an array of JAX
+def _is_placed(x: Any) -> bool:
+    """Whether somebody has put an array somewhere, but for `spread`, which copied it to all devices."""
+    return getattr(x, "committed", False) and not (
+        x.is_fully_replicated and x.sharding.device_set == {*jax.local_devices()}
+    )
+
+
+def brought_back(tree: T) -> T:
+    """Arrays as they would be without `spread`."""
+    return map_tree(lambda x: jnp.asarray(np.asarray(x)) if hasattr(x, "shape") else x, tree)

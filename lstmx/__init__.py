@@ -98,7 +98,7 @@ from lstmx.observatory import Alarm, Observatory
 from lstmx.pages import page
 from lstmx.passes.backward import Gradients, backward
 from lstmx.passes.run import excerpt, intervene, record, record_to, run
-from lstmx.passes.sharding import shard_batch
+from lstmx.passes.sharding import shard_batch, use_cores
 from lstmx.passes.truncation import truncated
 from lstmx.statistics import GateStatistics, UnitStatistics, gate_statistics, summarise
 from lstmx.training import Model, ModelParams, ReadoutParams, Training, TrainingDiverged, evaluate, train
@@ -124,6 +124,7 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "schemes",
     "run",
     "truncated",
+    "use_cores",
     "shard_batch",
     "record",
     "History",

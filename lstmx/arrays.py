@@ -12,17 +12,19 @@ import importlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, dataclass_transform, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, dataclass_transform, overload
 
 import numpy as np
 
 jax: Any
 jnp: Any
+multihost_utils: Any
 try:
     import jax
     import jax.numpy as jnp
+    from jax.experimental import multihost_utils
 except ImportError:  # NumPy alone: every function below has a branch that needs nothing else
-    jax = jnp = None
+    jax = jnp = multihost_utils = None
 
 if TYPE_CHECKING:
     from jax import Array as JaxArray
@@ -181,6 +183,8 @@ def _without_numbers(told: Callable[[Any], Any], otherwise: Callable[[Any], Any]
 
 def all_finite(x: Array) -> bool:
     """Whether an array that is no tracer holds neither NaN nor infinity."""
+    if is_elsewhere(x):
+        return bool(jnp.isfinite(x).all())
     if not is_jax(namespace(x)) or all(d.platform == "cpu" for d in x.devices()):  # type: ignore
         return bool(np.isfinite(np.asarray(x)).all())  # XLA's own reduction on a CPU takes ten times as long
     with (
@@ -369,9 +373,61 @@ def ready(tree: Tree) -> Tree:
     return map_tree(lambda x: x.block_until_ready() if hasattr(x, "block_until_ready") else x, tree)
 
 
+# -------------------------------------------------------------------------------------------- processes
+
+
+def is_elsewhere(x: Any) -> bool:
+    """Whether a part of an array lies with other processes, by JAX's distributed runtime."""
+    return has_jax and isinstance(x, jax.Array) and not is_traced(x) and not x.is_fully_addressable
+
+
+def fetched(x: Any, dtype: Any = None) -> np.ndarray:
+    """An array in NumPy, as `numpy.asarray`; of what lies with several processes the whole, in each of them.
+
+    Then every process has to come here.
+    """
+    if is_elsewhere(x) and not x.is_fully_replicated:
+        x = multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(x, dtype)
+
+
 def to_numpy(tree: Tree) -> Tree:
-    """Copy a tree's arrays to NumPy on the host."""
-    return map_tree(np.asarray, tree)
+    """Copy a tree's arrays to NumPy on the host; see `fetched`."""
+    return map_tree(fetched, tree)
+
+
+def gathered(tree: T, large: Sequence[str] = ()) -> T:
+    """A tree whose arrays that lie with several processes are whole in each of them; see `fetched`.
+
+    For results that are small beside a pass: one process alone can then read and print them.
+
+    Args:
+        tree: the arrays.
+        large: names of fields of a result that stay where they lie.
+    """
+    if large:
+        small = {name: getattr(tree, name) for name in type(tree)._array_fields if name not in large}  # type: ignore
+        return dataclasses.replace(tree, **gathered(small))  # type: ignore  # a result
+    return map_tree(lambda x: jnp.asarray(fetched(x)) if is_elsewhere(x) else x, tree)
+
+
+class Process(NamedTuple):
+    """One process of a job."""
+
+    number: int
+    processes: int
+    """Of the job, in all."""
+
+
+def process() -> Process:
+    """This process among those of JAX's distributed runtime."""
+    return Process(jax.process_index(), jax.process_count()) if has_jax else Process(0, 1)
+
+
+def told_by_all(text: str) -> list[str]:
+    """What each process says, by their numbers, of up to 400 characters; every process has to come here."""
+    said = np.frombuffer(text.encode()[:400].ljust(400), np.uint8)
+    return [bytes(row).decode(errors="ignore").rstrip() for row in multihost_utils.process_allgather(said)]
 
 
 # -------------------------------------------------------------------------------------------- functions

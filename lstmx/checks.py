@@ -13,16 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import (
-    Array,
-    all_finite,
-    dtype_of,
-    is_jax,
-    is_traced,
-    leaves,
-    map_tree,
-    namespace,
-)
+from lstmx.arrays import Array, all_finite, dtype_of, fetched, is_jax, is_traced, leaves, map_tree, namespace
 
 _FLOATS = {np.dtype("float32"), np.dtype("float64")}
 LARGEST = 2**24
@@ -273,7 +264,7 @@ def unreset(history: Any, analysis: str) -> None:
     """Raise where sequences start within the pass, or where that cannot be told."""
     for part in parts_of(history):
         reset = None if part.controls is None else part.controls.reset
-        if reset is not None and (is_traced(reset) or np.asarray(reset)[1:].any()):
+        if reset is not None and (is_traced(reset) or fetched(reset)[1:].any()):
             raise ValueError(
                 f"{analysis} takes sequences that do not start anew within the pass; this history has resets, or "
                 f"is inside a JAX transformation. history.pieces() gives every sequence as a history of its own"
@@ -339,7 +330,7 @@ def states(history: Any, value: Any, name: str) -> None:
     """Raise unless `value` is shaped like the final state of a history, of a cell or of layers, and finite."""
     _states(history.cell, history.params, value, history.batch, name)
     for leaf in leaves(value):
-        if not is_traced(leaf) and not np.isfinite(np.asarray(leaf)).all():
+        if not is_traced(leaf) and not np.isfinite(fetched(leaf)).all():
             fields = [f for f, x in zip(getattr(value, "_fields", ()), value, strict=False) if x is leaf]
             raise ValueError(f"{'.'.join([name, *fields])} holds NaN or infinity; expected finite numbers")
 
@@ -421,17 +412,17 @@ def finite(name: str, values: Array, unit: str = "unit", start: int = 0) -> None
         return
     if all_finite(values):
         return
-    where = np.argwhere(~np.isfinite(np.asarray(values)))[0]
+    where = np.argwhere(~np.isfinite(fetched(values)))[0]
     step, *batch, index = (int(i) for i in where)
     step += start
     sequence = f", sequence {tuple(batch)}" if batch else ""
-    value = np.asarray(values)[tuple(where)]
+    value = fetched(values)[tuple(where)]
     raise ValueError(f"{name} is {value} first at step {step}{sequence}, {unit} {index}; expected finite numbers")
 
 
 def within_unit(name: str, *values: Array) -> None:
     """Raise where what a step function calls a gate leaves [0, 1] by more than rounding."""
-    for x in (np.asarray(x) for x in values if not is_traced(x)):
+    for x in (fetched(x) for x in values if not is_traced(x)):
         if (wrong := x[(x < -_ROUNDING) | (x > 1 + _ROUNDING)]).size:
             raise ValueError(
                 f"gates names {name}, which is {wrong[0]:.6g} at some step; expected values in [0, 1]. Without "

@@ -18,6 +18,8 @@ except ImportError:  # Windows
     fcntl = None
     import msvcrt
 
+has_locks_for_many = fcntl is not None
+"""Whether a lock goes with the process that has it, whatever ends it, on a file that several machines share."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that has none
 _TOGETHER = 16  # files that are handed to the disk at once, since one of its flushes serves all
 

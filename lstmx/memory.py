@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, jit, map_tree, namespace, result
+from lstmx.arrays import Array, fetched, is_traced, jit, map_tree, namespace, result
 from lstmx.checks import LARGEST, finite_number, flag, positive, require_history, unreset
 from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, Influence, LayeredFlow, gradient_flow, influence
@@ -201,7 +201,7 @@ def _at_the_end(history: History | StackHistory, loss: Any) -> Array:
     xp = namespace(history.inputs)
     if direct is None:
         return xp.ones_like(history.outputs[-1])
-    earlier = np.asarray(xp.any(direct[:-1] != 0, axis=tuple(range(1, direct.ndim))))
+    earlier = fetched(xp.any(direct[:-1] != 0, axis=tuple(range(1, direct.ndim))))
     if earlier.any():
         raise ValueError(
             f"loss reads the output of step {int(np.argmax(earlier))}; memory is measured from the last step "
@@ -234,7 +234,7 @@ def _notions(
             ("geometric", _median(geometric), f"−1/⟨ln f⟩ of the {word}, median unit: {alone}"),
             (
                 "slowest unit",
-                float(np.max(np.asarray(geometric))),
+                float(np.max(fetched(geometric))),
                 f"−1/⟨ln f⟩ of the {word}, greatest of all units",
             ),
             ("arithmetic", _median(arithmetic), f"−1/ln⟨f⟩ of the {word}, median unit: a published estimator"),
@@ -272,14 +272,14 @@ def _notions(
 
 
 def _median(values: Any) -> float:
-    return float(np.median(np.asarray(values, np.float64)))
+    return float(np.median(fetched(values, np.float64)))
 
 
 def _truncation_bias(tail: Any, direct: Array, gradient: Any) -> np.ndarray:
     """‖g_K − g‖ / ‖g‖ with g the gradient of all parameters and g_K what K steps back give of it, [steps]."""
     left, whole = _left_out(tail, direct, gradient)
     with np.errstate(invalid="ignore", divide="ignore"):  # of a gradient of exactly 0: NaN
-        return np.asarray(left, np.float64)[::-1] / float(whole)
+        return fetched(left, np.float64)[::-1] / float(whole)
 
 
 @jit()
@@ -301,7 +301,7 @@ def _left_out(history: Any, direct: Array, gradient: Any) -> tuple[Array, Array]
 
 def _too_short(history: History | StackHistory, lags: int) -> str:
     """Why a pass has no linear capacity, in words."""
-    found = np.maximum(np.asarray(history.lengths) - lags + 1, 0).sum()
+    found = np.maximum(fetched(history.lengths) - lags + 1, 0).sum()
     return (
         f"unknown: the pass is too short, for the fit needs {2 * _PER_UNIT * history.cell.output_size} steps that "
         f"follow {lags - 1} others in their sequence, of which there are {found}; fewer lags ask for fewer steps"
@@ -315,10 +315,10 @@ def _linear_capacity(history: History | StackHistory, lags: int) -> np.ndarray:
     noise counts as nothing. NaN where there are too few steps.
     """
     part = history[max(0, len(history) - _STEPS) :]
-    states, inputs = (np.asarray(x, np.float64) for x in (part.outputs, part.inputs))
+    states, inputs = (fetched(x, np.float64) for x in (part.outputs, part.inputs))
     states, inputs = (x.reshape(len(x), -1, x.shape[-1]) for x in (states, inputs))
     length = len(inputs)
-    first = length - np.asarray(part.lengths).reshape(-1) + lags - 1  # the gaps stand in front
+    first = length - fetched(part.lengths).reshape(-1) + lags - 1  # the gaps stand in front
     middle, steps = (first + length) // 2, np.arange(length)[:, None]
     train_at, test_at = (np.nonzero((steps >= a) & (steps < b)) for a, b in ((first, middle), (middle, length)))
     if len(train_at[0]) < _PER_UNIT * states.shape[-1] or not len(test_at[0]):

@@ -7,15 +7,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from lstmx.arrays import (
-    Array,
-    columns,
-    jit,
-    map_tree,
-    namespace,
-    result,
-    sum_over_time,
-)
+from lstmx.arrays import Array, columns, fetched, gathered, jit, map_tree, namespace, result, sum_over_time
 from lstmx.cells.activations import activated_and_slope
 from lstmx.cells.base import Cell, P, S
 from lstmx.checks import (
@@ -113,7 +105,7 @@ class GateStatistics:
         lines = [f"{head}   (of each unit over time, then the mean over units; min and max over all)"]
         for name, gate in self.gates.items():
             mean, std, left, right = (np.mean(x) for x in (gate.mean, gate.std, gate.left, gate.right))
-            low, high = np.min(np.asarray(gate.min)), np.max(np.asarray(gate.max))
+            low, high = np.min(fetched(gate.min)), np.max(fetched(gate.max))
             lines.append(
                 f"{name.replace('_', ' '):<12}  {mean:6.3f}  {std:6.3f}  {low:6.3f}  {high:6.3f}"
                 f"  {left:6.1%}  {right:6.1%}"
@@ -129,7 +121,7 @@ class GateStatistics:
             ("arithmetic −1/ln⟨f⟩, steps", self.timescale_arithmetic),
             ("half-life, steps", self.half_life),
         ):
-            low, middle, high = (f(np.asarray(scale)) for f in (np.min, np.median, np.max))
+            low, middle, high = (f(fetched(scale)) for f in (np.min, np.median, np.max))
             lines.append(f"{label:<33}  {low:<6.4g}  {middle:<6.4g}  {high:<.4g}")
         return "\n".join(lines)
 
@@ -301,7 +293,7 @@ def _gate_sizes(cell: Any, params: Any) -> tuple[int, ...]:
 
 
 def _statistics(cell: Any, moments: _Moments, sizes: tuple[int, ...]) -> GateStatistics:
-    xp = namespace(moments.mean)
+    xp, moments = namespace(moments.mean), gathered(moments)
     count = moments.count
     variance = moments.squares / count
     fields = (

@@ -17,6 +17,7 @@ from lstmx.draws import Draws, Key, float_dtype
 from lstmx.layers import Layers
 from lstmx.observatory import Observatory
 from lstmx.passes.run import run
+from lstmx.passes.sharding import brought_back, spread
 from lstmx.scaling import tree_norm
 from lstmx.tasks import Batch
 
@@ -160,8 +161,9 @@ def train(
     """Minimise a model's loss, one batch a step.
 
     Deterministic: the same parameters and batches give the same numbers, and 10 steps then 10 resumed are the
-    same as 20. Batches are converted to the parameters' dtype. Ctrl-C ends the training and returns what was
-    trained, marked `interrupted`.
+    same as 20. Batches are converted to the parameters' dtype, and split over the devices of this process where
+    these divide them, unless somebody has placed them, as `lstmx.shard_batch` does. Ctrl-C ends the training and
+    returns what was trained, marked `interrupted`.
 
     Args:
         model: what to train.
@@ -214,15 +216,16 @@ def train(
     training = resume
     update = _update(model, optimizer, float(clip))
     losses, norms = (np.append(kept, np.empty(steps)) for kept in (training.losses, training.gradient_norms))
-    interrupted = False
+    interrupted = is_split = False
     with tqdm.tqdm(
         total=steps, disable=None if progress else True, unit="step", desc=type(model.cell).__name__
     ) as bar:
         try:
             for step in range(training.step, training.step + steps):
-                batch = _to_jax(batches(step), training.params)
-                before = training.params
-                params, optimizer_state, loss, norm, gradient = update(before, training.optimizer_state, batch)
+                given = _to_jax(batches(step), training.params)
+                batch, _, known, is_split = spread(given, whole=(training.params, training.optimizer_state))
+                before = known[0]
+                params, optimizer_state, loss, norm, gradient = update(*known, batch)
                 loss = float(loss)
                 if not np.isfinite(loss):
                     message = f"the loss of step {step} is {loss}; lower the learning rate or clip harder"
@@ -242,6 +245,9 @@ def train(
         finally:
             if observe is not None:
                 observe.flush()
+    if is_split:
+        params, state = brought_back((training.params, training.optimizer_state))
+        training = training._replace(params=params, optimizer_state=state)
     return training._replace(interrupted=interrupted)
 
 

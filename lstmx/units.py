@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, result
+from lstmx.arrays import Array, fetched, is_traced, result
 from lstmx.checks import LARGEST, finite, finite_number, positive, require_history, seeding
 from lstmx.history import History, StoredHistory
 from lstmx.layers import LayeredHistory
@@ -178,7 +178,7 @@ def search(
     if stretch is None and sequence is not None:
         raise ValueError(f"sequence is {sequence!r} without stretch; expected both, or units= alone")
     batch = history.batch
-    counts = np.ones((len(history), *batch), bool) if history.counts is None else np.asarray(history.counts)
+    counts = np.ones((len(history), *batch), bool) if history.counts is None else fetched(history.counts)
     marked = None
     if stretch is not None:
         sequence = (0,) * len(batch) if sequence is None else sequence
@@ -281,7 +281,7 @@ def units_like(
         given = _signal(history, signal)
         options: dict[str, Any] = {"field": field, "level": level, "shifts": shifts, "key": key}
         return {
-            name: units_like(part, np.asarray(in_time(given)), **options)
+            name: units_like(part, fetched(in_time(given)), **options)
             for name, (part, in_time) in history.cells().items()
         }
     name, _ = _field(history, field)
@@ -291,7 +291,7 @@ def units_like(
     count = math.prod(history.batch)
     signal = _signal(history, signal).reshape(len(history), count)
     counts = history.counts
-    counts = np.ones(signal.shape, bool) if counts is None else np.asarray(counts).reshape(signal.shape)
+    counts = np.ones(signal.shape, bool) if counts is None else fetched(counts).reshape(signal.shape)
     if counts.sum() < 3:
         raise ValueError(f"{counts.sum()} of the history's steps count; expected at least 3, to correlate over")
     if not np.isfinite(signal[counts]).all():
@@ -367,7 +367,7 @@ def _sums(
             total = total + rows.sum(axis=0, dtype=np.float64)
             squares = squares + np.einsum("tu,tu->u", rows, rows, dtype=np.float64)
             done[b] += len(rows)
-    return np.asarray(products), np.asarray(total), np.asarray(squares)
+    return fetched(products), fetched(total), fetched(squares)
 
 
 # ------------------------------------------------------------------------------------------- what is searched
@@ -429,7 +429,7 @@ def _read(history: Any, name: str, start: int, stop: int) -> np.ndarray:
     """A field from one step to another, [steps, *batch, H]."""
     if isinstance(history, StoredHistory) and name in history.store.fields:
         return history.store.read(name, start, stop)
-    return np.asarray(getattr(history[start:stop], name))
+    return fetched(getattr(history[start:stop], name))
 
 
 def _signal(history: Any, signal: Any) -> np.ndarray:
@@ -444,9 +444,9 @@ def _signal(history: Any, signal: Any) -> np.ndarray:
 def real_numbers(name: str, value: Any) -> np.ndarray:
     """An array, or a list, of real numbers or booleans as float64; else a TypeError."""
     try:
-        found = np.asarray(value)
+        found = fetched(value)
     except (TypeError, ValueError):  # of what is no sequence, and of lists of several lengths
-        found = np.asarray(None)
+        found = fetched(None)
     if found.dtype.kind not in "biuf":
         what = f"an array of {value.dtype}" if hasattr(value, "dtype") else f"a {type(value).__name__}"
         raise TypeError(f"{name} is {what}; expected real numbers or booleans, as an array or a list")
@@ -460,7 +460,7 @@ def units_within(units: Any, total: int) -> np.ndarray:
         TypeError: they are no integers.
         ValueError: none, one twice, or outside 0 to `total` − 1.
     """
-    found = np.asarray(units)
+    found = fetched(units)
     if found.ndim != 1 or found.dtype.kind not in "iu":
         raise TypeError(f"units is {units!r}; expected a list of indices of units, such as [3, 7]")
     if not len(found) or len(set(found.tolist())) < len(found):

@@ -21,7 +21,7 @@ import lstmx
 from lstmx import checks
 
 HERE = os.path.dirname(lstmx.__file__) + os.sep
-WORDED = (TypeError, ValueError, ImportError, FileNotFoundError, FileExistsError)
+WORDED = (TypeError, ValueError, ImportError, FileNotFoundError, FileExistsError, RuntimeError)
 PUBLIC = refusals.PUBLIC | {
     f"objectives.{name}": getattr(lstmx.objectives, name) for name in lstmx.objectives.__all__
 }

@@ -3,10 +3,15 @@
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import lstmx
+from lstmx.arrays import map_tree
+from lstmx.passes import sharding
 
 PROGRAM = r"""
 import re, sys
@@ -144,3 +149,86 @@ def test_what_cannot_be_split_is_refused():
             lstmx.shard_batch(np.zeros(shape))
     with pytest.raises(TypeError, match="xs is a list"):
         lstmx.shard_batch([1, 2])
+
+
+@pytest.mark.parametrize(
+    ("devices", "words"),
+    [([0, 0], "devices lists .* twice; expected different devices"), ([], "devices is empty"), ("no", "a list")],
+)
+def test_devices_are_a_list_of_different_ones(devices, words):
+    known = [jax.devices()[k] for k in devices] if isinstance(devices, list) else devices
+    with pytest.raises((TypeError, ValueError), match=words):
+        lstmx.shard_batch(np.zeros((4, 2, 3)), known)
+
+
+def test_only_numbers_are_placed():
+    with pytest.raises(TypeError, match="xs is an array of <U1; expected numbers"):
+        lstmx.shard_batch(np.array([[["a"]]]))
+    for dtype in ("float32", "int32", "bool", jnp.bfloat16):
+        assert lstmx.shard_batch(np.zeros((4, 2, 3), dtype)).dtype == dtype
+    assert lstmx.shard_batch(jax.random.split(jax.random.key(0), (4, 2, 3))).shape == (4, 2, 3)
+
+
+def test_cores_become_devices_before_jax_starts_and_never_after():
+    program = "import jax, lstmx; lstmx.use_cores(3); print(jax.device_count())"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "3\n"
+    lstmx.use_cores(jax.device_count())  # as it is
+    with pytest.raises(RuntimeError, match="n is 5, but JAX has started already, with 2 CPU devices"):
+        lstmx.use_cores(5)
+    with pytest.raises(ValueError, match="n is 0; expected an integer of at least 1 and at most 4096"):
+        lstmx.use_cores(0)
+    with pytest.raises(TypeError, match=r"n is 2\.0; expected an integer"):
+        lstmx.use_cores(2.0)
+
+
+def spread_over(monkeypatch, compute):
+    """What is computed on one device, and with batches spread over two; in how many calls they were."""
+    split, kind = [], sharding.Spread
+
+    def made(*fields):
+        split.append(fields[-1])
+        assert not fields[-1] or len(jax.tree.leaves(fields[0])[0].devices()) == 2
+        return kind(*fields)
+
+    monkeypatch.setattr(sharding, "Spread", made)
+    monkeypatch.setattr(sharding, "_WORTH", 1)
+    two = compute()
+    monkeypatch.setattr(sharding, "_WORTH", 10**9)
+    count = sum(split)
+    one = compute()
+    monkeypatch.undo()
+    return one, two, count
+
+
+def test_training_uses_the_devices_that_are_there(monkeypatch):
+    task = lstmx.tasks.next_step(np.random.default_rng(0).normal(size=(9, 12, 2)).astype("float32"), batch=4)
+    model = lstmx.Model(lstmx.LSTM(2, 3), 2, "mean_squared_error")
+
+    def compute():
+        first = lstmx.train(model, model.init(0, "float64"), task.batch, optax.sgd(0.1), 2, progress=False)
+        return lstmx.train(model, None, task.batch, optax.sgd(0.1), 2, resume=first, progress=False)
+
+    one, two, count = spread_over(monkeypatch, compute)
+    assert count == 4
+    assert all(not getattr(x, "committed", False) for x in jax.tree.leaves((two.params, two.optimizer_state)))
+    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-9)
+
+    def on_first(step):
+        return map_tree(lambda x: jax.device_put(x, jax.devices()[0]), task.batch(step))
+
+    given = model, model.init(0), on_first, optax.sgd(0.1), 1
+    assert spread_over(monkeypatch, lambda: lstmx.train(*given, progress=False))[2] == 0
+
+
+def test_attribution_uses_the_devices_that_are_there(monkeypatch):
+    cell = lstmx.GRU(2, 3)
+    history = lstmx.record(
+        cell, cell.init(0, "float64"), jax.random.normal(jax.random.key(1), (6, 3, 2), "float64")
+    )
+    one, two, count = spread_over(monkeypatch, lambda: lstmx.attribute(history, np.ones(3), nodes=4))
+    assert count == 1
+    for name in ("inputs", "initial", "defect"):
+        assert not getattr(two, name).committed
+        np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-9, atol=1e-12)

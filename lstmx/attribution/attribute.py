@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, leaves, map_tree, namespace
+from lstmx.arrays import Array, gathered, is_jax, leaves, map_tree, namespace
 from lstmx.attribution.contextual import contextual
 from lstmx.attribution.rerun import again, alone, at_once
 from lstmx.attribution.results import WORDS, Attribution
@@ -25,6 +25,7 @@ from lstmx.checks import (
     states,
 )
 from lstmx.history import History, where_held
+from lstmx.passes.sharding import brought_back, spread
 
 
 def attribute(
@@ -122,7 +123,8 @@ def attribute(
         found = _attributed(history, wanted, *options)
     else:
         found = _row_by_row(history, wanted, *options)
-    return Attribution(method=method, history=history, target=wanted, baseline=inputs, **found)
+    made = Attribution(method=method, history=history, target=wanted, baseline=inputs, **found)
+    return gathered(made, ("history", "target", "baseline", "inputs", "units", "initial_units"))
 
 
 def _row_by_row(history: Any, target: Target, method: str, inputs: Array, start: Any, *options: Any) -> Any:
@@ -217,14 +219,14 @@ def _integrated(history: Any, target: Target, baseline: Array, start: Any, nodes
     total, first = xp.zeros_like(history.inputs), map_tree(xp.zeros_like, begun)
     for k in range(0, nodes, most):
         at, weight = places[k : k + most], weights[k : k + most]
-        made = again(
-            history,
-            along(at, change, baseline, 1),
-            map_tree(lambda x, y, at=at: along(at, x, y, 0), begun, start),
-        )
+        starts = map_tree(lambda x, y, at=at: along(at, x, y, 0), begun, start)
+        rows, starts, _, is_split = spread(along(at, change, baseline, 1), starts)
+        made = again(history, rows, starts)
         back = walked(made, target.cotangents(made.outputs), "gradient")
-        total = total + xp.tensordot(back.inputs, weight, axes=((1,), (0,)))
-        first = map_tree(lambda x, y, w=weight: x + xp.tensordot(w, y, axes=((0,), (0,))), first, back.initial)
+        added = xp.tensordot(back.inputs, weight, axes=((1,), (0,)))
+        begins = map_tree(lambda y, w=weight: xp.tensordot(w, y, axes=((0,), (0,))), back.initial)
+        added, begins = brought_back((added, begins)) if is_split else (added, begins)
+        total, first = total + added, map_tree(lambda x, y: x + y, first, begins)
     before = again(history, baseline[:, None], map_tree(lambda x: x[None], start))
     initial = map_tree(lambda x, y: x * y, first, begun)
     return total * change, initial, target.values(before.outputs)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lstmx.arrays import is_traced, map_tree, namespace, result
+from lstmx.arrays import fetched, is_traced, map_tree, namespace, result
 from lstmx.attribution.rerun import again, at_once
 from lstmx.attribution.results import Attribution
 from lstmx.checks import LARGEST, positive, seeding
@@ -89,8 +89,8 @@ def faithfulness(attribution: Attribution, points: int = 21, *, seed: int = 0) -
         )
     positive("points", points, 2, LARGEST)
     seeding("seed", seed)
-    history, steps = attribution.history, np.asarray(attribution.steps, np.float64)
-    counts = np.ones(steps.shape, bool) if history.counts is None else np.asarray(history.counts)
+    history, steps = attribution.history, fetched(attribution.steps, np.float64)
+    counts = np.ones(steps.shape, bool) if history.counts is None else fetched(history.counts)
     drawn = np.random.default_rng(seed).uniform(size=steps.shape)
     places = _places(-steps, counts), _places(drawn, counts)
     fractions = np.linspace(0, 1, points)
@@ -103,7 +103,7 @@ def faithfulness(attribution: Attribution, points: int = 21, *, seed: int = 0) -
         xs = xp.where(flags, attribution.baseline[:, None], history.inputs[:, None])
         number = xs.shape[1]
         start = map_tree(lambda x, n=number: xp.broadcast_to(x, (n, *x.shape)), history.initial)
-        found.append(np.asarray(attribution.target.values(again(history, xs, start).outputs)))
+        found.append(fetched(attribution.target.values(again(history, xs, start).outputs)))
     deletion, insertion, shuffled = np.split(np.concatenate(found), 3)
     return Faithfulness(fractions, deletion, insertion, shuffled)
 

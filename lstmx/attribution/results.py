@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, namespace, result
+from lstmx.arrays import Array, fetched, namespace, result
 from lstmx.attribution.targets import Target
 from lstmx.checks import positive
 
@@ -90,24 +90,24 @@ class Attribution:
 
     def __str__(self) -> str:
         """What adds up to the target, and the steps that contribute most."""
-        steps = np.asarray(self.steps, np.float64)
+        steps = fetched(self.steps, np.float64)
         sums = {
             "target": self.value,
             "at the baseline" if self.method == "integrated_gradients" else "constant": self.baseline_value,
             "all steps": steps.sum(axis=0),
             "initial state": self.initial,
-            "biases": np.asarray(self.biases, np.float64).sum(axis=0),
+            "biases": fetched(self.biases, np.float64).sum(axis=0),
         }
         if self.method == "lrp":
             sums["stabiliser"] = self.stabiliser
         sums["defect"] = self.defect
         batch = steps.shape[1:]
         middle = f", medians of {int(np.prod(batch))} sequences" if batch else ""
-        told = {name: np.median(np.asarray(value, np.float64)) for name, value in sums.items()}
+        told = {name: np.median(fetched(value, np.float64)) for name, value in sums.items()}
         width = max(map(len, told))
         lines = [f"contributions by {WORDS[self.method]} over {len(steps):,} steps{middle}"]
         lines += [f"  {name:<{width}}  {value:+.6g}" for name, value in told.items()]
-        share = np.median(np.asarray(self.relative_defect, np.float64))
+        share = np.median(fetched(self.relative_defect, np.float64))
         lines.append(f"what is not accounted for is {share:.2g} of the change")
         if self.method == "integrated_gradients" and share > _ROUGH:
             lines.append(
@@ -115,6 +115,6 @@ class Attribution:
                 "a mean input, or more nodes"
             )
         if not batch:
-            order = np.asarray(self.top(8))
+            order = fetched(self.top(8))
             lines.append("most: " + ", ".join(f"step {t} {steps[t]:+.4g}" for t in order))
         return "\n".join(lines)

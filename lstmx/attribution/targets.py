@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, all_finite, is_jax, is_traced, jax, namespace, result
+from lstmx.arrays import Array, all_finite, fetched, is_jax, is_traced, jax, namespace, result
 from lstmx.checks import shaped
 from lstmx.gradients.layered import last_outputs
 from lstmx.history import where_held
@@ -133,7 +133,7 @@ def _column(target: tuple[Any, ...], outputs: Array, batch: tuple[int, ...]) -> 
         bias = xp.zeros(count, dtype=outputs.dtype)
     shaped("the readout's bias of the target", bias, (count,), outputs.dtype, "[O]")
     _finite("the readout's bias of the target", bias)
-    classes = which if is_traced(which) else np.asarray(which)
+    classes = which if is_traced(which) else fetched(which)
     if classes.dtype.kind not in "iu":
         raise TypeError(
             f"the class of the target is {which!r}; expected an integer, or one for each sequence, {batch}"
@@ -154,9 +154,9 @@ def _column(target: tuple[Any, ...], outputs: Array, batch: tuple[int, ...]) -> 
 def _finite(name: str, values: Array) -> None:
     """Raise a ValueError where an array holds NaN or infinity."""
     if not is_traced(values) and not all_finite(values):
-        at = tuple(int(k) for k in np.argwhere(~np.isfinite(np.asarray(values)))[0])
+        at = tuple(int(k) for k in np.argwhere(~np.isfinite(fetched(values)))[0])
         where = ", ".join(map(str, at))
-        raise ValueError(f"{name} is {np.asarray(values)[at]} at [{where}]; expected finite numbers")
+        raise ValueError(f"{name} is {fetched(values)[at]} at [{where}]; expected finite numbers")
 
 
 def _held(history: Any) -> Array | None:

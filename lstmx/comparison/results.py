@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, result
+from lstmx.arrays import Array, fetched, result
 from lstmx.layers import Bidirectional, Stack
 from lstmx.observatory import Observatory
 from lstmx.training import Training
@@ -42,7 +42,7 @@ def estimate(values: np.ndarray, axis: int) -> Estimate:
     References:
         Efron & Tibshirani, "An introduction to the bootstrap", 1993, section 13.3.
     """
-    values = np.moveaxis(np.asarray(values, np.float64), axis, -1)
+    values = np.moveaxis(fetched(values, np.float64), axis, -1)
     runs = values.shape[-1]
     mean = values.mean(axis=-1)
     if runs == 1:
@@ -106,7 +106,7 @@ class Comparison:
     @property
     def complete(self) -> int:
         """How many of the seeds, the first ones, every model was trained with to the end."""
-        return int(np.isfinite(np.asarray(self.training_loss)).all(axis=(0, 2)).sum())
+        return int(np.isfinite(fetched(self.training_loss)).all(axis=(0, 2)).sum())
 
     def over_seeds(self, values: Array) -> Estimate:
         """Mean over the complete seeds, with its 95 % interval where there are two or more of them.
@@ -119,7 +119,7 @@ class Comparison:
         Returns:
             Mean and ends of the percentile-bootstrap interval, [models, ...].
         """
-        return estimate(np.asarray(values)[:, : max(1, self.complete)], axis=1)
+        return estimate(fetched(values)[:, : max(1, self.complete)], axis=1)
 
     @property
     def final(self) -> Estimate:
@@ -137,7 +137,7 @@ class Comparison:
     def __str__(self) -> str:
         """A table: size, steps to half the baseline and final validation loss of each model; the baseline."""
         used = max(1, self.complete)
-        half = np.median(np.asarray(self.steps_to_half)[:, :used], axis=1)
+        half = np.median(fetched(self.steps_to_half)[:, :used], axis=1)
         steps = [max(training.step for training in trainings) for trainings in self.trainings]
         loss = f"validation {self.metric.partition(',')[0]}"
         head = ["model", "hidden", "parameters", "steps", "to half", loss]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, is_traced, jax, jit, map_tree, namespace, require, scan
+from lstmx.arrays import Array, fetched, is_jax, is_traced, jax, jit, map_tree, namespace, require, scan
 from lstmx.cells.base import Cell, P, S
 from lstmx.checks import constant, flag, positive
 from lstmx.dynamics.points import FixedPoints, Points, index_sum
@@ -129,7 +129,7 @@ def _checked(cell: Any, params: Any, x: Any, candidates: Any) -> tuple[Any, Arra
     if candidates is None:
         raise TypeError("candidates is None; expected a recorded pass, or states to start from")
     if isinstance(candidates, (History, LayeredHistory)):
-        counts = None if candidates.counts is None else np.asarray(candidates.counts).reshape(-1)
+        counts = None if candidates.counts is None else fetched(candidates.counts).reshape(-1)
 
         def rows(field: Array) -> Array:
             flat = field.reshape(-1, field.shape[-1])
@@ -141,7 +141,7 @@ def _checked(cell: Any, params: Any, x: Any, candidates: Any) -> tuple[Any, Arra
         raise ValueError(
             f"candidates has the axes {batch} in front; expected [N, hidden_size], a row for each start"
         )
-    return params, x, np.array(cell.pack(candidates))
+    return params, x, np.array(fetched(cell.pack(candidates)))
 
 
 class _Search:
@@ -176,7 +176,7 @@ class _Search:
     def _improved(self, states: np.ndarray, cap: float, steps: int) -> np.ndarray:
         given = namespace(self.x).asarray(states)
         with np.errstate(all="ignore"):  # what is no number comes from a singular matrix, and is seen to
-            return np.asarray(_newton(self.cell, self.params, self.x, given, cap, steps=steps))
+            return fetched(_newton(self.cell, self.params, self.x, given, cap, steps=steps))
 
     def _moving(self, states: np.ndarray) -> np.ndarray:
         """Whether each state is a number yet to converge, [N]."""
@@ -222,7 +222,7 @@ class _Search:
         return np.any(gaps, axis=0) if gaps else np.zeros(len(states), bool)
 
     def _after(self, states: np.ndarray) -> np.ndarray:
-        return np.asarray(_step(self.cell, self.params, self.x, namespace(self.x).asarray(states))[0])
+        return fetched(_step(self.cell, self.params, self.x, namespace(self.x).asarray(states))[0])
 
     @staticmethod
     def distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -263,7 +263,7 @@ class _Search:
     def _jacobian(self, state: np.ndarray) -> np.ndarray:
         """J at a state, [S, S], NumPy float64."""
         one = namespace(self.x).asarray(state[None])
-        return np.asarray(_step(self.cell, self.params, self.x, one, jacobian=True)[1][0], np.float64)
+        return fetched(_step(self.cell, self.params, self.x, one, jacobian=True)[1][0], np.float64)
 
     def points(self, states: np.ndarray) -> Points:
         """The states with their eigenvalues, by the number of unstable modes."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, jit, log, namespace, result
+from lstmx.arrays import Array, fetched, is_traced, jit, log, namespace, result
 from lstmx.checks import finite_history, one_of, require_history
 from lstmx.history import History, where_held
 from lstmx.layers import StackHistory
@@ -138,8 +138,8 @@ class Isometry:
         return log(values[..., 0]) - log(values[..., -1])
 
     def __str__(self) -> str:
-        values = np.asarray(self.singular_values)
-        chi, variance = (np.nanmean(np.asarray(x)) for x in (self.mean_square, self.variance))
+        values = fetched(self.singular_values)
+        chi, variance = (np.nanmean(fetched(x)) for x in (self.mean_square, self.variance))
         return (
             f"one-step Jacobians of {len(values)} steps, {values.shape[-1]} × {values.shape[-1]}: mean squared "
             f"singular value {chi:.4g}, its variance {variance:.4g} (an isometry has 1 and 0); greatest singular "
@@ -172,6 +172,6 @@ def isometry(history: History | StackHistory) -> Isometry:
     parts = []
     for part in parts_for_matrices(history):
         values = xp.linalg.svd(jacobians_of(part), compute_uv=False)
-        parts.append(values if is_traced(values) else np.asarray(values, np.float64))
+        parts.append(values if is_traced(values) else fetched(values, np.float64))
     values = namespace(*parts).concat(parts)
     return Isometry(values if history.counts is None else where_held(~history.counts, values, math.nan))

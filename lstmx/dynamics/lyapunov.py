@@ -7,9 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from lstmx.arrays import Array, is_traced, leaves, namespace
+from lstmx.arrays import Array, fetched, is_traced, leaves, namespace
 from lstmx.cells.base import Cell
 from lstmx.checks import (
     constant,
@@ -122,7 +120,7 @@ def lyapunov_spectrum(
                 "pass sequences that are whole, or take the spectrum outside"
             )
         history = history.with_gaps(first=False)
-        lengths = np.asarray(history.lengths)
+        lengths = fetched(history.lengths)
         length = int(lengths.max())
         lengths = None if lengths.min() == length else lengths
     options = Options(count, transient, reorthonormalise, window, check, seed)

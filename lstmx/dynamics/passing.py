@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, map_tree, namespace, ready, require, to_numpy
+from lstmx.arrays import Array, fetched, is_traced, map_tree, namespace, ready, require, to_numpy
 from lstmx.checks import flag, positive, seeding
 from lstmx.dynamics.spectrum import LyapunovSpectrum, SumRule
 from lstmx.dynamics.walk import Sizes, Walked, limit, walk
@@ -169,7 +169,7 @@ class Walk:
         often = xp.asarray(_OFTEN * intervals[..., None], dtype=walked.logs.dtype)
         gone = xp.sum(walked.lost, axis=0) > often
         if not self.traced:
-            self._judge(walked, np.asarray(gone), int(intervals.max()))
+            self._judge(walked, fetched(gone), int(intervals.max()))
         moves = weights[..., None] > 0
         local = walked.logs / xp.where(moves, weights[..., None], 1.0)
         local = xp.where(gone & moves, -xp.inf, xp.where(moves, local, xp.nan))

@@ -6,7 +6,7 @@ from typing import Generic
 
 import numpy as np
 
-from lstmx.arrays import Array, result
+from lstmx.arrays import Array, fetched, result
 from lstmx.cells.base import S
 
 _DEGENERATE = 1e-6  # distance of an eigenvalue from 1 at which a fixed point counts as degenerate
@@ -135,7 +135,7 @@ class FixedPoints(Generic[S]):
             slowest = np.abs(self.timescales[at][:, 0]).max()
             lines.append(f"  {count} {kind}; longest time scale of a leading mode {slowest:.4g} steps")
         if len(self.fixed):
-            lines.append(f"  greatest q of a fixed point {float(np.max(np.asarray(self.q))):.1e}")
+            lines.append(f"  greatest q of a fixed point {float(np.max(fetched(self.q))):.1e}")
         if len(self.outliers):
             lines.append(f"  {len(self.outliers)} more fixed points lie farther out than outlier_distance allows")
         return "\n".join([*lines, "  " + _verdict(self.index_sum, self.bounded)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, namespace, result
+from lstmx.arrays import Array, fetched, is_traced, namespace, result
 from lstmx.checks import array, positive
 from lstmx.strips import Strip, shown
 
@@ -121,7 +121,7 @@ class LyapunovSpectrum:
     @property
     def per_sequence(self) -> Array:
         """Exponents of each sequence, [*batch, k]; NumPy float64 unless traced by JAX."""
-        local = self.local if is_traced(self.local) else np.asarray(self.local, np.float64)
+        local = self.local if is_traced(self.local) else fetched(self.local, np.float64)
         xp = namespace(local)
         moving = self._lengths.reshape(-1, *(1,) * (local.ndim - 2)) if self.moving is None else self.moving
         weights = xp.asarray(moving, dtype=local.dtype)[..., None]
@@ -130,12 +130,12 @@ class LyapunovSpectrum:
     @property
     def over_sequences(self) -> np.ndarray:
         """Means of `local` over the sequences that move in a window, [windows, k]; without windows of none."""
-        local = np.asarray(self.local, np.float64)
+        local = fetched(self.local, np.float64)
         axes = tuple(range(1, local.ndim - 1))
         if self.moving is None:
             return local.mean(axis=axes)
-        moves = (np.asarray(self.moving) > 0)[..., None]
-        known = np.asarray(moves.any(axis=(*axes, moves.ndim - 1)))
+        moves = (fetched(self.moving) > 0)[..., None]
+        known = fetched(moves.any(axis=(*axes, moves.ndim - 1)))
         return (np.where(moves, local, 0.0).sum(axis=axes) / np.maximum(moves.sum(axis=axes), 1))[known]
 
     @property
@@ -195,7 +195,7 @@ class LyapunovSpectrum:
     @property
     def timescale(self) -> float:
         """−1/λ₁ in steps: how long the joint state remembers; infinite where λ₁ is not below 0."""
-        first = float(np.asarray(self.exponents)[0])
+        first = float(fetched(self.exponents)[0])
         return -1 / first if first < 0 else math.inf
 
     @property
@@ -209,7 +209,7 @@ class LyapunovSpectrum:
 
         Equal to it where Pesin's formula holds; NaN where exponents that were not computed may be positive.
         """
-        exponents = np.asarray(self.exponents, np.float64)
+        exponents = fetched(self.exponents, np.float64)
         if exponents[-1] > 0 and len(exponents) < self.size:
             return math.nan
         return float(exponents[exponents > 0].sum())
@@ -227,7 +227,7 @@ class LyapunovSpectrum:
         return shown(str(self), strips, f"windows of {self.window:,} steps")
 
     def __str__(self) -> str:
-        exponents, errors = np.asarray(self.exponents, np.float64), self.standard_errors
+        exponents, errors = fetched(self.exponents, np.float64), self.standard_errors
         batch = tuple(self.local.shape[1:-1])
         number = math.prod(batch)
         shown = ", ".join(
@@ -250,7 +250,7 @@ class LyapunovSpectrum:
             + (f"{self.timescale:.4g} steps" if exponents[0] < 0 else "none, for λ₁ is not below 0"),
             "  Kaplan–Yorke dimension" + (f": {more}" if np.isnan(dimension) else f" {dimension:.4g}"),
             "  entropy rate" + (f": {more}" if np.isnan(rate) else f" at most {rate:.4g} nats per step"),
-            f"  participation of the first direction: {float(np.asarray(self.participation)[0]):.3g} numbers",
+            f"  participation of the first direction: {float(fetched(self.participation)[0]):.3g} numbers",
             f"  {self._steadiness()}",
         ]
         gone = int(np.isneginf(exponents).sum())
@@ -303,7 +303,7 @@ def kaplan_yorke(exponents: Any, size: int | None = None) -> float:
     if not isinstance(exponents, (int, float, list, tuple)):
         array("exponents", exponents)
     try:
-        ordered = np.sort(np.asarray(exponents, np.float64).ravel())[::-1]
+        ordered = np.sort(fetched(exponents, np.float64).ravel())[::-1]
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"exponents is {exponents!r}; expected numbers") from error
     if not len(ordered) or np.isnan(ordered).any():

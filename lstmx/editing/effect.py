@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, constant_tree, is_traced, leaves, namespace, result
+from lstmx.arrays import Array, constant_tree, fetched, gathered, is_traced, leaves, namespace, result
 from lstmx.editing.edited import Edited, EditedLayers
 from lstmx.history import History, where_held
 from lstmx.layers import LayeredPass
@@ -50,7 +50,7 @@ class Effect:
 
         Of layers with the name of the cell before, as "layer 0: forget_gate".
         """
-        return tuple(name for name, acted in self.edited.changes.items() if np.any(np.asarray(acted)))
+        return tuple(name for name, acted in self.edited.changes.items() if np.any(fetched(acted)))
 
     @property
     def acted(self) -> Array:
@@ -123,7 +123,7 @@ def effect(
     counted = edited.lengths.astype(outputs.dtype)[..., None]
     by_unit = _norm(outputs, 0) / counted**0.5
     losses = (None, None) if loss is None else (_steps(loss, one, edited.counts) for one in (before, after))
-    return Effect(history, edited, outputs, norm, by_unit, *losses)
+    return gathered(Effect(history, edited, outputs, norm, by_unit, *losses), ("history", "edited", "outputs"))
 
 
 def _comparable(history: Any, edited: Any) -> None:
@@ -148,7 +148,9 @@ def _comparable(history: Any, edited: Any) -> None:
         ours, theirs = list(leaves(ours)), list(leaves(theirs))
         same = len(ours) == len(theirs)
         pairs = zip(ours, theirs, strict=True) if same else ()
-        if not same or any(a is not b and not is_traced(a, b) and not np.array_equal(a, b) for a, b in pairs):
+        if not same or any(
+            a is not b and not is_traced(a, b) and not np.array_equal(fetched(a), fetched(b)) for a, b in pairs
+        ):
             raise ValueError(
                 f"edited has other {what} than history: what differs would not be the edits' doing alone"
             )
@@ -184,7 +186,7 @@ def _steps(loss: Callable[[Array], Array], outputs: Array, counts: Array | None)
 
 
 def _of_steps(effect: Effect) -> str:
-    acted = np.flatnonzero(np.asarray(effect.acted))
+    acted = np.flatnonzero(fetched(effect.acted))
     steps = f"{len(effect.edited):,} steps" + (f", batch {effect.edited.batch}" if effect.edited.batch else "")
     if not len(acted):
         return f"{steps}; no value was changed"
@@ -193,7 +195,7 @@ def _of_steps(effect: Effect) -> str:
 
 
 def _of_outputs(effect: Effect) -> str:
-    norm = np.asarray(effect.norm, np.float64)
+    norm = fetched(effect.norm, np.float64)
     counts = _counts(effect)
     last = np.take_along_axis(norm, len(norm) - 1 - counts[::-1].argmax(axis=0)[None], axis=0)
     step, *sequence = (int(k) for k in np.unravel_index(np.argmax(norm), norm.shape))
@@ -206,14 +208,14 @@ def _of_outputs(effect: Effect) -> str:
 
 def _of_units(effect: Effect) -> str:
     by_unit = np.sqrt(
-        np.mean(np.asarray(effect.by_unit, np.float64).reshape(-1, effect.outputs.shape[-1]) ** 2, axis=0)
+        np.mean(fetched(effect.by_unit, np.float64).reshape(-1, effect.outputs.shape[-1]) ** 2, axis=0)
     )
     most = np.argsort(-by_unit, kind="stable")[:_TOLD]
     return "units that moved most (root mean square): " + ", ".join(f"{k} ({by_unit[k]:.3g})" for k in most)
 
 
 def _of_loss(effect: Effect) -> str:
-    before, after = (np.asarray(x, np.float64) for x in (effect.loss_before, effect.loss_after))
+    before, after = (fetched(x, np.float64) for x in (effect.loss_before, effect.loss_after))
     change = after - before
     step = int(np.unravel_index(np.argmax(np.abs(change)), change.shape)[0])
     at = change.flat[np.argmax(np.abs(change))]
@@ -225,4 +227,4 @@ def _of_loss(effect: Effect) -> str:
 def _counts(effect: Effect) -> np.ndarray:
     """Whether each step counts, [T, *batch]."""
     counts = effect.edited.counts
-    return np.ones(effect.norm.shape, bool) if counts is None else np.asarray(counts)
+    return np.ones(effect.norm.shape, bool) if counts is None else fetched(counts)

@@ -6,7 +6,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, map_tree, sum_over_time
+from lstmx.arrays import Array, fetched, is_traced, map_tree, sum_over_time
 from lstmx.checks import positive, require_history
 from lstmx.history import History, StoredHistory
 from lstmx.layers import LayeredHistory, StackHistory
@@ -66,6 +66,6 @@ def highway(history: Any, start: int = 0, stop: int | None = None) -> Any:
     for begin in range(first, last, _CHUNK_STEPS):
         part = history[begin : min(begin + _CHUNK_STEPS, last)]
         if not is_traced(part):
-            part = map_tree(lambda x: x if x.dtype == bool else np.asarray(x, np.float64), part.to_numpy())
+            part = map_tree(lambda x: x if x.dtype == bool else fetched(x, np.float64), part.to_numpy())
         total = total + sum_over_time(part.log_retention)
     return total

@@ -12,7 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, constant_tree, exp, is_traced, jit, log, map_tree, namespace, require, result
+from lstmx.arrays import (
+    Array,
+    constant_tree,
+    exp,
+    fetched,
+    gathered,
+    is_traced,
+    jit,
+    log,
+    map_tree,
+    namespace,
+    require,
+    result,
+)
 from lstmx.checks import LARGEST, finite_history, finite_number, flag, one_of, positive, require_history, seeding
 from lstmx.history import Controls, History
 from lstmx.layers import StackHistory
@@ -60,13 +73,13 @@ class Influence:
 
         A pair has none where s > t, or where one of the two steps does not count.
         """
-        outputs, inputs = np.asarray(self.outputs), np.asarray(self.inputs)
+        outputs, inputs = fetched(self.outputs), fetched(self.inputs)
         if self.counts is None:
             lags = np.maximum(outputs[:, None] - inputs[None, :], -1)
             return np.broadcast_to(
                 lags.reshape(*lags.shape, *(1,) * (self.log_norms.ndim - 2)), self.log_norms.shape
             )
-        counts = np.asarray(self.counts)
+        counts = fetched(self.counts)
         position = np.cumsum(counts, axis=0)
         lags = position[outputs][:, None] - position[inputs][None, :]
         return np.where(counts[outputs][:, None] & counts[inputs][None, :], np.maximum(lags, -1), -1)
@@ -78,7 +91,7 @@ class Influence:
 
     def _profile(self, scale: Any) -> np.ndarray:
         """The lag profile of `norms` over e^scale, [*batch]."""
-        norms, lags = exp(np.asarray(self.log_norms, np.float64) - scale), self.lags
+        norms, lags = exp(fetched(self.log_norms, np.float64) - scale), self.lags
         most, batch = int(lags.max(initial=0)) + 1, norms.shape[2:]
         cell = np.maximum(lags, 0) * math.prod(batch) + np.arange(math.prod(batch)).reshape(batch)
         known, size = lags >= 0, most * math.prod(batch)
@@ -88,7 +101,7 @@ class Influence:
 
     def _relative_profile(self) -> np.ndarray:
         """The lag profile over the greatest norm, so that nothing overflows."""
-        largest = np.max(np.asarray(self.log_norms, np.float64), axis=(0, 1))
+        largest = np.max(fetched(self.log_norms, np.float64), axis=(0, 1))
         return self._profile(np.where(np.isneginf(largest), np.nan, largest))
 
     @property
@@ -121,7 +134,7 @@ class Influence:
             f"{len(profile) - 1:,} looked at",
         ]
         if self.standard_error is not None:
-            error = np.nanmedian(np.asarray(self.standard_error))
+            error = np.nanmedian(fetched(self.standard_error))
             lines.append(
                 f"  norms are estimates from probes, with a relative standard error of {error:.1%} (median)"
             )
@@ -209,7 +222,7 @@ def influence(
         errors.append(xp.moveaxis(xp.pad(error, missing), 1, 0))
     rows = np.array(reported)
     mean = 0.0 if probes is None else 0.5 * math.log(probes)  # probes are averaged, unit vectors added up
-    return Influence(
+    found = Influence(
         log_norms=xp.concat(logs)[:, rows] - mean,
         outputs=np.array(chosen),
         inputs=rows,
@@ -217,6 +230,7 @@ def influence(
         of=of,
         counts=history.counts,
     )
+    return gathered(found)
 
 
 @jit(static=("of",))
@@ -312,7 +326,7 @@ def log_weights(
     if is_traced(history):
         raise TypeError("history is inside a JAX transformation; its weights are summed in NumPy float64 outside")
     finite_history(history)
-    exact = map_tree(lambda x: x if x.dtype == bool else np.asarray(x, np.float64), history.to_numpy())
+    exact = map_tree(lambda x: x if x.dtype == bool else fetched(x, np.float64), history.to_numpy())
     log_f = exact.log_retention
     log_i, log_o = np.zeros_like(log_f), np.zeros_like(log_f)
     if "input_gate" in cell.gate_names:  # else it is left out, and 1
@@ -321,7 +335,7 @@ def log_weights(
         log_o = exact.log_gate("output_gate")
     kept = cell.kept((exact.controls or Controls()).kept)
     if kept is not None:  # what is kept of the old state takes nothing in
-        log_i = log_i + log(1 - np.asarray(getattr(kept, "cell", kept.hidden)))
+        log_i = log_i + log(1 - fetched(getattr(kept, "cell", kept.hidden)))
     log_i = exact.where_counted(log_i, -math.inf)
     # The first factor multiplies the initial state alone, and is −inf where that is an SLSTM's empty one.
     first = log_f[0].copy()

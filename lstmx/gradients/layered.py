@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, jit, map_tree, namespace, result
+from lstmx.arrays import Array, fetched, gathered, jit, map_tree, namespace, result
 from lstmx.gradients.summary import DecaySummary, counted_first
 from lstmx.gradients.walk import GradientFlow, flow_of
 from lstmx.history import History, where_held
@@ -59,8 +59,8 @@ class LayeredFlow(DecaySummary):
 
     @property
     def _norms(self) -> tuple[np.ndarray, np.ndarray]:
-        log_direct = np.asarray(self.log_direct, np.float64)
-        joint = np.asarray(log_hypot(np.asarray(self.log_norm, np.float64), axis=0))
+        log_direct = fetched(self.log_direct, np.float64)
+        joint = fetched(log_hypot(fetched(self.log_norm, np.float64), axis=0))
         log_direct = log_direct if self.forward else np.full_like(log_direct, np.nan)
         held = np.isnan(joint)
         return counted_first(joint, held), counted_first(log_direct, held)
@@ -70,7 +70,7 @@ class LayeredFlow(DecaySummary):
         width = max(map(len, self.names))
         lines = [f"{'layer':<{width}}  ln norm, greatest   half-life, steps   verdict"]
         for name, flow in reversed(list(zip(self.names, self.flows, strict=True))):
-            norms = np.asarray(flow.log_norm, np.float64)
+            norms = fetched(flow.log_norm, np.float64)
             greatest = np.nanmax(norms, initial=-np.inf)
             half_life, verdict = flow.half_life, flow.verdict
             known = half_life[~np.isnan(half_life)]
@@ -107,7 +107,7 @@ def layered_flow(history: LayeredHistory, direct: Array | None, outputs: str, pr
     def in_time(field: str) -> Array:
         return xp.stack([turn(getattr(flow, field)) for flow, turn in zip(below, turns, strict=True)])
 
-    return LayeredFlow(
+    flow = LayeredFlow(
         names=tuple(history.cells()),
         flows=tuple(below),
         log_norm=in_time("log_norm"),
@@ -118,6 +118,7 @@ def layered_flow(history: LayeredHistory, direct: Array | None, outputs: str, pr
         initial=initial,
         forward=_reads_forward(history),
     )
+    return gathered(flow, ("flows", "inputs", "initial"))
 
 
 def _reads_forward(history: Any) -> bool:

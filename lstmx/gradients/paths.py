@@ -11,7 +11,7 @@ from typing import Any, Generic, overload
 
 import numpy as np
 
-from lstmx.arrays import Array, columns, exp, jit, leaves, map_tree, namespace, result
+from lstmx.arrays import Array, columns, exp, fetched, gathered, jit, leaves, map_tree, namespace, result
 from lstmx.cells.base import S
 from lstmx.checks import LARGEST, finite_history, finite_number, flag, positive, require_history, states
 from lstmx.gradients.highway import stretch
@@ -66,7 +66,7 @@ class PathSpectrum(Generic[S]):
         if axis:
             logs = namespace(logs).moveaxis(logs, 1, 0)
         read = (*logs, self.log_remainder, self.log_total, self.highway_share, self.mean_order)
-        *logs, rest, whole, share, order = (np.asarray(x, np.float64) for x in read)
+        *logs, rest, whole, share, order = (fetched(x, np.float64) for x in read)
         if axis:
             first = (~np.isnan(whole)).argmax(axis=0)[None]  # the first step of each sequence that counts
             *logs, rest, whole, share, order = (
@@ -230,11 +230,12 @@ def path_spectrum(
         states(history, seed_cotangent, "seed_cotangent")
     part = history[first:last]
     finite_history(part)
-    return (
+    found = (
         _matrix_spectrum(part, max_order, progress)
         if matrix
         else _vector_spectrum(part, seed_cotangent, max_order, progress)
     )
+    return gathered(found, ("initial", "matrices"))
 
 
 def _vector_spectrum(history: Any, seed: Any, max_order: int, progress: bool) -> PathSpectrum:

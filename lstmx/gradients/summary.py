@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import is_traced
+from lstmx.arrays import fetched, is_traced
 from lstmx.checks import finite_number
 
 _LEAST_STEPS = 8  # for a standard error
@@ -143,7 +143,7 @@ class DecaySummary:
         middle = f" (medians of {total} sequences)" if log_norm.ndim > 1 else ""
         lines = [f"gradient over {len(log_norm)} steps{middle}{self._verdicts}"]
         if (enters := count > 0).any():
-            steps = np.unique(_entries(np.asarray(self.log_direct))[1][enters])
+            steps = np.unique(_entries(fetched(self.log_direct))[1][enters])
             where = f" (step {steps[0]})" if len(steps) == 1 else ""
             lines.append(
                 f"  ln of the joint-state norm: {_median(_at(log_norm, last)[enters])} at the last loss{where}, "
@@ -191,19 +191,17 @@ class FlowSummary(DecaySummary):
 
     @property
     def _norms(self) -> tuple[np.ndarray, np.ndarray]:
-        log_norm, log_direct = (np.asarray(x, np.float64) for x in (self.log_norm, self.log_direct))
+        log_norm, log_direct = (fetched(x, np.float64) for x in (self.log_norm, self.log_direct))
         held = np.isnan(log_norm)
         return counted_first(log_norm, held), counted_first(log_direct, held)
 
     def __str__(self) -> str:
         lines = self._sentences()
         if self.log_highway is not None:
-            highway = counted_first(np.asarray(self.log_highway, np.float64), np.isnan(np.asarray(self.log_norm)))[
-                0
-            ]
+            highway = counted_first(fetched(self.log_highway, np.float64), np.isnan(fetched(self.log_norm)))[0]
             lines.append(f"  along the retention gates alone: {_median(highway)} at the first step")
         if self.gates is not None:
-            shares = {name: np.asarray(way.share, np.float64) for name, way in self.gates.items()}
+            shares = {name: fetched(way.share, np.float64) for name, way in self.gates.items()}
             known = {name: share[~np.isnan(share)] for name, share in shares.items()}
             listed = ", ".join(
                 f"{name.replace('_', ' ')} {share.mean():.1%}" for name, share in known.items() if len(share)

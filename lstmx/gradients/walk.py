@@ -13,6 +13,8 @@ from lstmx.arrays import (
     Array,
     constant_tree,
     exp,
+    fetched,
+    gathered,
     is_jax,
     jax,
     jit,
@@ -120,7 +122,7 @@ class GradientFlow(FlowSummary, Generic[P, S]):
     def _repr_html_(self) -> str:
         """What a notebook shows: the summary, and the norms' logarithms to base 10 over the steps."""
         norms = {"joint state": self.log_norm, "h": self.log_norm_hidden, "c": self.log_norm_cell}
-        known = {name: np.asarray(x, np.float64) / math.log(10) for name, x in norms.items() if x is not None}
+        known = {name: fetched(x, np.float64) / math.log(10) for name, x in norms.items() if x is not None}
         strips = [Strip(f"log₁₀ of {name}", x.reshape(len(x), -1).mean(axis=1)) for name, x in known.items()]
         return shown(str(self), strips, "steps, each the mean over sequences,")
 
@@ -176,7 +178,7 @@ def flow_of(
         initial=initial,
         gates={name: GateShare(*ways[name]) for name in names if name in ways} if "gates" in rows else None,
     )
-    return flow, rows.get("handed")
+    return gathered(flow, ("hidden", "cell", "inputs", "initial")), rows.get("handed")
 
 
 @jit(static=("size",))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from lstmx.arrays import Array, is_traced, jit, namespace
+from lstmx.arrays import Array, fetched, is_traced, jit, namespace
 from lstmx.cells.zoneout import Zoneout
 from lstmx.checks import array
 from lstmx.draws import draws_for
@@ -99,7 +99,7 @@ def holds(xs: Any, lengths: Any, mask: Any, resets: Any) -> tuple[Array | None, 
         counts = xp.asarray(_booleans("mask", mask, lead))
         hold = ~counts if hold is None else hold | ~counts
         if not is_traced(hold):
-            empty = np.argwhere(np.asarray(hold).all(axis=0))
+            empty = np.argwhere(fetched(hold).all(axis=0))
             if len(empty):
                 which = f"sequence {tuple(int(k) for k in empty[0])}" if len(lead) > 1 else "the sequence"
                 raise ValueError(f"mask leaves {which} without a step; expected at least one True along axis 0")
@@ -114,7 +114,7 @@ def _past(lead: tuple[int, ...], lengths: Any, xp: Any) -> Array:
     steps, *batch = lead
     if isinstance(lengths, (int, np.integer, list, tuple, range)):
         try:
-            lengths = np.asarray(lengths)
+            lengths = fetched(lengths)
         except ValueError as error:  # of lists of unequal lengths
             raise ValueError(f"lengths is {lengths!r}; expected an integer for each sequence of xs") from error
     array("lengths", lengths, "int64")
@@ -129,9 +129,9 @@ def _past(lead: tuple[int, ...], lengths: Any, xp: Any) -> Array:
             f"each sequence of xs, {tuple(batch)}"
         )
     if not is_traced(lengths):
-        wrong = (np.asarray(lengths) < 1) | (np.asarray(lengths) > steps)
+        wrong = (fetched(lengths) < 1) | (fetched(lengths) > steps)
         if wrong.any():
-            raise ValueError(f"lengths holds {np.asarray(lengths)[wrong].flat[0]}; expected 1 to {steps}")
+            raise ValueError(f"lengths holds {fetched(lengths)[wrong].flat[0]}; expected 1 to {steps}")
     step = xp.arange(steps).reshape(-1, *(1,) * len(batch))
     past = step >= xp.asarray(lengths).astype(step.dtype)
     if is_traced(lengths):  # a wrong one reads its sequence, of which every number is made NaN

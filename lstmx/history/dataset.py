@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import is_traced, require
+from lstmx.arrays import fetched, is_traced, require
 from lstmx.checks import door
 from lstmx.history.first_version import translated
 from lstmx.history.schema import (
@@ -37,7 +37,8 @@ def dataset_of(history: Any) -> Any:
                 "time", ("unit",), (form.cell.hidden_size,), f"{name.replace('_', ' ')} activation"
             )
     variables = {
-        name: (field.axes(batch), np.array(arrays[name]), field.attributes()) for name, field in fields.items()
+        name: (field.axes(batch), np.array(fetched(arrays[name])), field.attributes())
+        for name, field in fields.items()
     }
     coordinates: dict[str, Any] = {"time": ("time", np.arange(len(history)), {"long_name": "step", "units": "1"})}
     if "block" in fields.get("preactivations", Field("", (), (), "")).names:

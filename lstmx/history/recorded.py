@@ -10,17 +10,7 @@ from typing import Any, Generic
 
 import numpy as np
 
-from lstmx.arrays import (
-    Array,
-    is_jax,
-    is_traced,
-    leaves,
-    log,
-    map_tree,
-    namespace,
-    result,
-    to_numpy,
-)
+from lstmx.arrays import Array, fetched, is_jax, is_traced, leaves, log, map_tree, namespace, result, to_numpy
 from lstmx.cells.base import Cell, P, S
 from lstmx.checks import dead, populated
 from lstmx.history.controls import Controls, where_held
@@ -228,8 +218,8 @@ class History(Generic[P, S]):
     def _pieces(self) -> list[History[P, S]]:
         """Of one sequence: stretches of its counted steps without a start inside."""
         hold, reset, kept = self.controls or Controls()
-        steps = np.flatnonzero(~np.asarray(hold)) if hold is not None else np.arange(len(self))
-        starts = [] if reset is None else [k for k in np.flatnonzero(np.asarray(reset)[steps]) if k]
+        steps = np.flatnonzero(~fetched(hold)) if hold is not None else np.arange(len(self))
+        starts = [] if reset is None else [k for k in np.flatnonzero(fetched(reset)[steps]) if k]
         before, found = self.before, []
         for a, b in itertools.pairwise([0, *starts, len(steps)]):
             at = steps[a:b]
@@ -383,12 +373,12 @@ class History(Generic[P, S]):
         populated(self)
         lines = [repr(self)]
         for name, value in self.cell.named_fields(self.final).items():
-            low, high = np.min(np.asarray(value)), np.max(np.asarray(value))
+            low, high = np.min(fetched(value)), np.max(fetched(value))
             lines.append(f"final {name} state: from {low:+.4f} to {high:+.4f}")
         gates = self.gates
-        counted = ... if self.counts is None else np.asarray(self.counts)
+        counted = ... if self.counts is None else fetched(self.counts)
         for name in self.cell.gate_names:
-            gate = np.asarray(getattr(gates, name))[counted]
+            gate = fetched(getattr(gates, name))[counted]
             lines.append(f"{name.replace('_', ' ')}: mean {gate.mean():.4f}, standard deviation {gate.std():.4f}")
         if len(self.cell.gate_names):
             lines.append("(of gates over all steps, sequences and units together)")
@@ -402,14 +392,14 @@ class History(Generic[P, S]):
         if self.inputs.size // self.cell.input_size * self.cell.hidden_size > _SHOWN:
             steps = np.linspace(0, len(self) - 1, min(len(self), 120)).astype(int)  # gates of some steps only
         parts = [self] if isinstance(steps, range) else [self[step : step + 1] for step in steps]
-        counts = None if self.counts is None else np.asarray(self.counts)[steps]
+        counts = None if self.counts is None else fetched(self.counts)[steps]
         named = [
             {f"{name}_state": x for name, x in self.cell.named_fields(part.states).items()} | part.gates._asdict()
             for part in parts
         ]
         strips = []
         for name in named[0]:
-            values = np.concatenate([np.asarray(one[name], np.float64) for one in named])
+            values = np.concatenate([fetched(one[name], np.float64) for one in named])
             if counts is not None:
                 values[~counts] = np.nan
             with warnings.catch_warnings(action="ignore"):  # of steps where nothing counts
@@ -472,5 +462,5 @@ def _check_continues(position: int, first: History, second: History) -> None:
         pairs = list(zip(leaves(left), leaves(right), strict=True))
         if is_traced(left, right) or all(a is b for a, b in pairs):
             continue
-        if not all(np.array_equal(a, b) for a, b in pairs):
+        if not all(np.array_equal(fetched(a), fetched(b)) for a, b in pairs):
             raise ValueError(f"history {position} has {what} the one before it")

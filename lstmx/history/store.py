@@ -47,13 +47,38 @@ def writing(path: Path) -> Iterator[None]:
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(held(path.with_name(f".{path.name}.lock")))
+            stack.enter_context(held(lock))
+            for one in path.parent.iterdir():  # of helpers, who outlive the one that they helped for a while
+                if re.fullmatch(rf"{re.escape(lock.name)}\.\d+", one.name):
+                    with held(one):
+                        pass
         except BlockingIOError as error:
-            words = "another process, or another thread of this one, writes here; nothing was changed"
-            raise BlockingIOError(error.errno, words, str(path)) from None
+            raise _busy(error, path) from None
         yield
+
+
+@contextlib.contextmanager
+def helping(path: Path, number: int) -> Iterator[None]:
+    """Keep those who are not of the job from writing to `path`, which another process of it has `writing(path)`.
+
+    Raises:
+        BlockingIOError: the process of this number is there already.
+    """
+    path = Path(os.path.realpath(path))
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(path.with_name(f".{path.name}.lock.{number}")))
+        except BlockingIOError as error:
+            raise _busy(error, path) from None
+        yield
+
+
+def _busy(error: BlockingIOError, path: Path) -> BlockingIOError:
+    words = "another process, or another thread of this one, writes here; nothing was changed"
+    return BlockingIOError(error.errno, words, str(path))
 
 
 @contextlib.contextmanager
@@ -92,8 +117,20 @@ def _nothing_at(path: Path) -> None:
         raise FileExistsError(f"{path} is there already; nothing is overwritten: choose another path")
 
 
-def create(path: Path, form: Form, params: Any, initial: Any, length: int, batch: tuple[int, ...]) -> Store:
-    """A new store for a pass of `length` steps, of which none is finished."""
+def create(
+    path: Path, form: Form, params: Any, initial: Any, length: int, batch: tuple[int, ...], parts: int = 1
+) -> Store:
+    """A new store for a pass of `length` steps, of which none is finished.
+
+    Args:
+        path: the folder.
+        form: of the history.
+        params: the cell's parameters.
+        initial: the initial state.
+        length: of the pass.
+        batch: its batch axes.
+        parts: of the first batch axis, each in chunks of its own.
+    """
     dtype = np.dtype(dtype_of(params))
     zarr, like = _zarr(), next(leaves(params))
     group = zarr.open_group(path, mode="w-", zarr_format=3)
@@ -102,7 +139,7 @@ def create(path: Path, form: Form, params: Any, initial: Any, length: int, batch
     packed = zarr.codecs.BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
     for name, field in form.fields.items():
         shape = field.whole(length, batch)
-        chunks = (size, *shape[1:]) if field.lead == "time" else shape
+        chunks = (size, *(n // parts for n in shape[1:2]), *shape[2:]) if field.lead == "time" else shape
         made = group.create_array(
             name,
             shape=shape,
@@ -226,6 +263,7 @@ class Store:
             raise ValueError(f"{self.path}: inputs has shape {inputs.shape}; expected [T, *batch, D]")
         self.length, self.batch, self.dtype = inputs.shape[0], tuple(inputs.shape[1:-1]), inputs.dtype
         self.chunk = inputs.chunks[0]
+        self.parts = inputs.shape[1] // max(1, inputs.chunks[1]) if self.batch else 1
         for name, field in fields.items():
             found = tuple(self.arrays[name].shape), self.arrays[name].dtype
             expected = field.whole(self.length, self.batch), np.dtype(bool) if field.flag else self.dtype
@@ -238,14 +276,16 @@ class Store:
         """Steps that are written."""
         return self.attributes["finished_steps"]
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows of an array; all of one that has no axis of time.
+    def read(self, name: str, start: int = 0, stop: int | None = None, own: slice | None = None) -> np.ndarray:
+        """Rows of an array, and with `own` some of the first batch axis; all of one that has no axis of time.
 
         Raises:
             ValueError: a chunk of it is damaged or missing.
         """
         array = self.arrays[name]
-        return array[start:stop] if self.fields[name].lead == "time" else array[...]
+        if self.fields[name].lead != "time":
+            return array[...]
+        return array[start:stop] if own is None else array[start:stop, own]
 
     def write(self, part: Any) -> None:
         """Add the next chunk, a `History`: its arrays first, and when they are there, that they are.
@@ -253,15 +293,25 @@ class Store:
         Raises:
             FileNotFoundError: the folder was removed, or another is in its place.
         """
-        start, stop = self.finished, self.finished + len(part)
+        self.put(part)
+        self.finish(len(part))
+
+    def put(self, part: Any, own: slice | None = None) -> None:
+        """Write the arrays of the next chunk, a `History`, or with `own` of some of the first batch axis."""
         self._in_place()
         written: set[Path] = set()
         for name, array in self.form.arrays(part).items():
             if self.fields[name].lead == "time":
-                written |= self.arrays[name].write(start, np.asarray(array))
+                written |= self.arrays[name].write(self.finished, np.asarray(array), own)
         if self._durable:
             synced(written)
-        self._mark(stop)
+
+    def finish(self, steps: int, mark: bool = True) -> None:
+        """Count the next steps, of which all arrays are there; with `mark` say so in the folder."""
+        finished = self.finished + steps
+        if mark:
+            self._mark(finished)
+        self.attributes["finished_steps"] = finished
 
     def _in_place(self) -> None:
         """Raise unless the folder is the one that was opened."""
@@ -273,7 +323,6 @@ class Store:
         """Say that this many steps are finished, in one move of the file system."""
         self._in_place()
         mark(self.path, {"finished_steps": finished}, "inputs", self._durable)
-        self.attributes["finished_steps"] = finished
 
     def whole(self) -> None:
         """Raise unless the folder is in its place, with every chunk of the steps that are finished.

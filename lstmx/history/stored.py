@@ -9,7 +9,7 @@ from typing import Any, Generic
 
 import numpy as np
 
-from lstmx.arrays import Array, is_jax, to_numpy
+from lstmx.arrays import Array, fetched, is_jax, to_numpy
 from lstmx.cells.base import Cell, P, S
 from lstmx.checks import Lacking
 from lstmx.history.controls import Controls
@@ -142,7 +142,7 @@ class StoredHistory(Lacking, Generic[P, S]):
         Raises:
             TypeError: they are not.
         """
-        counts = np.asarray(self.counts)
+        counts = fetched(self.counts)
         if first or (counts[1:] & ~counts[:-1]).any():
             raise TypeError(
                 "some steps before counted ones do not count; take the history into memory: history.read()"

@@ -33,32 +33,34 @@ class Verified:
         self._array, self._group, self._name, self._complete = array, group, name, complete
         self.shape, self.chunks, self.dtype = tuple(array.shape), tuple(array.chunks), array.dtype
 
-    def __getitem__(self, steps: slice | EllipsisType) -> np.ndarray:
+    def __getitem__(self, at: slice | EllipsisType | tuple[slice, slice]) -> np.ndarray:
+        """Rows; or of rows some of axis 1, from (rows, these); or all, from an ellipsis."""
+        steps, own = at if isinstance(at, tuple) else (at, None)
         start, stop, _ = (slice(None) if isinstance(steps, EllipsisType) else steps).indices(self._length)
-        self.all_there(start, stop)
+        self.all_there(start, stop, own)
         try:
-            found = self._array[steps]
+            found = self._array[at]
         except Exception as error:
-            for chunk in self._chunks(start, stop):
+            for chunk in self._chunks(start, stop, own):
                 self._read(chunk)
             raise ValueError(f"{self._group}: the array {self._name} cannot be read: {_line(error)}") from error
-        self.all_there(start, stop)  # as Zarr fills one that was taken away meanwhile with NaN
+        self.all_there(start, stop, own)  # as Zarr fills one that was taken away meanwhile with NaN
         return np.asarray(found)
 
     @property
     def _length(self) -> int:
         return self.shape[0] if self.shape else 1
 
-    def write(self, start: int, values: np.ndarray) -> set[Path]:
-        """Put rows from this one on; returns the files and folders that were written."""
+    def write(self, start: int, values: np.ndarray, own: slice | None = None) -> set[Path]:
+        """Put rows from this one on, of some of axis 1 or of all; returns the files and folders written."""
         stop = start + len(values)
         try:
-            self._array[start:stop] = values
+            self._array[slice(start, stop) if own is None else (slice(start, stop), own)] = values
         except ValueError:  # where chunks that were there are read, to be written again
-            for chunk in self._chunks(start, stop):
+            for chunk in self._chunks(start, stop, own):
                 self._read(chunk)
             raise
-        files = {self._group / self._name / self._key(chunk) for chunk in self._chunks(start, stop)}
+        files = {self._group / self._name / self._key(chunk) for chunk in self._chunks(start, stop, own)}
         return files | {file.parent for file in files}
 
     def resize(self, rows: int) -> Path:
@@ -76,12 +78,15 @@ class Verified:
             except ValueError as error:
                 yield str(error)
 
-    def _chunks(self, start: int, stop: int) -> Iterable[tuple[int, ...]]:
-        """Where in the grid the chunks with these rows are."""
+    def _chunks(self, start: int, stop: int, own: slice | None = None) -> Iterable[tuple[int, ...]]:
+        """Where in the grid the chunks with these rows are, of some of axis 1 or of all."""
         if not self.shape:
             return ((),)
         first = range(start // self.chunks[0], -(-min(stop, self.shape[0]) // self.chunks[0]))
         others = [range(-(-length // size)) for length, size in zip(self.shape[1:], self.chunks[1:], strict=True)]
+        if own is not None:
+            begin, end, _ = own.indices(self.shape[1])
+            others[0] = range(begin // self.chunks[1], -(-end // self.chunks[1]))
         return ((row, *rest) for row in first for rest in itertools.product(*others))
 
     def _key(self, chunk: tuple[int, ...]) -> str:
@@ -90,9 +95,9 @@ class Verified:
     def _words(self, chunk: tuple[int, ...]) -> str:
         return f"{self._group} is damaged: chunk {self._key(chunk)} of the array {self._name}"
 
-    def all_there(self, start: int, stop: int) -> None:
-        """Raise unless every chunk with these rows is there."""
-        for chunk in self._chunks(start, stop):
+    def all_there(self, start: int, stop: int, own: slice | None = None) -> None:
+        """Raise unless every chunk with these rows is there, of some of axis 1 or of all."""
+        for chunk in self._chunks(start, stop, own):
             self._there(chunk)
 
     def _there(self, chunk: tuple[int, ...]) -> None:

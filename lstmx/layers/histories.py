@@ -8,9 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from lstmx.arrays import Array, is_jax, is_traced, namespace, require, result, to_numpy
+from lstmx.arrays import Array, fetched, is_jax, is_traced, namespace, require, result, to_numpy
 from lstmx.cells.base import Cell
 from lstmx.checks import Lacking
 from lstmx.history import History
@@ -330,7 +328,7 @@ def _save(history: Any, path: Path) -> None:
     axes = ("time", *batch_axes(len(history.batch)))
     for number, mask in enumerate(getattr(history, "masks", None) or ()):
         names = (*axes, f"unit_{number}")
-        group.create_array(f"mask_{number}", data=np.asarray(mask), dimension_names=names, **kept_whole(zarr))
+        group.create_array(f"mask_{number}", data=fetched(mask), dimension_names=names, **kept_whole(zarr))
     group.attrs.update(checksummed(path, attributes))
     for name, part in history.parts.items():
         (_save if isinstance(part.cell, Layers) else save)(part, path / folder(name))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import require
+from lstmx.arrays import fetched, require
 from lstmx.files import synced
 from lstmx.history.schema import batch_axes, told
 from lstmx.history.store import building, writing
@@ -102,7 +102,7 @@ class Shelf:
         kept = kept_whole(self._zarr)
         group.create_array("probe", data=probe, dimension_names=names, **kept)
         for name in _NUMBERED:
-            values = np.asarray(list(getattr(axes, name)))
+            values = fetched(list(getattr(axes, name)))
             group.create_array(name, data=values, dimension_names=(name,), **kept)
         words = {"long_name": "training step", "units": "1"}
         self._array(group, "step", (), (), words, np.dtype(np.int64), -1)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, all_finite, jit, leaves, map_tree, namespace, to_numpy
+from lstmx.arrays import Array, all_finite, fetched, jit, leaves, map_tree, namespace, to_numpy
 from lstmx.dynamics import lyapunov_spectrum
 from lstmx.gradients import gradient_flow, path_spectrum
 from lstmx.gradients.summary import DecaySummary
@@ -119,7 +119,7 @@ def look(cell: Any, params: Any, probe: Array, loss: Any, axes: Axes) -> dict[st
     found["weight_norm"] = norms(by_part(cell, params))
     with np.errstate(over="ignore", invalid="ignore"):  # which `finite` tells
         history = record(cell, params, probe)
-    found["finite"] = np.asarray(float(all(map(all_finite, leaves((params, history.states))))))
+    found["finite"] = fetched(float(all(map(all_finite, leaves((params, history.states))))))
     if not found["finite"]:
         return found
     array, word = (loss, None) if hasattr(loss, "__array_namespace__") else (None, loss)
@@ -129,7 +129,7 @@ def look(cell: Any, params: Any, probe: Array, loss: Any, axes: Axes) -> dict[st
     found["log_norm"] = decay.by_lag
     parts = list(parts_of(history.cell).values())
     if all(one.closed_form and "cell" in one.state_type._fields for one in parts):
-        found["mean_order"] = np.asarray(_mean_order(history), np.float64).ravel()
+        found["mean_order"] = fetched(_mean_order(history), np.float64).ravel()
     exponents = _exponents(history)
     found["exponents"][: len(exponents)] = exponents
     for k, (one, share) in enumerate(zip(_histories(history), shares, strict=True)):
@@ -163,7 +163,7 @@ def jump(cell: Any, params: Any, update: Any, probe: Array) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         more, less = (map_tree(add, params, update) for add in (operator.add, operator.sub))
         size, larger, smaller = (np.float64(_log_size(cell, one, probe)) for one in (params, more, less))
-        return np.asarray(np.nanmax([larger, smaller, -np.inf]) - size if np.isfinite(size) else np.nan)
+        return fetched(np.nanmax([larger, smaller, -np.inf]) - size if np.isfinite(size) else np.nan)
 
 
 @jit(static=("cell",))
@@ -184,7 +184,7 @@ def _norms(trees: tuple[Any, ...]) -> Array:
 def norms(trees: tuple[Any, ...]) -> np.ndarray:
     """The L2 norm of each of several trees of arrays, [trees]."""
     with np.errstate(over="ignore"):
-        return np.asarray(_norms(trees), np.float64)
+        return fetched(_norms(trees), np.float64)
 
 
 class _Decay(DecaySummary):
@@ -241,7 +241,7 @@ def _exponents(history: Any) -> np.ndarray:
     try:
         with warnings.catch_warnings():  # which JAX, where this is compiled, does not give either
             warnings.simplefilter("ignore", RuntimeWarning)
-            return np.asarray(_spectrum(history), np.float64)
+            return fetched(_spectrum(history), np.float64)
     except ValueError:  # in NumPy, of tangents that one step takes out of the float range
         return np.full(EXPONENTS, np.nan)
 

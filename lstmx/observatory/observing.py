@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, dtype_of, map_tree, namespace, require
+from lstmx.arrays import Array, dtype_of, fetched, map_tree, namespace, require
 from lstmx.checks import array, cells_of, finite, one_direction, parameters, positive, same_dtype, shaped
 from lstmx.checks import path as checked_path
 from lstmx.gradients.flow import known_loss
@@ -124,7 +124,7 @@ class Observatory:
         self._shelf, self._kept, self._next = None, 0, 0.0
         if path is not None:
             place = checked_path("path", path)
-            self._shelf = Shelf(place, cell, np.asarray(probe), loss, self.every, self._axes)
+            self._shelf = Shelf(place, cell, fetched(probe), loss, self.every, self._axes)
             self._steps, self._rows = self._shelf.read()
             self._kept = len(self)
 
@@ -335,7 +335,7 @@ def _real(name: str, value: Any) -> np.ndarray:
         TypeError: it is something else.
         ValueError: it is an array with axes.
     """
-    number = np.asarray(value)
+    number = fetched(value)
     if number.dtype.kind not in "iufV":  # V of bfloat16
         raise TypeError(f"{name} is {value!r}; expected a real number")
     if number.ndim:

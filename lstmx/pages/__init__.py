@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx import checks
-from lstmx.arrays import is_traced, leaves
+from lstmx.arrays import fetched, is_traced, leaves
 from lstmx.attribution import Attribution
 from lstmx.files import written_whole
 from lstmx.gradients import GradientFlow, LayeredFlow
@@ -350,7 +350,7 @@ def _passes(
                 scale = _timescale(one, index)
                 told = None
                 if attribution is not None:
-                    told = np.asarray(attribution.steps, np.float64)[(slice(None), *index)]
+                    told = fetched(attribution.steps, np.float64)[(slice(None), *index)]
                 which = k if texts else None
                 passes.append(_Pass(full, alone, index, in_time, own_flow, told, scale, which))
     return passes
@@ -366,7 +366,7 @@ def _timescale(history: Any, index: tuple[int, ...]) -> list[float | None] | Non
         if count := int(alone.lengths):
             steps += count
             with np.errstate(divide="ignore"):  # of a gate that is shut
-                closing = closing + count / np.asarray(gate_statistics(alone).timescale, np.float64)
+                closing = closing + count / fetched(gate_statistics(alone).timescale, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):  # of one that is open throughout, or never counts
         return _numbers(steps / closing)
 
@@ -494,7 +494,7 @@ def _frame(
 
 def _rows(one: _Pass, array: Any, own: bool = False) -> np.ndarray:
     """An array [T, *batch, ...], or of this sequence's own [T, ...], of this sequence in the order of time."""
-    return np.asarray(one.in_time(np.asarray(array) if own else np.asarray(array)[:, *one.sequence]))
+    return fetched(one.in_time(fetched(array) if own else fetched(array)[:, *one.sequence]))
 
 
 def _counted(one: _Pass) -> np.ndarray:

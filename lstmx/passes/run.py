@@ -381,12 +381,21 @@ def record_to(
     keep: str = "all",
     durable: bool = True,
     progress: bool = False,
+    parts: int | None = None,
+    together: bool = False,
 ) -> StoredHistory[P, S]:
     """Run a cell over sequences and write its history into a folder, chunk by chunk, while it runs.
 
     Neither the host nor the device holds the whole pass. A run that was stopped, at any moment, goes on where it
     was with the same call: the steps that are written have to be those of this call, and the inputs of the others
     are taken as they are now.
+
+    Several processes of a job that `jax.distributed.initialize` started write one folder together, on a disk that
+    all of them see: with an `xs` that lies on the devices of all, as `lstmx.shard_batch` makes it, or with
+    `together=True`. All of them make the same call. Each runs its own sequences and writes their chunks, which no
+    other one writes; a chunk counts as finished once all have written theirs. Where one is killed, JAX ends the
+    others, after up to 100 seconds (`heartbeat_timeout_seconds` of `jax.distributed.initialize`); the same call of
+    as many processes, or of one, goes on.
 
     Args:
         path: the new folder, or that of a run of the same call that was stopped.
@@ -402,18 +411,26 @@ def record_to(
         durable: have each chunk on the disk before it counts as finished, so that a loss of power takes no step
             that did. False leaves it to the operating system when it writes; a process that is killed loses
             nothing by that.
-        progress: show a progress bar; needs tqdm.
+        progress: show a progress bar; needs tqdm. Of several processes the first shows it.
+        parts: how many equal parts of the first batch axis are run as passes of their own and written in chunks of
+            their own; the bytes of the folder depend on this number, and not on how many processes wrote it. None
+            for one part, or as many as devices that `xs` lies on or that a job has; a folder that is gone on with
+            keeps its own.
+        together: every process of the job makes this call, with the whole `xs`, such as one file that all see, and
+            reads of it the sequences that it runs.
 
     Returns:
-        The history on disk.
+        The history on disk, the whole in every process.
 
     Raises:
         TypeError: an argument is of the wrong kind or of another dtype than the parameters.
-        ValueError: an argument has the wrong shape or value; or the folder holds an unfinished run of another
-            call, or a damaged one.
+        ValueError: an argument has the wrong shape or value; `xs` is split otherwise than along its first batch
+            axis; parts do not divide that, or are shared by processes; or the folder holds an unfinished run of
+            another call, or a damaged one.
         FileExistsError: the folder holds a finished history.
         BlockingIOError: another process, or another thread, is writing there.
-        OSError: the disk is full, or fails, or the folder was removed meanwhile; says how many steps are safe.
+        OSError: the disk is full, or fails, or the folder was removed meanwhile; says how many steps are safe. Or
+            a process of the job failed; or several processes on a system without locks for them, as Windows.
         ImportError: zarr is not installed.
     """
     one_of("keep", keep, ("all", "states"))
@@ -422,7 +439,8 @@ def record_to(
     if isinstance(cell, Layers):
         raise TypeError("cell is one of layers; record layers in memory, and history.save(path) writes them")
     said = lengths, mask, resets
-    return streamed(cell, params, xs, state, said, keep, checked_path("path", path), durable, progress)
+    path = checked_path("path", path)
+    return streamed(cell, params, xs, state, said, keep, path, durable, progress, parts, together)
 
 
 @overload

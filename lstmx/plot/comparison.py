@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmx.arrays import Array
+from lstmx.arrays import Array, fetched
 from lstmx.comparison import Comparison
 from lstmx.plot import canvas, parts
 
@@ -54,7 +54,7 @@ def comparison(
         _validation(panels[1], comparison, error)
         panels[1].set_ylabel("mean absolute error")
         canvas.start_at_zero(panels[1])
-        panels[1].set_title(f"validation error{_end(panels[1], np.asarray(error))}", loc="left")
+        panels[1].set_title(f"validation error{_end(panels[1], fetched(error))}", loc="left")
     seeds = f", {comparison.complete} seeds" if comparison.complete > 1 else ""
     return canvas.finish(figure, f"{comparison.task}{seeds}", title)
 
@@ -135,7 +135,7 @@ def _losses(ax: Axes, comparison: Comparison) -> None:
 
 def _end(ax: Axes, curves: Array) -> str:
     """Let the end of curves [models, seeds, evaluations] be seen below high first values; how high, in words."""
-    first, later = np.asarray(curves)[..., :1], np.asarray(curves)[..., 1:]
+    first, later = fetched(curves)[..., :1], fetched(curves)[..., 1:]
     later = later[np.isfinite(later)]
     low, top = ax.get_ylim()
     if ax.get_yscale() == "log" or not later.size or 2 * (later.max() - low) > top - low:
@@ -146,7 +146,7 @@ def _end(ax: Axes, curves: Array) -> str:
 
 def _training(ax: Axes, comparison: Comparison) -> None:
     """Training curves of the first seed."""
-    training = np.asarray(comparison.training_loss)[:, 0].T
+    training = fetched(comparison.training_loss)[:, 0].T
     size = canvas.block_size(len(training), _BLOCKS)
     at, means = canvas.block_centres(len(training), size), canvas.block_means(training, size)
     for curve, (colour, _) in zip(means.T, canvas.styles(), strict=False):
@@ -157,13 +157,13 @@ def _training(ax: Axes, comparison: Comparison) -> None:
 
 def _validation(ax: Axes, comparison: Comparison, curves: Array) -> None:
     """Curves [models, seeds, evaluations]: mean, interval, and seed by seed where there are few."""
-    steps = np.asarray(comparison.validation_steps)
+    steps = fetched(comparison.validation_steps)
     mean, low, high = comparison.over_seeds(curves)
     for k, (name, (colour, marker)) in enumerate(zip(comparison.names, canvas.styles(), strict=False)):
         if low is not None and high is not None:
             ax.fill_between(steps, low[k], high[k], color=colour, alpha=0.25, linewidth=0)
             if comparison.complete <= _FEW:
-                each = np.asarray(curves)[k, : comparison.complete].T
+                each = fetched(curves)[k, : comparison.complete].T
                 ax.plot(steps, each, color=colour, linewidth=0.8, alpha=0.4)
         ax.plot(
             steps, mean[k], color=colour, marker=marker, markersize=4, linewidth=2, label=f"{name}, validation"

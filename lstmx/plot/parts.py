@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmx.arrays import Array
+from lstmx.arrays import Array, fetched
 from lstmx.plot import canvas
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def one_sequence(result: Any, names: Iterable[str], index: tuple[int, ...]) -> A
 
 def pick(values: Any, index: tuple[int, ...]) -> np.ndarray | None:
     """One sequence of a field in NumPy float64; None for None."""
-    return None if values is None else np.asarray(values[(..., *index)], np.float64)
+    return None if values is None else fetched(values[(..., *index)], np.float64)
 
 
 def blank(logs: Array) -> np.ndarray:
@@ -39,7 +39,7 @@ def counted(label: str, logs: Array) -> str:
 
 def counted_steps(logs: np.ndarray) -> np.ndarray | None:
     """Which steps of a flow's log norms [T, ...] count, those that are no NaN in some sequence; None for all."""
-    counts = np.asarray(~np.isnan(logs.reshape(len(logs), -1)).all(axis=1))
+    counts = fetched(~np.isnan(logs.reshape(len(logs), -1)).all(axis=1))
     return None if counts.all() else counts
 
 

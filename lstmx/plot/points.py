@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmx.arrays import leaves
+from lstmx.arrays import fetched, leaves
 from lstmx.checks import require_history
 from lstmx.dynamics import FixedPoints
 from lstmx.dynamics.points import Points
@@ -97,7 +97,7 @@ def phase_portrait(
     lead = 1 + len(history.batch)
     states = _joint(history.states, lead)
     fixed = _joint(points.points, 1)
-    counts = ... if history.counts is None else np.asarray(history.counts)
+    counts = ... if history.counts is None else fetched(history.counts)
     states = states[counts].reshape(-1, states.shape[-1])
     if states.shape[-1] != fixed.shape[-1] or states.shape[-1] < 2:
         raise ValueError(
@@ -141,7 +141,7 @@ def _others(points: FixedPoints) -> list[tuple[str, Points, str]]:
 
 def _joint(tree: Any, lead: int) -> np.ndarray:
     """The arrays of a state with `lead` axes in front, flattened and side by side, NumPy float64 [*lead, S]."""
-    arrays = [np.asarray(x, np.float64) for x in leaves(tree)]
+    arrays = [fetched(x, np.float64) for x in leaves(tree)]
     return np.concatenate([x.reshape(*x.shape[:lead], math.prod(x.shape[lead:])) for x in arrays], axis=-1)
 
 

@@ -531,6 +531,25 @@ def solve(matrix: Array, right: Array) -> Array:
         return np.stack([solve(a, b) for a, b in zip(matrix, right, strict=True)])
 
 
+def triangular_inverse(upper: Array) -> Array:
+    """The inverses [*n, N, N] of regular upper triangular matrices, row by row from the last, for all at once.
+
+    In JAX a solution at each step of a loop would wait for threads of a library, and products do not. NumPy
+    eliminates: below a triangular matrix's pivots nothing is left to do, and none is exchanged.
+    """
+    if not is_jax(namespace(upper)):
+        return np.linalg.inv(upper)
+    size = upper.shape[-1]
+
+    def row(found: Array, at: Any) -> tuple[Array, None]:
+        own, unit, k = at
+        solution = (unit - (own[..., None, :] @ found)[..., 0, :]) / own[..., k, None]
+        return jax.lax.dynamic_update_index_in_dim(found, solution, k, -2), None
+
+    rows = jnp.moveaxis(upper, -2, 0), jnp.eye(size, dtype=upper.dtype), jnp.arange(size)
+    return scan(row, jnp.zeros_like(upper), rows, reverse=True)[0]
+
+
 def sum_over_time(x: Array) -> Array:
     """Sum over axis 0 that stays accurate over millions of steps.
 

@@ -345,7 +345,13 @@ def one_direction(cell: Any) -> None:
 
 
 def require_history(
-    history: Any, *, layers: bool = False, joint: bool = False, disk: bool = False, empty: bool = False
+    history: Any,
+    *,
+    layers: bool = False,
+    joint: bool = False,
+    disk: bool = False,
+    empty: bool = False,
+    expected: str = "a History, as made by record(cell, params, xs)",
 ) -> None:
     """Raise unless this is a history that an analysis can read, of at least one sequence.
 
@@ -355,13 +361,14 @@ def require_history(
         joint: the analysis takes those of a stack as one system, which layers with both directions are not.
         disk: the analysis takes those on disk, too.
         empty: it takes those without a sequence, too.
+        expected: what it takes, in words.
     """
-    _analysable(history, layers, joint, disk)
+    _analysable(history, layers, joint, disk, expected)
     if not empty:
         populated(history)
 
 
-def _analysable(history: Any, layers: bool, joint: bool, disk: bool) -> None:
+def _analysable(history: Any, layers: bool, joint: bool, disk: bool, expected: str) -> None:
     """Raise unless this is a history of the kinds that `require_history` says."""
     kind = type(history)
     fields = getattr(kind, "__dataclass_fields__", {})
@@ -397,7 +404,7 @@ def _analysable(history: Any, layers: bool, joint: bool, disk: bool) -> None:
             "history[start:stop]"
         )
     if not hasattr(kind, "stretch"):
-        raise TypeError(f"history is a {kind.__name__}; expected a History, as made by record(cell, params, xs)")
+        raise TypeError(f"history is a {kind.__name__}; expected {expected}")
 
 
 def finite(name: str, values: Array, unit: str = "unit", start: int = 0) -> None:

@@ -912,6 +912,28 @@ def lyapunov_spectrum(case):
     return lambda *given: lstmx.lyapunov_spectrum(case.recorded(*given), **EVERY_STEP), verify
 
 
+@analysis((*WHOLE, "on disk"), [(BOTH, *BOTH_WAYS), STARTS_ANEW], traced=IN_TRACE)
+def covariant_vectors(case):
+    count, transient = 2, 1
+
+    def verify(found):
+        start = np.linalg.qr(np.random.default_rng(0).standard_normal((case.s0.shape[-1],) * 2))[0][:, :count]
+        for b, n in enumerate(case.n):
+            pushed = list(itertools.accumulate(case.matrices[0][:n, b], lambda x, J: J @ x, initial=start))[1:]
+            last = np.linalg.qr(pushed[-1])[
+                0
+            ]  # where vectors begin; before, they are combinations of what is pushed
+            parts = np.linalg.lstsq(pushed[-1], last)[0]
+            for x, vectors in zip(pushed[transient : n - transient], found.vectors[:, b], strict=False):
+                expected = (x @ parts).T
+                expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
+                sign = np.sign((expected * vectors).sum(axis=-1, keepdims=True))
+                np.testing.assert_allclose(vectors, sign * expected, atol=1e-9)
+            assert np.isnan(found.vectors[n - 2 * transient :, b]).all()
+
+    return lambda *given: lstmx.covariant_vectors(case.recorded(*given), count, transient=transient), verify
+
+
 OF_CELLS = ("plain", "Zoneout", "step function", "on disk", "stack")
 SAYS_NOTHING = [
     (("lengths",), *unknown("lengths")),

@@ -197,7 +197,7 @@ def test_vectors_of_all_steps_and_of_inputs_are_checked():
     ],
 )
 def test_an_array_that_holds_no_jacobians_is_refused(array, error, words):
-    for function in (lstmx.linearise, lstmx.lyapunov_spectrum):
+    for function in (lstmx.linearise, lstmx.lyapunov_spectrum, lstmx.covariant_vectors):
         with pytest.raises(error, match=words):
             function(array)
 
@@ -214,7 +214,8 @@ def step_cell():
 
 
 ANALYSES = ["gradient_flow", "path_spectrum", "gate_statistics", "influence", "jacobians", "input_jacobians"]
-ANALYSES += ["isometry", "long_jacobian", "lyapunov_spectrum", "memory_report", "highway", "linearise"]
+ANALYSES += ["isometry", "long_jacobian", "lyapunov_spectrum", "covariant_vectors"]
+ANALYSES += ["memory_report", "highway", "linearise"]
 
 
 @pytest.mark.parametrize("analysis", [*ANALYSES, "plot.dynamics", "summary", "summarise"])
@@ -414,6 +415,8 @@ def test_results_are_short_to_look_at():
     shown += [spectrum.audit, *paths, lstmx.isometry(history), lstmx.influence(history), things()["effect"]]
     shown += [things()["excerpt"], things()["points"], lstmx.backward(history, history.outputs)]
     shown += [task, task.batch(0)]
+    vectors = lstmx.covariant_vectors(history, 2)
+    shown += [vectors, vectors.hyperbolicity(), vectors.read()]
     shown += [lstmx.gradient_flow(things()["layers"]), lstmx.memory_report(history), lstmx.long_jacobian(history)]
     for result in shown:
         assert len(repr(result)) < 200

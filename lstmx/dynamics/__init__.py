@@ -1,5 +1,6 @@
 """The network as a dynamical system: its Jacobians, its Lyapunov exponents, its fixed points."""
 
+from lstmx.dynamics.covariant import covariant_vectors as covariant_vectors
 from lstmx.dynamics.fixed_points import fixed_points as fixed_points
 from lstmx.dynamics.gain import critical_gain as critical_gain
 from lstmx.dynamics.jacobians import Isometry as Isometry
@@ -16,3 +17,6 @@ from lstmx.dynamics.spectrum import LyapunovSpectrum as LyapunovSpectrum
 from lstmx.dynamics.spectrum import PublishedRecipes as PublishedRecipes
 from lstmx.dynamics.spectrum import SumRule as SumRule
 from lstmx.dynamics.spectrum import kaplan_yorke as kaplan_yorke
+from lstmx.dynamics.vectors import CovariantVectors as CovariantVectors
+from lstmx.dynamics.vectors import Hyperbolicity as Hyperbolicity
+from lstmx.dynamics.vectors import ReadExponents as ReadExponents

@@ -146,7 +146,7 @@ class LyapunovSpectrum:
         these, and the greatest error that results is taken. NaN for fewer than 8 windows and for an exponent of
         −inf.
         """
-        return _block_error(self.over_sequences[int(self.steps % self.window > 0) :])
+        return block_error(self.over_sequences[int(self.steps % self.window > 0) :])
 
     @property
     def quarters(self) -> np.ndarray:
@@ -336,7 +336,7 @@ def _steady(local: np.ndarray, lengths: np.ndarray) -> bool:
         return False
     local = local[:, np.isfinite(local).all(axis=0)]
     quarters = _quarters(local, lengths)
-    errors = [np.maximum(_block_error(part), _correlated_error(part)) for part in np.array_split(local, 4)]
+    errors = [np.maximum(block_error(part), _correlated_error(part)) for part in np.array_split(local, 4)]
     errors = np.minimum(errors, np.median(errors, axis=0))
     for i, j in itertools.combinations(range(4), 2):
         noise = _APART * np.hypot(errors[i], errors[j]) + 10 / lengths.sum()
@@ -346,7 +346,7 @@ def _steady(local: np.ndarray, lengths: np.ndarray) -> bool:
     return True
 
 
-def _block_error(rows: np.ndarray) -> np.ndarray:
+def block_error(rows: np.ndarray) -> np.ndarray:
     """Standard error of the mean of correlated rows [n, k], from block averages; NaN for fewer than 8."""
     error = np.full(rows.shape[-1], np.nan)
     if len(rows) < 8:

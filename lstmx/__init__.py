@@ -78,11 +78,13 @@ from lstmx.gradients import (
     GradientFlow,
     Influence,
     LayeredFlow,
+    OnlineGradients,
     PathSpectrum,
     gate_kernel,
     gradient_flow,
     highway,
     influence,
+    online,
     path_spectrum,
 )
 from lstmx.history import Controls, History, StoredHistory
@@ -163,6 +165,8 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "gate_kernel",
     "Influence",
     "highway",
+    "online",
+    "OnlineGradients",
     "linearise",
     "LinearSteps",
     "attribute",

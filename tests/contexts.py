@@ -561,6 +561,37 @@ for _outputs in ("all", "norms"):
     analysis(CONTEXTS, name=f'gradient_flow, "{_outputs}"', covers=("gradient_flow",))(gradient_flow_of(_outputs))
 
 
+@analysis(without(*BOTH), [(BOTH, *BOTH_WAYS)])
+def online(case):
+    """At the large size, where a whole influence has millions of numbers, by a window as long as the pass."""
+    small = case.hidden < 10
+    options = {"method": "rtrl"} if small else {"method": "truncated", "window": case.length}
+
+    def compute(*given):
+        params, xs, state = given
+        options_of_all = {"state": state} | case.said
+        weights = to(case.library, case.weights)
+        exact = lstmx.online(case.cell, params, xs, weights, **options, **options_of_all)
+        near = lstmx.online(case.cell, params, xs, weights, "snap1", **options_of_all) if small else exact
+        return exact.parameters, exact.final, near.parameters
+
+    def verify(found):
+        exact, final, near = found
+        close(case.named(exact), case.gradients(case.weights, 0.0)[0])
+        np.testing.assert_allclose(plain.state_of(final), [one.final for one in case.by_hand], atol=1e-12)
+        if small:
+            expected = plain.nearest_influence(case.kind, case.params, case.before, case.rows, case.matrices[0])
+            cotangents = np.zeros((*case.counts.shape, case.s0.shape[-1]))
+            cotangents[..., case.shown] = case.front(case.weights)
+            np.testing.assert_allclose(
+                np.concatenate([np.ravel(x) for x in jax.tree.leaves(case.named(near))]),
+                np.einsum("tbs,tbsp->p", cotangents, expected),
+                atol=1e-10,
+            )
+
+    return compute, verify
+
+
 NO_CELL_STATE = (("step function", *STACK), ValueError, "has no cell state")
 
 

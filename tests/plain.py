@@ -83,6 +83,22 @@ def parameter_parts(kind, params, before, rows, cotangents):
     return jax.tree.map(lambda x: x.sum(axis=1), parts)
 
 
+def nearest_influence(kind, params, before, rows, matrices):
+    """∂s_t/∂θ where only what a parameter reaches within a step is kept, [T, B, S, P], from ∂s_t/∂s_{t-1}."""
+    shape = before.shape
+    direct = np.zeros((*shape, sum(x.size for x in jax.tree.leaves(params))))
+    for t, b, k in np.ndindex(*shape):
+        one = np.zeros((1, 1, shape[-1]))
+        one[..., k] = 1
+        here = Rows(*(r[t : t + 1, b : b + 1] for r in rows))
+        parts = parameter_parts(kind, params, before[t : t + 1, b : b + 1], here, one)
+        direct[t, b, k] = np.concatenate([np.ravel(x) for x in jax.tree.leaves(parts)])
+    kept, found = (direct != 0).any(axis=(0, 1)), np.zeros_like(direct)
+    for t in range(shape[0]):
+        found[t] = kept * (direct[t] + (matrices[t] @ found[t - 1] if t else 0))
+    return found
+
+
 # --------------------------------------------------------------------------------------------- a pass in jax.lax
 
 

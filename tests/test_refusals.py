@@ -87,7 +87,12 @@ ELSEWHERE = {
     *("record_flax", "record_keras", "record_torch"),  # which need models of theirs; tests/test_live.py has these
     *("record_onnx", "convert.record_onnx"),  # and tests/test_models_onnx.py this
 }
-MORE = {"edits.noise": {"cell_state": 1.0}, "fixed_points": {"x": None}, "search": {"units": [0]}}
+MORE = {
+    "edits.noise": {"cell_state": 1.0},
+    "fixed_points": {"x": None},
+    "online": {"loss": "sum"},
+    "search": {"units": [0]},
+}
 
 
 def required(function):

@@ -6,6 +6,8 @@ from lstmx.gradients.influence import Influence as Influence
 from lstmx.gradients.influence import gate_kernel as gate_kernel
 from lstmx.gradients.influence import influence as influence
 from lstmx.gradients.layered import LayeredFlow as LayeredFlow
+from lstmx.gradients.online import OnlineGradients as OnlineGradients
+from lstmx.gradients.online import online as online
 from lstmx.gradients.paths import PathSpectrum as PathSpectrum
 from lstmx.gradients.paths import path_spectrum as path_spectrum
 from lstmx.gradients.walk import GateShare as GateShare

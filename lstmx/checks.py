@@ -13,7 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, all_finite, dtype_of, fetched, is_jax, is_traced, leaves, map_tree, namespace
+from lstmx.arrays import (
+    Array,
+    all_finite,
+    dtype_of,
+    fetched,
+    is_elsewhere,
+    is_jax,
+    is_traced,
+    leaves,
+    map_tree,
+    namespace,
+)
 
 _FLOATS = {np.dtype("float32"), np.dtype("float64")}
 LARGEST = 2**24
@@ -474,6 +485,17 @@ def jacobian_array(history: Any) -> None:
         )
     if history.dtype not in (np.dtype("float32"), np.dtype("float64")):
         raise TypeError(f"history is an array of {history.dtype}; expected float32 or float64")
+
+
+def savable(history: Any) -> None:
+    """Raise unless this process has the numbers of a history."""
+    if is_traced(history):
+        raise TypeError("this history is inside a JAX transformation, and has no numbers to save")
+    if any(map(is_elsewhere, leaves(history))):
+        raise ValueError(
+            "this history lies with several processes; record_to writes one folder from all of them, and "
+            "history.to_numpy(), called by all, is whole in each, for one of them to save"
+        )
 
 
 def populated(history: Any) -> None:

@@ -16,6 +16,7 @@ from test_disk import assert_bitwise
 
 import lstmx
 from lstmx.history import store as disk
+from lstmx.passes import streaming
 
 
 def a_pass(library="numpy", name="V", batch=(2,), length=50):
@@ -324,3 +325,71 @@ def test_wrong_arguments_make_no_folder(tmp_path):
     Path(path).mkdir()
     with pytest.raises(ValueError, match="is no Zarr group"):
         lstmx.record_to(path, cell, params, xs, state)
+
+
+# --------------------------------------------------------------------------------------- parts of the batch
+
+
+@pytest.mark.parametrize("name", ["V", "SLSTM"])
+def test_parts_of_the_batch_are_run_and_written_apart(library, name, tmp_path):
+    cell, params, xs, state = a_pass(library, name, batch=(6, 2))
+    lengths = np.arange(12).reshape(6, 2) + 30
+    found = lstmx.record_to(tmp_path / "pass", cell, params, xs, state, lengths=lengths, parts=3)
+    assert found.store.arrays["inputs"].chunks == (1, 2, 2, 3)
+    assert found.store.parts == 3
+    expected = lstmx.record(cell, params, xs, state, lengths=lengths)
+    for left, right in zip(jax.tree.leaves(found.read()), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=1e-14)
+
+
+def test_a_run_in_parts_goes_on_in_its_parts(tmp_path, monkeypatch):
+    cell, params, xs, state = a_pass(batch=(4,))
+    given = cell, params, xs, state
+    whole = lstmx.record_to(tmp_path / "whole", *given, parts=2)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            lstmx.record_to(tmp_path / "pass", *given, parts=2)
+    with pytest.raises(ValueError, match="of another run: parts is 2, not 4; choose another path"):
+        lstmx.record_to(tmp_path / "pass", *given, parts=4)
+    assert lstmx.record_to(tmp_path / "pass", *given).store.parts == 2
+    assert contents(tmp_path / "pass") == contents(whole.path)
+
+
+def test_what_lies_on_devices_is_written_in_their_parts(tmp_path):
+    cell, params, xs, state = a_pass("jax", batch=(4,))
+    split = lstmx.shard_batch(xs)
+    found = lstmx.record_to(tmp_path / "pass", cell, params, split, state)
+    assert found.store.parts == 2
+    lstmx.record_to(tmp_path / "one", cell, params, xs, state, parts=2)
+    assert contents(tmp_path / "pass") == contents(tmp_path / "one")
+    lstmx.record_to(tmp_path / "together", cell, params, xs, state, together=True)
+    assert contents(tmp_path / "pass") == contents(tmp_path / "together")
+    with pytest.raises(ValueError, match="written in 1 parts, and lies in 2 on the devices"):
+        lstmx.record_to(tmp_path / "new", cell, params, split, state, parts=1)
+    in_time = jax.device_put(xs, jax.sharding.NamedSharding(split.sharding.mesh, jax.P("batch")))
+    with pytest.raises(
+        ValueError, match=r"xs is split over devices along its axes \[0\]; .* the first batch axis"
+    ):
+        lstmx.record_to(tmp_path / "new", cell, params, in_time, state)
+    copied = jax.device_put(xs, jax.sharding.NamedSharding(split.sharding.mesh, jax.P()))
+    assert lstmx.record_to(tmp_path / "copied", cell, params, copied, state).store.parts == 1
+
+
+def test_parts_and_processes_that_cannot_be_are_refused(tmp_path, monkeypatch):
+    cell, params, xs, state = a_pass(batch=(4,))
+    for parts in (3, 8):
+        with pytest.raises(ValueError, match=rf"parts is {parts}; expected a number that divides the first batch"):
+            lstmx.record_to(tmp_path / "pass", cell, params, xs, state, parts=parts)
+    with pytest.raises(ValueError, match="parts is 2; expected a number that divides the first batch axis, of"):
+        lstmx.record_to(tmp_path / "pass", *a_pass(batch=()), parts=2)
+    with pytest.raises(TypeError, match="together is 1; expected True or False"):
+        lstmx.record_to(tmp_path / "pass", cell, params, xs, state, together=1)
+    monkeypatch.setattr(streaming, "process", lambda: streaming.Process(0, 3))
+    with pytest.raises(ValueError, match=r"xs has shape \(50, 4, 3\); .* evenly over the 3 processes of the job"):
+        lstmx.record_to(tmp_path / "pass", cell, params, xs, state, together=True)
+    monkeypatch.setattr(streaming, "process", lambda: streaming.Process(0, 2))
+    monkeypatch.setattr(streaming, "has_locks_for_many", False)  # as on Windows
+    with pytest.raises(OSError, match="several processes takes locks that this system does not have"):
+        lstmx.record_to(tmp_path / "pass", cell, params, xs, state, together=True)
+    assert not list(tmp_path.iterdir())

@@ -3,8 +3,10 @@
 python two_processes.py PORT PROCESSES NUMBER DEVICES PROGRAM [ARGUMENT ...]
 """
 
+import dataclasses
 import re
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -14,6 +16,7 @@ import pytest
 
 import lstmx
 from lstmx.arrays import fetched, leaves
+from lstmx.history import store, verified
 
 T, B, D, H = 24, 8, 3, 6
 
@@ -103,20 +106,212 @@ def basics(folder):
     if number == 0:
         lstmx.record_to(f"{folder}/one", cell, params, jnp.asarray(xs), parts=jax.device_count())
         assert contents(f"{folder}/one") == contents(f"{folder}/pass")
-        assert sorted(file.name for file in Path(folder).iterdir()) == ["one", "pass"]
+        assert sorted(file.name for file in Path(folder).iterdir()) == ["one", "pass", "written"]
 
 
-def record(folder, name, together=False, tell=None):
-    """Write the pass of all sequences."""
-    from lstmx.history import store
+def record(folder, name, together="", stop=-1, victims=""):
+    """Write the pass of all sequences; victims say so and wait before, and others after, they write a step."""
+    number = jax.process_index()
+    put, write = store.Store.put, verified.Verified.write
 
-    store._CHUNK = 1024  # 5 steps
+    def noted(self, start, values, own=None):
+        with open(f"{folder}/written", "a") as log:
+            log.writelines(f"{self._name}/{self._key(chunk)}\n" for chunk in self._chunks(start, start + 1, own))
+        return write(self, start, values, own)
+
+    def putting(self, part, own=None):
+        if self.finished == int(stop) and str(number) in victims:
+            print("here", flush=True)
+            time.sleep(600)
+        put(self, part, own)
+
+    store.Store.put, verified.Verified.write, store._CHUNK = putting, noted, 1024  # 5 steps
     cell = lstmx.LSTM(D, H)
     params, xs = given(cell)
-    return lstmx.record_to(f"{folder}/{name}", cell, params, xs if together else spread(xs), together=together)
+    path = f"{folder}/{name}"
+    found = lstmx.record_to(path, cell, params, xs if together else spread(xs), together=bool(together))
+    assert found.finished
+    same("record_to", found.read().states, lstmx.record(cell, params, jnp.asarray(xs)).states)
 
 
-PROGRAMS = {one.__name__: one for one in (basics, record)}
+def leaky(params, h, x):
+    """A step function, for `from_step`."""
+    leak = jax.nn.sigmoid(params["leak"])
+    return leak * h + (1 - leak) * jnp.tanh(params["W"] @ x + params["U"] @ h), {"leak": leak}
+
+
+def analysed():
+    """Functions of the inputs by name: what is computed of a pass."""
+    cell, stack = lstmx.LSTM(D, H), lstmx.Stack([lstmx.LSTM(D, H), lstmx.GRU(H, 4)])
+    both = lstmx.Bidirectional(lstmx.GRU(D, H))
+    step = lstmx.from_step(leaky, jnp.zeros(H), input_size=D, gates=["leak"])
+    params, layers, ways = (one.init(0) for one in (cell, stack, both))
+    theirs = {"W": jnp.ones((H, D)) / 3, "U": jnp.eye(H) / 2, "leak": jnp.linspace(0, 3, H)}
+    lengths = np.array([24, 20, 7, 24, 3, 11, 24, 9])
+    ones = np.ones(H, "float32")
+
+    def history(xs, **said):
+        return lstmx.record(cell, params, xs, **said)
+
+    def stacked(xs):
+        return lstmx.record(stack, layers, xs)
+
+    def gradient(xs):
+        return jax.grad(lambda params, xs: (lstmx.run(cell, params, xs)[0] ** 2).sum(), (0, 1))(params, xs)
+
+    def effect(xs):
+        edited = lstmx.intervene(cell, params, xs, lstmx.edits.clamp(forget_gate=1.0, units=[0]))
+        found = lstmx.effect(history(xs), edited)
+        return found.outputs, found.norm, str(found)
+
+    def attributed(xs, method, **options):
+        found = lstmx.attribute(history(xs), ones, method, **options)
+        return found.steps, found.initial, found.biases
+
+    def trained(xs):
+        task = lstmx.tasks.next_step(np.random.default_rng(1).normal(size=(13, 20, D)).astype("float32"), batch=8)
+        place = np.asarray if xs.is_fully_addressable else spread
+
+        def batches(number):
+            return lstmx.tasks.Batch(*(place(x) for x in task.batch(number)))
+
+        found = lstmx.compare(
+            [cell, lstmx.SimpleRNN(D, H)],
+            dataclasses.replace(task, batch=batches),
+            steps=4,
+            evaluations=2,
+            seeds=2,
+            progress=False,
+        )
+        return found.training_loss, found.final_loss
+
+    def observed(xs):
+        looking = lstmx.Observatory(cell, xs)
+        for number in range(2):
+            looking(number, params)
+        return looking["log_norm"], str(looking)
+
+    return {
+        "run": lambda xs: lstmx.run(cell, params, xs, lengths=lengths),
+        "run with what is said spread, too": lambda xs: lstmx.run(
+            cell,
+            params,
+            xs,
+            resets=(spread if xs.ndim and not xs.is_fully_addressable else jnp.asarray)(
+                np.random.default_rng(4).random((T, B)) < 0.1
+            ),
+        ),
+        "gradients": gradient,
+        "Zoneout": lambda xs: lstmx.run(lstmx.Zoneout(cell, 0.3), params, xs, key=0),
+        "record": lambda xs: (history(xs).states, history(xs).gates, history(xs).preactivations),
+        "record, reuse": lambda xs: lstmx.record(cell, params, -xs, reuse=history(xs)).states,
+        "pieces": lambda xs: [one.states for one in history(xs, lengths=lengths).pieces()],
+        "summary": lambda xs: [history(xs, lengths=lengths).summary(), stacked(xs).summary()],
+        "to_numpy": lambda xs: history(xs).to_numpy().states,
+        "to_xarray": lambda xs: [x.values for x in history(xs).to_xarray().data_vars.values()],
+        "excerpt": lambda xs: lstmx.excerpt(cell, params, xs, every=5),
+        "effect": effect,
+        "backward": lambda xs: lstmx.backward(history(xs), history(xs).outputs),
+        "gate_statistics": lambda xs: lstmx.gate_statistics(history(xs, lengths=lengths)),
+        "summarise": lambda xs: lstmx.summarise(cell, params, xs),
+        "gradient_flow": lambda xs: lstmx.gradient_flow(history(xs), lambda outputs: (outputs**2).sum()),
+        "gradient_flow, in words": lambda xs: str(lstmx.gradient_flow(history(xs, lengths=lengths))),
+        "gradient_flow of a stack": lambda xs: str(lstmx.gradient_flow(stacked(xs))),
+        "gradient_flow of both ways": lambda xs: lstmx.gradient_flow(lstmx.record(both, ways, xs)).log_norm,
+        "gradient_flow of a step": lambda xs: lstmx.gradient_flow(lstmx.record(step, theirs, xs)).log_norm,
+        "path_spectrum": lambda xs: lstmx.path_spectrum(history(xs), max_order=3).log_norms,
+        "influence": lambda xs: lstmx.influence(history(xs), [5, 23]),
+        "influence, in words": lambda xs: str(lstmx.influence(stacked(xs), [23])),
+        "highway": lambda xs: lstmx.highway(history(xs)),
+        "gate_kernel": lambda xs: lstmx.gate_kernel(history(xs)),
+        "jacobians": lambda xs: (lstmx.jacobians(history(xs)), lstmx.input_jacobians(history(xs))),
+        "isometry": lambda xs: (lstmx.isometry(history(xs)).mean_square, str(lstmx.isometry(history(xs)))),
+        "long_jacobian": lambda xs: lstmx.long_jacobian(history(xs), 20, 24).log_singular_values[..., :3],
+        "lyapunov_spectrum": lambda xs: (
+            lstmx.lyapunov_spectrum(history(xs, lengths=lengths), count=2, transient=0).per_sequence,
+            lstmx.lyapunov_spectrum(stacked(xs), count=2).exponents,
+        ),
+        "lyapunov_spectrum, in words": lambda xs: str(lstmx.lyapunov_spectrum(history(xs), count=2)),
+        "fixed_points": lambda xs: (
+            lstmx.fixed_points(cell, params, None, history(xs[-2:]), iterations=20).fixed.q.shape
+        ),
+        "memory_report": lambda xs: str(lstmx.memory_report(history(xs), lags=6)),
+        "attribute": lambda xs: attributed(xs, "integrated_gradients", nodes=4),
+        "attribute, lrp": lambda xs: attributed(xs, "lrp"),
+        "search": lambda xs: lstmx.search(history(xs), units=[3], above=0.1, field="hidden_state").start,
+        "units_like": lambda xs: (
+            lstmx.units_like(history(xs), ones[0] * np.arange(T * B).reshape(T, B)).correlations
+        ),
+        "compare": trained,
+        "observatory": observed,
+        "objectives": lambda xs: (
+            lstmx.objectives.vanishing_gradient(history(xs)),
+            lstmx.objectives.activation(history(xs)),
+        ),
+    }
+
+
+def analyses():
+    """Every function of `analysed` on what lies with all processes, beside what lies here."""
+    xs = given(lstmx.LSTM(D, H))[1]
+    whole, failed = spread(xs), []
+    for name, function in analysed().items():
+        expected = function(jnp.asarray(xs))
+        try:
+            same(name, function(whole), expected)
+        except Exception as error:
+            failed.append(f"{name}: {type(error).__name__}: {error}")
+        print(name, flush=True)
+    assert not failed, "\n".join(failed)
+
+
+def shown(folder):
+    """Figures and pages, of what one process or all of them read."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    cell = lstmx.LSTM(D, H)
+    params, xs = given(cell)
+    history = lstmx.record(cell, params, spread(xs))
+    flow, statistics = lstmx.gradient_flow(history), lstmx.gate_statistics(history)
+    influence, spectrum = lstmx.influence(history), lstmx.lyapunov_spectrum(history, count=2)
+    lstmx.plot.dynamics(history, sequence=1)
+    lstmx.page(history, f"{folder}/page{jax.process_index()}.html", flow=flow)
+    alone = lstmx.record(cell, params, jnp.asarray(xs))
+    if jax.process_index() == 0:
+        lstmx.page(alone, f"{folder}/alone.html", flow=lstmx.gradient_flow(alone))
+        read = [len(Path(folder, f"{name}.html").read_text()) for name in ("page0", "alone")]
+        assert abs(read[0] - read[1]) < 0.01 * read[1]
+        lstmx.plot.gradient_flow(flow)
+        lstmx.plot.gates_ledger(flow)
+        lstmx.plot.saturation(statistics)
+        lstmx.plot.influence(influence, sequence=1)
+        lstmx.plot.spectrum(spectrum)
+    refused("history.to_numpy()", lambda: history.save(f"{folder}/pass"))
+
+
+def mapped():
+    """`jax.shard_map` as it is by default, over the devices of all processes."""
+    cell = lstmx.LSTM(D, H)
+    params, xs = given(cell)
+    mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    steps, whole = jax.P(None, "batch"), jax.P()
+
+    def walked(params, xs):
+        history = lstmx.record(cell, params, xs)
+        loss, gradient = jax.value_and_grad(lambda params: (lstmx.run(cell, params, xs)[0] ** 2).sum())(params)
+        return lstmx.gradient_flow(history, "last").log_norm, jax.lax.psum(loss, "batch"), gradient
+
+    outs = steps, whole, jax.tree.map(lambda _: whole, params)
+    function = jax.shard_map(walked, mesh=mesh, in_specs=(whole, steps), out_specs=outs)
+    place = jax.sharding.NamedSharding(mesh, steps)
+    found = jax.jit(function)(params, jax.make_array_from_process_local_data(place, own(xs)))
+    history = lstmx.record(cell, params, jnp.asarray(xs))
+    loss, gradient = jax.value_and_grad(lambda params: (lstmx.run(cell, params, xs)[0] ** 2).sum())(params)
+    same("shard_map", found, (lstmx.gradient_flow(history, "last").log_norm, loss, gradient))
+
+
+PROGRAMS = {one.__name__: one for one in (basics, analyses, shown, mapped, record)}
 
 if __name__ == "__main__":
     port, processes, number, devices, program, *arguments = sys.argv[1:]

@@ -12,7 +12,7 @@ import numpy as np
 
 from lstmx.arrays import Array, fetched, is_jax, is_traced, leaves, log, map_tree, namespace, result, to_numpy
 from lstmx.cells.base import Cell, P, S
-from lstmx.checks import dead, populated
+from lstmx.checks import dead, populated, savable
 from lstmx.history.controls import Controls, where_held
 from lstmx.history.dataset import dataset_of, parts_from
 from lstmx.history.store import save, saving
@@ -291,13 +291,12 @@ class History(Generic[P, S]):
         Raises:
             FileExistsError: there is something at `path`.
             BlockingIOError: another process, or another thread, is writing there.
-            ValueError: `path` is an address of another machine.
+            ValueError: `path` is an address of another machine; or the history lies with several processes.
             OSError: it cannot be written, as on a full disk.
             TypeError: the history is inside a JAX transformation.
             ImportError: zarr is not installed.
         """
-        if is_traced(self):
-            raise TypeError("this history is inside a JAX transformation, and has no numbers to save")
+        savable(self)
         with saving(path) as partial:
             save(self, partial)
 

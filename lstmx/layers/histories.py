@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lstmx.arrays import Array, fetched, is_jax, is_traced, namespace, require, result, to_numpy
+from lstmx.arrays import Array, fetched, is_jax, namespace, require, result, to_numpy
 from lstmx.cells.base import Cell
-from lstmx.checks import Lacking
+from lstmx.checks import Lacking, savable
 from lstmx.history import History
 from lstmx.history.recorded import span
 from lstmx.history.schema import FORMAT, VERSION, batch_axes, told
@@ -177,13 +177,12 @@ class LayeredHistory(LayeredPass):
         Raises:
             FileExistsError: there is something at `path`.
             BlockingIOError: another process, or another thread, is writing there.
-            ValueError: `path` is an address of another machine.
+            ValueError: `path` is an address of another machine; or the history lies with several processes.
             OSError: it cannot be written, as on a full disk.
             TypeError: the history is inside a JAX transformation.
             ImportError: zarr is not installed.
         """
-        if is_traced(self):
-            raise TypeError("this history is inside a JAX transformation, and has no numbers to save")
+        savable(self)
         with saving(path) as partial:
             _save(self, partial)
 

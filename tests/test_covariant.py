@@ -9,6 +9,7 @@ import pytest
 from reference import to
 
 import lstmx
+import lstmx.plot
 
 BOTH = ["numpy", pytest.param("jax", marks=pytest.mark.slow)]  # what compiles is slow
 
@@ -447,3 +448,47 @@ def test_a_readout_is_checked():
         found.read([[1.0]])
     with pytest.raises(ValueError, match="outputs are no part of this joint state"):
         lstmx.covariant_vectors(np.broadcast_to(np.eye(2), (9, 2, 2))).read()
+
+
+# ----------------------------------------------------------------------------------------------------- the figure
+
+
+def test_the_figure_holds_what_was_found():
+    found = lstmx.covariant_vectors(driven(length=150), 3)
+    read = found.read(np.eye(6)[:, :2])
+    figure = lstmx.plot.covariant(found, read=read)
+    figure.draw_without_rendering()
+    carriers, growth, angles = (ax for ax in figure.axes if ax.get_label() != "<colorbar>")
+    image = carriers.images[0].get_array()
+    np.testing.assert_allclose(image[:: image.shape[0] // 12][:12, :: image.shape[1] // 3][:, :3], found.shares.T)
+    assert [text.get_text() for text in carriers.get_xticklabels()] == ["1", "2", "3"]
+    rows = [text.get_text() for text in carriers.get_yticklabels()]
+    assert rows == [*rows[: len(rows) // 2]] * 2  # counted anew in each field
+    assert carriers.get_ylabel() == "unit: hidden, then cell"
+    np.testing.assert_array_equal(growth.lines[0].get_xdata(), found.steps)
+    np.testing.assert_allclose(growth.lines[1].get_ydata(), found.growth[:, 1])
+    legend = [text.get_text() for text in growth.get_legend().get_texts()]
+    assert legend[-1].startswith(f"λ{read.slowest + 1}, read = −0.")
+    np.testing.assert_allclose(angles.lines[0].get_ydata(), found.hyperbolicity().angles)
+
+
+def test_an_exponent_of_minus_infinity_stands_in_the_legend_with_its_line():
+    matrices = draws().normal(size=(60, 3, 3))
+    matrices[:, 2] = 0
+    growth = lstmx.plot.covariant(lstmx.covariant_vectors(matrices)).axes[1]
+    lines, texts = growth.get_legend().get_lines(), growth.get_legend().get_texts()
+    assert texts[2].get_text() == "λ3 = −inf"
+    assert lines[2].get_color() == growth.lines[2].get_color()
+    assert lines[2].get_linestyle() == "-"
+
+
+def test_the_figure_refuses_what_is_another():
+    found = lstmx.covariant_vectors(driven(length=40), 2)
+    with pytest.raises(TypeError, match="found is a int; expected a CovariantVectors"):
+        lstmx.plot.covariant(3)
+    with pytest.raises(
+        TypeError, match=r"read is a float; expected a ReadExponents, as from found.read\(readout\)"
+    ):
+        lstmx.plot.covariant(found, read=0.5)
+    with pytest.raises(ValueError, match="read is of 1 vectors; expected one of these 2"):
+        lstmx.plot.covariant(found, read=lstmx.covariant_vectors(driven(length=40), 1).read())

@@ -46,6 +46,7 @@ DRAW = {
     "timescales": lambda **asked: lstmx.plot.timescales(lstmx.gate_statistics(SHORT), **asked),
     "spectrum": lambda **asked: lstmx.plot.spectrum(lstmx.lyapunov_spectrum(SHORT, 2), **asked),
     "local_exponents": lambda **asked: lstmx.plot.local_exponents(lstmx.lyapunov_spectrum(SHORT, 2), **asked),
+    "covariant": lambda **asked: lstmx.plot.covariant(lstmx.covariant_vectors(SHORT, 2), **asked),
     "eigenvalues": lambda **asked: lstmx.plot.eigenvalues(latch()[0], **asked),
     "phase_portrait": lambda **asked: lstmx.plot.phase_portrait(*latch(), **asked),
     "memory": lambda **asked: lstmx.plot.memory(lstmx.memory_report(SHORT, lags=5), **asked),

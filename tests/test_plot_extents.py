@@ -14,7 +14,7 @@ from test_plot import compared, filmed, observed
 import lstmx
 import lstmx.plot
 from lstmx.arrays import map_tree
-from lstmx.dynamics import FixedPoints, LyapunovSpectrum
+from lstmx.dynamics import CovariantVectors, FixedPoints, LyapunovSpectrum
 from lstmx.dynamics.points import Points
 from lstmx.gradients import GateShare, GradientFlow, Influence, LayeredFlow, PathSpectrum
 from lstmx.memory import MemoryReport, Notion
@@ -94,6 +94,31 @@ def spectrum(length, hidden):
     )
 
 
+@functools.cache
+def covariant(length, hidden):
+    draws, size = np.random.default_rng(6), 2 * hidden
+    number, blocks = min(size, 8), min(length, 2000)
+    vectors = draws.normal(size=(blocks, number, size))
+    growth = draws.normal(-0.5, 0.1, (blocks, number)) - np.arange(number)
+    growth[:, number // 2 :] = -np.inf
+    return CovariantVectors(
+        vectors / np.linalg.norm(vectors, axis=-1, keepdims=True),
+        growth,
+        np.arange(blocks) * (length // blocks) + length // blocks - 1,
+        growth.mean(axis=0),
+        np.isneginf(growth).mean(axis=0),
+        np.zeros((2, number)),
+        draws.dirichlet(np.ones(size), number),
+        np.full(number, 2.0),
+        None,
+        size=size,
+        every=length // blocks,
+        transient=(0, 0),
+        fields=(("hidden", hidden), ("cell", hidden)),
+        output=(0, hidden),
+    )
+
+
 def points(hidden):
     draws = np.random.default_rng(3)
 
@@ -140,6 +165,11 @@ FIGURES = {  # of so many steps and units on a sheet; heights in inches at the w
     "gradient_flow": (lambda t, h, sheet: lstmx.plot.gradient_flow(flow(t), figure=sheet), 6, 6),
     "path_spectrum": (lambda t, h, sheet: lstmx.plot.path_spectrum(paths(t), figure=sheet), 5.5, 3.5),
     "influence": (lambda t, h, sheet: lstmx.plot.influence(influence(t), figure=sheet), 5.5, 3.5),
+    "covariant": (
+        lambda t, h, sheet: lstmx.plot.covariant(covariant(t, h), read=covariant(t, h).read(), figure=sheet),
+        7,
+        4.5,
+    ),
     "attribution": (lambda t, h, sheet: lstmx.plot.attribution(attribution(t, h), figure=sheet), 4.5, 4.5),
     "depth": (lambda t, h, sheet: lstmx.plot.depth(layered(t), figure=sheet), 5, 5),
     "variants": (

@@ -3,6 +3,7 @@
 from lstmx.contents import publish
 from lstmx.plot.attribution import attribution
 from lstmx.plot.comparison import comparison, reach
+from lstmx.plot.covariant import covariant
 from lstmx.plot.dynamics import dynamics
 from lstmx.plot.effect import effect
 from lstmx.plot.flow import compare_flows, gates_ledger, gradient_flow
@@ -20,6 +21,7 @@ __all__ = [
     "attribution",
     "compare_flows",
     "comparison",
+    "covariant",
     "depth",
     "dynamics",
     "effect",

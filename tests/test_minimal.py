@@ -130,7 +130,7 @@ def test_a_layer_below_another_runs_in_parallel_too(kind):
         (lstmx.Zoneout(lstmx.MinLSTM(3, 4)), {}, ValueError, "parallel=True takes a cell as it is; Zoneout"),
         (lstmx.MinLSTM(3, 4), {"chunk": 2}, ValueError, "chunk is given with parallel=True"),
         (lstmx.MinLSTM(3, 4), {"lengths": 2}, ValueError, "lengths is given with parallel=True"),
-        (lstmx.MinLSTM(3, 4), {"parallel": 1}, TypeError, "parallel is 1; expected True or False"),
+        (lstmx.MinLSTM(3, 4), {"parallel": 1}, TypeError, "parallel is 1; expected True, False or 'newton'"),
     ],
 )
 def test_what_cannot_run_in_parallel_is_refused(cell, options, error, words):

@@ -142,7 +142,7 @@ def whole_gradient(parts: Any) -> Any:
     return map_tree(lambda x: x[0] if len(x) == 1 else x.sum(axis=0), parts)
 
 
-def _gradient_of_parts(steps: Any, drive: Array, parts: int) -> Any:
+def gradient_of_parts(steps: Any, drive: Array, parts: int) -> Any:
     """The parameters' cotangents of a chunk, [S, ...]."""
     if parts == 1:
         return map_tree(lambda x: x[None], steps.parameter_vjp(drive))
@@ -171,5 +171,5 @@ def pull_chunk(carry: tuple[Any, Any], part: History, direct: Array) -> tuple[tu
 
     fields, drive, steps = back_through(part, step, part.cell.unpack(cotangent), direct)
     cotangent = part.cell.pack(fields)
-    here = _gradient_of_parts(steps, drive, len(next(leaves(parameters))))
+    here = gradient_of_parts(steps, drive, len(next(leaves(parameters))))
     return (cotangent, map_tree(lambda x, y: x + y, parameters, here)), steps.input_vjp(drive)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
+
 from lstmx.arrays import Array, dtype_of, is_jax, jit, namespace, spread_as
 from lstmx.cells.base import Cell, P, S
 from lstmx.checks import cells_of, door, flag, one_of, positive
@@ -33,6 +35,7 @@ from lstmx.layers import (
 from lstmx.layers.base import Tree
 from lstmx.passes.editing import edited_layers, edited_pass
 from lstmx.passes.forward import excerpt_rows, outputs, plain_outputs, recorded_part, started
+from lstmx.passes.newton import newton_trajectory
 from lstmx.passes.parallel import parallel_forward, parallel_outputs
 from lstmx.passes.reuse import bury, memory_of
 from lstmx.passes.streaming import streamed
@@ -55,7 +58,7 @@ def run(
     key: Key | None = None,
     differentiation: str = "pullback",
     chunk: int | None = None,
-    parallel: bool = False,
+    parallel: bool | str = False,
 ) -> tuple[Array, S]: ...
 @overload
 def run(
@@ -70,7 +73,7 @@ def run(
     key: Key | None = None,
     differentiation: str = "pullback",
     chunk: int | None = None,
-    parallel: bool = False,
+    parallel: bool | str = False,
 ) -> tuple[Array, Tree]: ...
 def run(
     cell: Any,
@@ -84,7 +87,7 @@ def run(
     key: Key | None = None,
     differentiation: str = "pullback",
     chunk: int | None = None,
-    parallel: bool = False,
+    parallel: bool | str = False,
 ) -> tuple[Array, Any]:
     """Run a cell over sequences and return its outputs.
 
@@ -112,10 +115,28 @@ def run(
             differentiation of the scan, for `jax.jvp` and `jax.jacfwd`.
         chunk: steps that a backward pass rebuilds at a time, at most T; None for up to 256, fewer for wide states
             (131,072 / (batch · 4 H), at least 16), and the choice above. What it changes is time and memory under
-            JAX's differentiation by "pullback".
-        parallel: take all steps of a `MinLSTM` or `MinGRU` with positive candidates at once, by an associative
-            scan over logarithms, in JAX and in NumPy; the initial state may have any sign. By "pullback" all steps
-            back are taken at once, too. benchmarks/parallel.py compares the times.
+            JAX's differentiation by "pullback". With parallel="newton" the steps of a window, forward and back.
+        parallel: True to take all steps of a `MinLSTM` or `MinGRU` with positive candidates at once, by an
+            associative scan over logarithms, in JAX and in NumPy; the initial state may have any sign. By
+            "pullback" all steps back are taken at once, too. benchmarks/parallel.py compares the times.
+
+            "newton" for any cell, in JAX: the trajectory of a window of steps is one system of equations,
+            s_t = F_t(s_{t-1}), which Newton's method solves from a guess. Each iteration is one associative scan
+            of affine maps: with whole Jacobians where the joint state has at most 32 numbers, above with what of
+            them stays within each unit (of step functions, of projections, layer normalisation and gate recurrence
+            with their diagonal). An iteration after which the equations fit worse makes the next one damped, and
+            none leads far beyond the range of what the steps have given. After k iterations the first k steps are
+            exact, so that no window takes more iterations than it has steps. It is done when every step fits the
+            one before to 16 units of rounding, or to 1,024 where four iterations brought it no nearer; where
+            numbers of the pass itself leave the range of a float, the window is run step by step. Outputs are
+            those of the loop, to rounding. Of a batch all sequences take as many iterations as the slowest. A
+            window has `chunk` steps, by default as many as keep its matrices below 2²⁴ numbers, and starts from
+            the last state of the window before. The backward pass has no iterations: it is one affine scan with
+            the transposed Jacobians at the solution, window by window (a loop, where the joint state has over 256
+            numbers). How many iterations a pass needs depends on its dynamics: few where it forgets, in proportion
+            to its steps where it is chaotic; `lstmx.parallelisability(history)` says it beforehand. What it may
+            save is time on an accelerator that a loop leaves idle; on a CPU no speed is promised, and
+            `python -m benchmarks.newton`, which measures it, found it slower than the loop there.
 
     Returns:
         The outputs h_t [T, *batch, H] and the final state, fields [*batch, H]; of layers those of the top, and a
@@ -126,8 +147,15 @@ def run(
             differentiation of "pullback" (inside `jax.jit` JAX words this error itself: "can't apply forward-mode
             autodiff (jvp) to a custom_vjp function").
         ValueError: an argument has the wrong shape; `differentiation` is another word; `chunk` is below 1 or over
-            T, or given with "autodiff"; or `parallel` with chunk, lengths, mask or resets, or for a cell whose
-            gates read the state or whose candidates may be negative.
+            T, or given with "autodiff"; parallel=True with chunk, lengths, mask or resets, or for a cell whose
+            gates read the state or whose candidates may be negative; or parallel="newton" with "autodiff" or with
+            parameters in NumPy.
+
+    References:
+        Lim, Zhu, Selfridge & Kasim, "Parallelizing non-linear sequential models over the sequence length", ICLR
+        2024 (arXiv 2309.12252).
+        Gonzalez, Warrington, Smith & Linderman, "Towards scalable and stable parallelization of nonlinear RNNs",
+        NeurIPS 2024 (arXiv 2407.19115): Jacobians' diagonals, and damping.
 
     Example:
         >>> import lstmx, numpy
@@ -138,19 +166,22 @@ def run(
         ((5, 8), (8,))
     """
     one_of("differentiation", differentiation, ("pullback", "autodiff"))
-    flag("parallel", parallel)
+    newton = _in_parallel(parallel, differentiation)
     for name, value in (("chunk", chunk), ("lengths", lengths), ("mask", mask), ("resets", resets)):
-        if parallel and value is not None:
+        if parallel and not newton and value is not None:
             raise ValueError(f"{name} is given with parallel=True, which takes whole sequences; expected None")
     if isinstance(cell, Layers):
         params, xs, state, timing, masks = layered_door(cell, params, xs, state, (lengths, mask, resets), key)
+        _newton_door(newton, xs)
         one = outputs_passing(
             functools.partial(run, differentiation=differentiation, chunk=chunk, parallel=parallel)
         )
         return tuple(cell.passed(one, params, xs, state, timing, masks))  # type: ignore  # a pair
     params, xs, state = door(cell, params, xs, state)
+    _newton_door(newton, xs)
     xs, controls = controlled(cell, xs, lengths, mask, resets, key)
-    chunk = None if parallel else _residuals(cell, params, xs, differentiation, chunk)
+    if not parallel or chunk is not None:
+        chunk = _residuals(cell, params, xs, differentiation, chunk)
     options = {"differentiation": differentiation, "chunk": chunk, "parallel": parallel}
     try:
         return spread_as(xs, functools.partial(_run, cell, **options), (0, 1), params, xs, state, controls)
@@ -161,6 +192,31 @@ def run(
             "run has a reverse mode only, and forward-mode differentiation (jvp, jacfwd) was asked for: "
             'pass differentiation="autodiff"'
         ) from error
+
+
+def _in_parallel(parallel: Any, differentiation: str) -> bool:
+    """Whether `parallel` is "newton"; raise unless it is that, True or False."""
+    if not isinstance(parallel, str):
+        if not isinstance(parallel, (bool, np.bool_)):
+            raise TypeError(f"parallel is {parallel!r}; expected True, False or 'newton'")
+        return False
+    if parallel != "newton":
+        raise ValueError(f"parallel is {parallel!r}; expected True, False or 'newton'")
+    if differentiation == "autodiff":
+        raise ValueError(
+            "differentiation is 'autodiff' with parallel='newton', which has a reverse mode of its own alone; "
+            "expected 'pullback'"
+        )
+    return True
+
+
+def _newton_door(newton: bool, xs: Array) -> None:
+    """Raise where Newton's method is asked for in NumPy."""
+    if newton and not is_jax(namespace(xs)):
+        raise ValueError(
+            "parallel is 'newton', which runs in JAX, and params are arrays of NumPy; expected parameters in JAX, "
+            "as cell.init(0) makes them"
+        )
 
 
 def outputs_of(cell: Cell, params: Any, state: Any, xs: Array, controls: Controls | None) -> tuple[Array, Any]:
@@ -557,10 +613,14 @@ def _run(
     controls: Controls | None,
     differentiation: str,
     chunk: int | None,
-    parallel: bool,
+    parallel: bool | str,
 ) -> tuple[Array, Any]:
     params, state = started(cell, params, xs, state)
     own = differentiation == "pullback" and is_jax(namespace(xs))
+    if parallel == "newton":
+        states = newton_trajectory(cell, chunk, params, xs, state, controls)
+        made, last = cell.output(cell.unpack(states)), cell.unpack(states[-1])
+        return made if controls is None else where_held(controls.hold, made), last
     if parallel:
         return (parallel_outputs if own else parallel_forward)(cell, params, xs, state)
     made, final = (outputs if own else plain_outputs)(cell, chunk, params, xs, state, controls)

@@ -8,11 +8,10 @@ import sys
 from typing import Any
 
 from lstmx.conformance import framework
-from lstmx.conformance.checking import Implementation
 from lstmx.conformance.frameworks import FRAMEWORKS
 
 
-def implementation_of(text: str) -> Implementation:
+def implementation_of(text: str) -> Any:
     """What "torch" or "my_module:function" names; modules are looked for in the folder one is in, too.
 
     Raises:
@@ -31,7 +30,7 @@ def implementation_of(text: str) -> Implementation:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found: Any = importlib.import_module(module)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(f"{error.name}.")):
             raise ImportError(f"implementation is {text!r}, and there is no module {error.name}") from error
@@ -46,7 +45,6 @@ def implementation_of(text: str) -> Implementation:
         if not hasattr(found, part):
             raise ValueError(f"implementation is {text!r}, and {module} has no {name}")
         found = getattr(found, part)
-    own: Any = found
-    if not callable(own):
-        raise TypeError(f"implementation is {text!r}, which is a {type(own).__name__} and cannot be called")
-    return own
+    if not callable(found):
+        raise TypeError(f"implementation is {text!r}, which is a {type(found).__name__} and cannot be called")
+    return found

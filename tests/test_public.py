@@ -12,7 +12,7 @@ import pytest
 import lstmx
 from lstmx.cells import Cell
 
-NAMESPACES = ["convert", "edits", "objectives", "plot", "schemes", "tasks"]
+NAMESPACES = ["conformance", "convert", "edits", "objectives", "plot", "schemes", "tasks"]
 PUBLIC = {name: getattr(lstmx, name) for name in lstmx.__all__}
 for namespace in NAMESPACES:
     PUBLIC |= {f"{namespace}.{name}": getattr(PUBLIC[namespace], name) for name in PUBLIC[namespace].__all__}

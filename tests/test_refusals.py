@@ -15,7 +15,7 @@ import pytest
 import lstmx
 from lstmx.arrays import leaves
 
-NAMESPACES = ("convert", "edits", "plot", "schemes", "tasks")
+NAMESPACES = ("conformance", "convert", "edits", "plot", "schemes", "tasks")
 PUBLIC = {name: getattr(lstmx, name) for name in lstmx.__all__}
 for _namespace in NAMESPACES:
     PUBLIC |= {f"{_namespace}.{name}": getattr(PUBLIC[_namespace], name) for name in PUBLIC[_namespace].__all__}
@@ -81,6 +81,8 @@ RIGHT = {
     "cells": lambda: [lstmx.LSTM(2, 4)],
     "task": lambda: lstmx.tasks.adding_problem(length=4, batch=2),
     "weights": lambda: np.zeros(96, "float32"),
+    "implementation": lambda: lambda case: {"outputs": case.truth["outputs"]},
+    "name": lambda: "lstmx",
 }
 ELSEWHERE = {
     *("convert.record_flax", "convert.record_keras", "convert.record_torch"),  # other names of the same

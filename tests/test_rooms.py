@@ -10,7 +10,19 @@ ROOMS = [
     *("arrays", "contents", "draws", "scaling", "checks", "files", "scans", "cells", "schemes", "strips"),
     *("history", "layers", "editing", "edits", "linear", "passes"),
     *("statistics", "gradients", "dynamics", "memory", "attribution", "objectives"),
-    *("units", "tasks", "observatory", "training", "comparison", "convert", "plot", "pages", "app", "__main__"),
+    *(
+        "units",
+        "tasks",
+        "observatory",
+        "training",
+        "comparison",
+        "convert",
+        "conformance",
+        "plot",
+        "pages",
+        "app",
+        "__main__",
+    ),
 ]
 HOUSE = Path(lstmx.__file__).parent
 

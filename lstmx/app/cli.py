@@ -1,4 +1,4 @@
-"""The command line: `lstmx deep-dive`, `lstmx analyze` and `lstmx check`."""
+"""The command line: `lstmx deep-dive`, `lstmx analyze`, `lstmx check` and `lstmx check-implementation`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from lstmx.app.checking import problems, unseen
 from lstmx.app.choices import Choices
+from lstmx.app.implementing import implementation_of
 from lstmx.app.report import claim_folder, write_report
 from lstmx.app.storage import save_with
 from lstmx.app.tables import TABLES, is_number, read_table
@@ -21,6 +22,8 @@ from lstmx.cells import GRU, LSTM, SimpleRNN
 from lstmx.checks import path as checked_path
 from lstmx.checks import sequences
 from lstmx.comparison import compare
+from lstmx.conformance import check_against
+from lstmx.conformance.frameworks import FRAMEWORKS
 from lstmx.convert.named import in_a_list
 from lstmx.draws import in_library
 from lstmx.layers import Layers
@@ -34,7 +37,7 @@ _COMPILED = 30_000  # steps from which compiling for JAX takes less time than it
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status, 2 for an error of the user's input, 1 for found damage."""
+    """Run the command line; returns the exit status, 2 for an error of the user's input, 1 for what is wrong."""
     given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(given or ["--help"])
     try:
@@ -55,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="lstmx", description="A microscope for recurrent networks.")
     parser.add_argument("--version", action="version", version=f"lstmx {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="{deep-dive,analyze,check}")
+    commands = parser.add_subparsers(required=True, metavar="{deep-dive,analyze,check,check-implementation}")
     shown = argparse.ArgumentDefaultsHelpFormatter
 
     dive = commands.add_parser(
@@ -109,6 +112,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     check_.set_defaults(command=check)
     check_.add_argument("path", type=_path, help="a folder that lstmx wrote, or a file that analyze reads")
+
+    kit = commands.add_parser(
+        "check-implementation",
+        help="compare an implementation of recurrent cells with 40-digit truth, and name its mistakes",
+        description="Gives an implementation 21 small cases, compares the gates, states, gradients, exponents "
+        "and fixed points that it returns with the truth, and says which known mistakes explain what differs, or "
+        "where it first differs. Exit status 0 if all is right, 1 if something differs, 2 if it cannot be run.",
+    )
+    kit.set_defaults(command=check_implementation)
+    kit.add_argument(
+        "implementation",
+        help=f"{', '.join(FRAMEWORKS)}; or module:function, a function from a case to a dict of arrays, as "
+        "help(lstmx.conformance) explains",
+    )
+    kit.add_argument("--case", action="append", metavar="NAME", help="try this case alone; may be given again")
+    kit.add_argument(
+        "--tolerance",
+        type=float,
+        help="what numbers of size 1 may be off by; 1000 roundings of the dtype that is returned if not given",
+    )
     return parser
 
 
@@ -128,6 +151,13 @@ def check(options: argparse.Namespace) -> int:
     if not damaged:
         print("; ".join(filter(None, (f"{options.path}: nothing wrong was found", unseen(options.path)))))
     return damaged
+
+
+def check_implementation(options: argparse.Namespace) -> int:
+    """Print what an implementation does right and wrong; 1 if something differs."""
+    found = check_against(implementation_of(options.implementation), options.case, tolerance=options.tolerance)
+    print(found)
+    return int(not found.passed)
 
 
 def deep_dive(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Several processes of one job, by JAX's distributed runtime: what one process does, or a sentence."""
 
 import contextlib
+import re
 import socket
 import subprocess
 import sys
@@ -83,3 +84,12 @@ def test_whoever_is_killed_no_finished_chunk_is_lost_and_none_is_written_twice(t
     assert {file.name for file in tmp_path.iterdir()} == {"pass", "written"}
     done("record", tmp_path, "one", together, processes=1, devices=2)
     assert contents(tmp_path / "pass") == contents(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_the_program_of_the_readme_runs(tmp_path):
+    readme = (WORKER.parents[1] / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```py\n(.*?)```", readme, flags=re.DOTALL)
+    lines = [line for line in program.splitlines() if "initialize" not in line]  # which the worker did
+    done("run", "\n".join(lines).replace("/shared", str(tmp_path)))
+    assert lstmx.load_history(tmp_path / "pass.zarr").batch == (16,)

@@ -393,3 +393,13 @@ def test_parts_and_processes_that_cannot_be_are_refused(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="several processes takes locks that this system does not have"):
         lstmx.record_to(tmp_path / "pass", cell, params, xs, state, together=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_long_sequence_goes_from_one_writer_to_the_next(library, tmp_path):
+    cell, params, xs, state = a_pass(library)
+    whole = lstmx.record(cell, params, xs, state)
+    for number, (start, stop) in enumerate(((0, 17), (17, 40), (40, 50))):
+        before = state if not number else lstmx.load_history(tmp_path / str(number - 1)).final
+        found = lstmx.record_to(tmp_path / str(number), cell, params, xs[start:stop], before)
+        for left, right in zip(found.read().states, whole[start:stop].states, strict=True):
+            np.testing.assert_allclose(left, right, rtol=0, atol=1e-14)

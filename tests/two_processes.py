@@ -239,9 +239,7 @@ def analysed():
         "attribute": lambda xs: attributed(xs, "integrated_gradients", nodes=4),
         "attribute, lrp": lambda xs: attributed(xs, "lrp"),
         "search": lambda xs: lstmx.search(history(xs), units=[3], above=0.1, field="hidden_state").start,
-        "units_like": lambda xs: (
-            lstmx.units_like(history(xs), ones[0] * np.arange(T * B).reshape(T, B)).correlations
-        ),
+        "units_like": lambda xs: lstmx.units_like(history(xs), np.sin(np.arange(T * B)).reshape(T, B)).correlation,
         "compare": trained,
         "observatory": observed,
         "objectives": lambda xs: (
@@ -251,17 +249,19 @@ def analysed():
     }
 
 
-def analyses():
-    """Every function of `analysed` on what lies with all processes, beside what lies here."""
+def analyses(*names):
+    """Every function of `analysed`, or those named, on what lies with all processes, beside what lies here."""
     xs = given(lstmx.LSTM(D, H))[1]
     whole, failed = spread(xs), []
-    for name, function in analysed().items():
+    functions = analysed()
+    for name in names or functions:
+        function = functions[name]
         expected = function(jnp.asarray(xs))
         try:
             same(name, function(whole), expected)
         except Exception as error:
             failed.append(f"{name}: {type(error).__name__}: {error}")
-        print(name, flush=True)
+            print(failed[-1], flush=True)
     assert not failed, "\n".join(failed)
 
 
@@ -290,6 +290,11 @@ def shown(folder):
     refused("history.to_numpy()", lambda: history.save(f"{folder}/pass"))
 
 
+def run(program):
+    """A program."""
+    exec(program, {})
+
+
 def mapped():
     """`jax.shard_map` as it is by default, over the devices of all processes."""
     cell = lstmx.LSTM(D, H)
@@ -311,7 +316,7 @@ def mapped():
     same("shard_map", found, (lstmx.gradient_flow(history, "last").log_norm, loss, gradient))
 
 
-PROGRAMS = {one.__name__: one for one in (basics, analyses, shown, mapped, record)}
+PROGRAMS = {one.__name__: one for one in (basics, analyses, shown, run, mapped, record)}
 
 if __name__ == "__main__":
     port, processes, number, devices, program, *arguments = sys.argv[1:]

@@ -352,7 +352,7 @@ def by_autodiff(mistake):
 AUTODIFF = ["", "detached h", "swapped gates", "forget bias missing", "transposed recurrent kernel"]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", [*AUTODIFF, "Jacobians in the wrong order"])
 def test_automatic_differentiation_of_a_mistake_leads_to_it(mistake):
     found = conformance.check_against(by_autodiff(mistake))
@@ -367,7 +367,7 @@ for _name, _case in CASES.items():
             KNOWN[_form.mistake, _form.words, _form.groups] = _name, _k
 
 
-@pytest.mark.sample(12)
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(("name", "k"), KNOWN.values())
 def test_every_form_of_every_mistake_is_named(name, k):
     """Where it changes anything at all; and no other one."""
@@ -386,7 +386,7 @@ def test_every_form_of_every_mistake_is_named(name, k):
 def test_digits_of_float32_are_named():
     found = conformance.check_against(
         lambda case: {name: value.astype("float32").astype("float64") for name, value in case.truth.items()},
-        ["lstm, initial state"],
+        ["janet"],
     )
     assert list(found.mistakes) == ["single precision"]
 
@@ -395,10 +395,10 @@ def test_digits_of_float32_are_named():
 
 
 def test_an_unknown_mistake_is_told_by_where_it_first_differs():
-    case = CASES["lstm, initial state"]
-    wrong = {name: case.truth[name].copy() for name in ("forget_gate", "cell_state", "outputs")}
+    case = CASES["janet"]
+    wrong = {name: case.truth[name].copy() for name in ("forget_gate", "hidden_state", "outputs")}
     wrong["forget_gate"][2, 1, 0] += 0.25
-    wrong["cell_state"][2:, 1, 0] += 0.125
+    wrong["hidden_state"][2:, 1, 0] += 0.125
     wrong["outputs"][1, 0, 2] *= 1 + 1e-9
     found = conformance.check_against(told(case.name, **wrong), [case.name])
     first = found[case.name].difference
@@ -416,25 +416,25 @@ def test_an_unknown_mistake_is_told_by_where_it_first_differs():
 
 
 def test_a_gradient_differs_first_at_its_last_step_and_a_parameter_by_its_gate():
-    case = CASES["lstm, initial state"]
+    case = CASES["janet"]
     wrong = case.truth["gradient.hidden_state"].copy()
     wrong[1:4, 0, 1] += 1
     found = conformance.check_against(told(case.name, **{"gradient.hidden_state": wrong}), [case.name])
     assert found[case.name].difference.step == 3
     wrong = case.truth["gradient.bias"].copy()
-    wrong[4] += 1
+    wrong[1] += 1
     found = conformance.check_against(told(case.name, **{"gradient.bias": wrong}), [case.name])
-    assert "[4] (of the forget_gate of unit 1)" in str(found)
+    assert "[1] (of the forget_gate of unit 1)" in str(found)
 
 
 def test_nan_is_nan_and_no_known_mistake():
-    case = CASES["gru, reset after"]
+    case = CASES["janet"]
     found = conformance.check_against(
         lambda case: {k: np.full_like(v, np.nan) for k, v in case.truth.items()}, [case.name]
     )
     assert found.unexplained == (case.name,)
     assert not found.mistakes
-    assert "reset_gate at step 0, sequence 0, unit 0: nan where" in str(found)
+    assert "forget_gate at step 0, sequence 0, unit 0: nan where" in str(found)
     for name in ("fixed_points", "finite_time_exponents"):
         nothing = {name: np.full_like(case.truth[name], np.nan)}
         assert "nan" in str(
@@ -557,10 +557,24 @@ def test_a_known_mistake_of_another_shape_is_named():
 
 
 def test_lstmx_passes():
+    def but_for_points(case):
+        case.truth.pop("fixed_points", None)  # of its own copy, which is then not asked for them
+        return conformance.framework("lstmx")(case)
+
+    found = conformance.check_against(but_for_points)
+    assert found.passed, found
+    assert all(set(case.missing) <= {"fixed_points"} for case in found.cases)
+    assert {case.dtype for case in found.cases} == {"float64"}
+    found = conformance.check_against(conformance.framework("lstmx"), ["lstm", "simple rnn", "mgu"])
+    assert found.passed, found
+    assert not any(case.missing for case in found.cases)
+
+
+@pytest.mark.slow
+def test_lstmx_passes_with_all_fixed_points():
     found = conformance.check_against(conformance.framework("lstmx"))
     assert found.passed, found
-    assert all(not case.missing for case in found.cases)
-    assert {case.dtype for case in found.cases} == {"float64"}
+    assert not any(case.missing for case in found.cases)
 
 
 @pytest.mark.slow

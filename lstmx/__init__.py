@@ -51,6 +51,10 @@ from lstmx.comparison import Comparison, compare
 from lstmx.contents import publish as _publish
 from lstmx.convert import record_flax, record_keras, record_onnx, record_torch
 from lstmx.dynamics import (
+    Bifurcation,
+    Branch,
+    Continuation,
+    Cycles,
     FixedPoints,
     Isometry,
     LongJacobian,
@@ -59,7 +63,9 @@ from lstmx.dynamics import (
     PublishedRecipes,
     SumRule,
     autonomous_spectrum,
+    continue_fixed_points,
     critical_gain,
+    cycles,
     fixed_points,
     input_jacobians,
     isometry,
@@ -181,6 +187,12 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "fixed_points",
     "FixedPoints",
     "Points",
+    "cycles",
+    "Cycles",
+    "continue_fixed_points",
+    "Continuation",
+    "Branch",
+    "Bifurcation",
     "critical_gain",
     "memory_report",
     "MemoryReport",

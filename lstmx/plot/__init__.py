@@ -2,6 +2,7 @@
 
 from lstmx.contents import publish
 from lstmx.plot.attribution import attribution
+from lstmx.plot.bifurcation import bifurcation
 from lstmx.plot.comparison import comparison, reach
 from lstmx.plot.dynamics import dynamics
 from lstmx.plot.effect import effect
@@ -18,6 +19,7 @@ from lstmx.plot.statistics import saturation, timescales
 __all__ = [
     "animation",
     "attribution",
+    "bifurcation",
     "compare_flows",
     "comparison",
     "depth",

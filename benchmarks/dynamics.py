@@ -33,16 +33,16 @@ def dynamics(quick: bool, repetitions: int) -> list[dict[str, Any]]:
     short = long[: FULL // share]
     network, candidates = _network(CANDIDATES[0] // share)
 
-    def points(thorough: bool | None) -> Callable[[], Any]:
-        return lambda: lstmx.fixed_points(*network, None, candidates, thorough=thorough)
+    def points(rounds: int) -> Callable[[], Any]:
+        return lambda: lstmx.fixed_points(*network, None, candidates, rounds=rounds)
 
     calls = {
         "run": (len(long), lambda: lstmx.run(cell, params, xs)),
         f"{LEADING[1]} leading exponents": (len(long), lambda: lstmx.lyapunov_spectrum(long, LEADING[1])),
         "all 64 exponents and their check": (len(short), lambda: lstmx.lyapunov_spectrum(short, "all")),
         "all 64 exponents": (len(short), lambda: lstmx.lyapunov_spectrum(short, "all", check=False)),
-        f"fixed points, {CANDIDATES[1]} units": (len(candidates.hidden), points(False)),
-        f"fixed points, {CANDIDATES[1]} units, thorough": (len(candidates.hidden), points(True)),
+        f"fixed points, {CANDIDATES[1]} units": (len(candidates.hidden), points(0)),
+        f"fixed points, {CANDIDATES[1]} units, a round": (len(candidates.hidden), points(1)),
     }
     from benchmarks.harness import measure
 

@@ -1006,7 +1006,7 @@ def fixed_points(case):
         params, _, state = given
         x = to(case.library, np.linspace(-1, 1, case.features))
         with jax.numpy_dtype_promotion("standard"):  # which optax needs
-            return lstmx.fixed_points(case.cell, params, x, state, iterations=60, **case.said)
+            return lstmx.fixed_points(case.cell, params, x, state, iterations=60, rounds=1, **case.said)
 
     def verify(found):
         points = plain.state_of(found.fixed.states)
@@ -1020,6 +1020,62 @@ def fixed_points(case):
         for k, matrix in enumerate(np.asarray(J)[0]):
             magnitudes = np.sort(np.abs(np.linalg.eigvals(matrix)))
             np.testing.assert_allclose(np.sort(np.abs(found.fixed.eigenvalues[k])), magnitudes, atol=1e-7)
+
+    return compute, verify
+
+
+@analysis(
+    OF_CELLS, [*SAYS_NOTHING, (("both directions", "both directions in a stack"), *BOTH_WAYS)], traced=IN_TRACE
+)
+def cycles(case):
+    def compute(*given):
+        params, _, state = given
+        x = to(case.library, np.linspace(-1, 1, case.features))
+        return lstmx.cycles(case.cell, params, x, 1, state, rounds=0, **case.said)
+
+    def verify(found):
+        """Of period 1, which every network has: after one step of the plain loop each is where it was."""
+        points = plain.state_of(jax.tree.map(lambda s: s[:, 0], found.states))
+        assert len(points) == len(found) > 0
+        x = np.broadcast_to(np.linspace(-1, 1, case.features), (1, len(points), case.features))
+        rows = plain.Rows(x, *(r[:1, :1].repeat(len(points), axis=1) for r in case.rows[1:]))
+        for k, point in enumerate(points):
+            after = plain.joint_step(case.kind, case.params, point, plain.Rows(*(r[0, k] for r in rows)))
+            np.testing.assert_allclose(after, point, atol=1e-9)
+        J, _ = plain.jacobians(case.kind, case.params, points[None], rows)
+        for k, matrix in enumerate(np.asarray(J)[0]):
+            magnitudes = np.sort(np.abs(np.linalg.eigvals(matrix)))
+            np.testing.assert_allclose(np.sort(np.abs(found.multipliers[k])), magnitudes, atol=1e-7)
+
+    return compute, verify
+
+
+@analysis(
+    OF_CELLS, [*SAYS_NOTHING, (("both directions", "both directions in a stack"), *BOTH_WAYS)], traced=IN_TRACE
+)
+def continue_fixed_points(case):
+    def compute(*given):
+        params, _, state = given
+        x = to(case.library, np.linspace(-1, 1, case.features))
+        with jax.numpy_dtype_promotion("standard"):  # which optax needs
+            points = lstmx.fixed_points(case.cell, params, x, state, iterations=60, rounds=0, **case.said)
+            values = [1.0, 1.1]
+            return lstmx.continue_fixed_points(case.cell, params, values, points, lambda v: v * x, steps=200)
+
+    def verify(found):
+        """At the far end of each branch the plain loop stands still."""
+        assert len(found.branches) > 0
+        for branch in found.branches:
+            point = plain.state_of(jax.tree.map(lambda s: s[-1:], branch.states))
+            x = np.broadcast_to(branch.values[-1] * np.linspace(-1, 1, case.features), (1, 1, case.features))
+            rows = plain.Rows(x, *(r[:1, :1] for r in case.rows[1:]))
+            one = plain.Rows(*(r[0, 0] for r in rows))
+            np.testing.assert_allclose(
+                plain.joint_step(case.kind, case.params, point[0], one), point[0], atol=1e-9
+            )
+            J, _ = plain.jacobians(case.kind, case.params, point[None], rows)
+            magnitudes = np.sort(np.abs(np.linalg.eigvals(np.asarray(J)[0, 0])))
+            np.testing.assert_allclose(np.sort(np.abs(branch.eigenvalues[-1])), magnitudes, atol=1e-7)
 
     return compute, verify
 

@@ -103,7 +103,9 @@ def options(function):
 QUICK = {
     "autonomous_spectrum": {"x": None, "state": None, "steps": 40},
     "compare": {"steps": 1},
-    "fixed_points": {"iterations": 2},
+    "continue_fixed_points": {"steps": 4},
+    "cycles": {"rounds": 0},
+    "fixed_points": {"iterations": 2, "rounds": 0},
     "memory_report": {"lags": 3},
     "train": {"steps": 1},
 }
@@ -165,12 +167,24 @@ def test_a_flag_of_numpy_is_one():
 
 # ------------------------------------------------------------------------------------------ every other argument
 
-FUNCTIONS = {"loss", "step", "output", "init", "edits", "batches", "optimizer", "schemes", "observe", "after_step"}
+FUNCTIONS = {
+    "loss",
+    "step",
+    "output",
+    "init",
+    "edits",
+    "batches",
+    "optimizer",
+    "schemes",
+    "observe",
+    "after_step",
+    "params_of",
+}
 """Arguments that take functions: what these do with what they are given is theirs."""
 WRITTEN = {"path"}  # of files, which words and paths are: they are written
 FIRST = {"load", "load_history", "convert.from_haiku", "edits.clamp", "plot.depth", "plot.animation"}
 """Functions that refuse what stands here for another argument first."""
-LONG = {"steps", "iterations"}  # which take as long as they are told
+LONG = {"steps", "iterations", "period", "rounds"}  # which take as long as they are told
 
 
 def cases(count):

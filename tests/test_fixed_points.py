@@ -92,6 +92,7 @@ def test_the_latch_has_its_three_points(library):
     assert found.census == {0: 2, 1: 1}
     assert found.index_sum == 1
     assert found.converged == found.candidates == 40
+    assert found.found.sum() == found.starts
     assert len(found.slow) == len(found.outliers) == 0
     assert is_in(library, (found.points, found.q, found.x))
     assert isinstance(found.eigenvalues, np.ndarray)
@@ -146,31 +147,200 @@ def test_independent_latches_have_all_their_combinations(units):
     np.testing.assert_allclose(ordered(found.points), ordered(near(expected, cell)), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("thorough", [None, False, True])
-def test_a_set_that_lacks_a_point_says_so(thorough):
-    """Candidates beside some of the latch's points find those and no other."""
+def test_a_set_that_lacks_a_point_says_so(library):
+    """Candidates beside some of the latch's points find those and no other; the advice finds the rest."""
     cell, params = latches(1)
     for start, index in (([1.8, -1.8, 1.9], 2), ([1.8, 1e-9], 0), ([0.0, 1e-9], -1)):
-        found = search("numpy", cell, params, None, near(start, cell), thorough=thorough)
+        found = search(library, cell, params, None, near(start, cell), rounds=0)
         assert found.index_sum == index
+        assert found.fresh == len(found.fixed)
         assert f"WARNING: index sum {index}, but a complete set of fixed points has 1" in found.summary()
+        assert "try rounds=20" in found.summary()
+    found = search(library, cell, params, None, near(start, cell), rounds=20)
+    assert found.census == {0: 2, 1: 1}
+    assert "WARNING" not in str(found)
 
 
-def test_a_set_that_lacks_a_point_says_so_under_jax():
-    cell, params = latches(1)
-    found = search("jax", cell, params, None, near([1.8] * 20 + [-1.8] * 20, cell))
-    assert found.index_sum == 2
-    assert "WARNING" in str(found)
-
-
-def test_the_thorough_pass_adds_points_and_loses_none():
+def test_rounds_add_points_and_lose_none():
     cell, params = latches(3)
-    quick, thorough = (
-        search("numpy", cell, params, None, cloud(cell, 12), thorough=thorough) for thorough in (False, True)
+    before, after = (search("numpy", cell, params, None, cloud(cell, 12), rounds=rounds) for rounds in (0, 3))
+    rows = joint(after.points)
+    assert all((np.abs(rows - row).max(axis=1) < 1e-6).any() for row in joint(before.points))
+    assert len(after.fixed) > len(before.fixed)
+    assert (after.converged, after.rounds) == (before.converged, 3)
+    assert after.starts > before.starts == 12
+
+
+# ------------------------------------------------------------- networks that have 3^k points, from a recorded pass
+
+
+def coupled(params, blocks, draws, coupling=0.02):
+    """Latches renamed, with signs, and coupled weakly: their points move a little, and none comes or goes."""
+    units = params.bias.shape[0] // blocks
+    turn = np.eye(units)[draws.permutation(units)] * draws.choice([-1, 1], units)[:, None]
+    kernels = np.split(params.recurrent_kernel, blocks, axis=1)
+    noise = coupling * draws.normal(size=(units, units))
+    turned = [turn @ (kernel + (noise if kernel.any() else 0)) @ turn.T for kernel in kernels]
+    biases = [abs(turn) @ bias for bias in np.split(params.bias, blocks)]
+    driven = draws.normal(size=(2, blocks * units))
+    return type(params)(driven, np.concatenate(turned, axis=1), np.concatenate(biases))
+
+
+def many_latches(kind, units, seed):
+    """A network of weakly coupled latches; of an LSTM those with c* at 10, 100 and 1,000."""
+    draws = np.random.default_rng(seed)
+    if kind == "rnn":
+        params = lstmx.SimpleRNNParams(np.zeros((2, units)), 2 * np.eye(units), np.zeros(units))
+        return lstmx.SimpleRNN(2, units), coupled(params, 1, draws)
+    far = np.resize([10.0, 100.0, 1000.0], units)
+    forget = 1 - 0.5 * math.tanh(3 / (1 + math.exp(-2))) / far
+    params = latches(units)[1]._replace(input_kernel=np.zeros((2, 4 * units)))
+    bias = np.concatenate([np.zeros(units), np.log(forget / (1 - forget)), np.zeros(units), np.full(units, 2.0)])
+    return lstmx.LSTM(2, units), coupled(params._replace(bias=bias), 4, draws)
+
+
+def from_a_pass(library, kind, units, dtype, seed=0, **options):
+    cell, params = many_latches(kind, units, seed)
+    xs = np.random.default_rng(seed + 100).normal(size=(200, 2))
+    params, xs = to(library, jax.tree.map(lambda x: x.astype(dtype), (params, xs)))
+    history = lstmx.record(cell, params, xs)
+    return search(library, cell, params, None, history, **options)
+
+
+@pytest.mark.parametrize(
+    ("library", "kind", "units", "dtype"),
+    [
+        ("numpy", "rnn", 3, "float64"),
+        ("numpy", "lstm", 2, "float32"),
+        *(
+            pytest.param(library, kind, units, dtype, marks=pytest.mark.slow)
+            for library, units in (("numpy", 4), ("jax", 3), ("numpy", 5))
+            for kind in ("rnn", "lstm")
+            for dtype in ("float64", "float32")
+            if units < 5 or (kind, dtype) == ("lstm", "float64")
+        ),
+    ],
+)
+def test_a_pass_leads_to_all_combinations_of_latches(library, kind, units, dtype):
+    found = from_a_pass(library, kind, units, dtype)
+    assert found.census == {k: math.comb(units, k) * 2 ** (units - k) for k in range(units + 1)}
+    assert found.index_sum == 1
+    assert found.found.min() >= 2
+    assert found.unseen == 0
+    assert "WARNING" not in str(found)
+    if kind == "lstm":
+        far = np.abs(np.asarray(found.points.cell)).max(axis=0)
+        np.testing.assert_allclose(np.sort(far), np.sort(np.resize([10, 100, 1000], units)), rtol=0.05)
+
+
+def test_wide_candidates_find_all_nine():
+    cell, params = latches(2)
+    wide = cell.state_type(*(8 * field for field in cloud(cell, 12)))
+    found = search("jax", cell, params, None, wide)
+    assert found.census == {0: 4, 1: 4, 2: 1}
+    assert "WARNING" not in str(found)
+
+
+def test_candidates_have_any_axes_in_front(library):
+    cell, params = latches(1)
+    start = cloud(cell, 12)
+    flat = search(library, cell, params, None, start, rounds=0)
+    for lead in ((3, 4), (2, 3, 2)):
+        found = search(
+            library, cell, params, None, cell.state_type(*(x.reshape(*lead, 1) for x in start)), rounds=0
+        )
+        np.testing.assert_array_equal(found.points.cell, flat.points.cell)
+    one = search(library, cell, params, None, cell.state_type(*(x[0] for x in start)), rounds=0)
+    assert one.candidates == 1
+
+
+# ----------------------------------------------------------------------------------- how far a result is trusted
+
+
+def test_one_candidate_reads_well():
+    cell, params = one_tanh_unit(2.0)
+    found = search("numpy", cell, params, None, lstmx.SimpleRNNState(np.array([[0.5]])), rounds=0)
+    assert str(found).splitlines()[0] == (
+        "1 fixed point and 0 slow points from 1 candidate, of which 1 led to a fixed point"
     )
-    rows = joint(thorough.points)
-    assert all((np.abs(rows - row).max(axis=1) < 1e-6).any() for row in joint(quick.points))
-    assert thorough.converged >= quick.converged
+    assert "\n  found once\n" in str(found)
+    with pytest.raises(ValueError, match=r"outlier_distance is 2\.0, .* all at one place; expected None"):
+        search("numpy", cell, params, None, lstmx.SimpleRNNState(np.array([[0.5]])), outlier_distance=2.0)
+
+
+def test_points_found_once_and_twice_say_how_many_are_not_yet_seen():
+    """Chao: f₁ (f₁ − 1) / 2 (f₂ + 1)."""
+    cell, params = latches(1)
+    found = search("numpy", cell, params, None, near([1.8, -1.8, 0.0], cell), rounds=0)
+    assert found.found.tolist() == [1, 1, 1]
+    assert found.unseen == 3 * 2 / 2
+    assert "each found once" in str(found)
+    assert "WARNING: about 3 more points not yet seen" in str(found)
+    assert "try rounds=20" in str(found)
+    found = search("numpy", cell, params, None, near([1.8, 1.8, -1.8, 0.0], cell), rounds=0)
+    assert sorted(found.found) == [1, 1, 2]
+    assert found.unseen == 2 / (2 * 2)
+    assert "2 of them found once, the others up to 2 times" in str(found)
+    found = search("numpy", cell, params, None, near([1.8, -1.8], cell), rounds=0)
+    assert found.unseen == 1
+    assert "points are missing\n  about 1 more points not yet seen" in str(found)
+    assert "about 0" not in str(search("numpy", cell, params, None, near([1.8] * 3, cell), rounds=0))
+
+
+def test_a_round_that_still_brings_points_asks_for_more():
+    found = from_a_pass("numpy", "rnn", 3, "float64", rounds=1)
+    assert found.fresh > 0
+    if found.index_sum != 1 or found.unseen >= 0.5:
+        assert f"the last round still brought {found.fresh}: try rounds=2" in str(found)
+
+
+# ----------------------------------------------------------------------------------------- roots that have merged
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("start", [[[0.3]], [[0.0]], [[0.3], [-0.2], [0.7]]])
+def test_three_points_that_have_merged_are_one(dtype, start):
+    """Only 0 solves h = tanh h, to the third order."""
+    cell, params = one_tanh_unit(1.0)
+    params, state = jax.tree.map(lambda x: x.astype(dtype), (params, lstmx.SimpleRNNState(np.array(start))))
+    found = search("numpy", cell, params, None, state)
+    assert len(found.fixed) == 1
+    assert abs(found.points.hidden[0, 0]) <= np.finfo(dtype).eps ** (1 / 3)
+    assert found.fixed.degenerate.all()
+    assert found.index_sum is None
+    assert "an eigenvalue of 1 to rounding, as where points merge" in str(found)
+
+
+@pytest.mark.parametrize(("dtype", "beyond"), [("float64", 1e-9), ("float64", 1e-3), ("float32", 1e-3)])
+def test_three_points_just_apart_are_three(dtype, beyond):
+    cell, params = one_tanh_unit(1 + beyond)
+    params, state = jax.tree.map(lambda x: x.astype(dtype), (params, lstmx.SimpleRNNState(np.array([[0.3]]))))
+    found = search("numpy", cell, params, None, state)
+    h = math.sqrt(3 * beyond / (1 + beyond) ** 3)
+    error = 40 * np.finfo(dtype).eps / beyond + beyond
+    np.testing.assert_allclose(np.sort(found.points.hidden[:, 0]), [-h, 0, h], rtol=0, atol=error * h)
+    assert (found.census, found.index_sum) == ({0: 2, 1: 1}, 1)
+
+
+def test_two_points_that_have_merged_are_one_or_none():
+    """tanh(1.5 h + b) touches h at −√⅓ for one b."""
+    root = math.sqrt(1 / 3)
+    cell, params = one_tanh_unit(1.5, 1.5 * root - math.atanh(root))
+    found = search("numpy", cell, params, None, lstmx.SimpleRNNState(np.linspace(-0.9, 0.9, 20)[:, None]))
+    touching = found.points.hidden[:, 0] < 0
+    assert touching.sum() <= 1
+    assert found.fixed.degenerate.tolist() == touching.tolist()
+    np.testing.assert_allclose(found.points.hidden[touching], -root, rtol=0, atol=1e-7)
+
+
+def test_a_line_of_points_is_said():
+    """h ← relu(h) stands still wherever h > 0."""
+    cell = lstmx.SimpleRNN(1, 1, activation="relu")
+    params = one_tanh_unit(1.0)[1]
+    found = search("numpy", cell, params, None, lstmx.SimpleRNNState(np.array([[0.5], [1.0], [2.0]])), rounds=1)
+    assert (found.points.hidden == 0).all()  # where the slope is 0
+    assert found.undetermined > 0
+    assert "ended where the state stands still along a line" in str(found)
 
 
 def test_candidates_of_one_point_are_one_point():
@@ -188,11 +358,21 @@ def test_a_cycle_of_one_unit_leaves_the_zero_state_alone():
     np.testing.assert_allclose(found.frequencies, [[0.5]], rtol=1e-15)
 
 
-def test_a_point_about_to_split_has_no_index():
-    cell, params = one_tanh_unit(1 - 5e-7)
-    found = search("numpy", cell, params, None, lstmx.SimpleRNNState(np.zeros((3, 1))))
-    assert found.index_sum is None
-    assert "index sum undefined: a fixed point has an eigenvalue of 1" in found.summary()
+@pytest.mark.parametrize(
+    ("dtype", "beyond", "index"),
+    [
+        ("float64", 1e-13, None),
+        ("float64", 5e-7, 1),
+        ("float32", 1e-6, None),
+        ("float32", 1e-3, 1),
+    ],
+)
+def test_a_point_about_to_split_has_no_index(dtype, beyond, index):
+    cell, params = one_tanh_unit(1 - beyond)
+    params, zero = jax.tree.map(lambda x: x.astype(dtype), (params, lstmx.SimpleRNNState(np.zeros((3, 1)))))
+    found = search("numpy", cell, params, None, zero)
+    assert found.index_sum == index
+    assert ("index sum undefined: a fixed point has an eigenvalue of 1" in found.summary()) == (index is None)
 
 
 def test_points_far_from_the_candidates_are_set_apart_and_counted():
@@ -354,7 +534,6 @@ def states(*shapes, dtype="float64"):
 @pytest.mark.parametrize(
     ("candidates", "error", "text"),
     [
-        (states(1, 1), ValueError, r"candidates has the axes \(\) in front; expected \[N, hidden_size\]"),
         (states((), ()), ValueError, r"candidates.* expected"),
         (states((0, 1), (0, 1)), ValueError, r"axes \(0,\) of candidates hold no sequence"),
         (states((2, 1), (3, 1)), ValueError, r"candidates.cell has shape \(3, 1\)"),
@@ -375,6 +554,15 @@ def test_candidates_that_are_none_are_refused(candidates, error, text):
         ({"slow": 0}, ValueError, "slow is 0; expected a positive number"),
         ({"learning_rate": math.nan}, ValueError, "learning_rate is nan; expected a positive number"),
         ({"outlier_distance": -2}, ValueError, "outlier_distance is -2; expected a positive number"),
+        (
+            {"tolerance": 1e-30},
+            ValueError,
+            r"tolerance is 1e-30; rounding leaves about 2e-15 .* in float64: expected",
+        ),
+        ({"tolerance": "s"}, TypeError, "tolerance is 's'; expected a positive number"),
+        ({"tolerance": True}, TypeError, "tolerance is True; expected a positive number"),
+        ({"rounds": -1}, ValueError, "rounds is -1; expected an integer of at least 0"),
+        ({"seed": 1.5}, TypeError, "seed is 1.5; expected an integer"),
         ({"iterations": 0}, ValueError, "iterations is 0; expected an integer of at least 1"),
         ({"iterations": 1.5}, TypeError, r"iterations is 1\.5; expected an integer of at least 1"),
     ],

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from reference import labels, render
 from test_plot import cells_of, compared, filmed, observed, panel, recorded, ydata
 from test_plot_contexts import points_of
-from test_plot_dynamics import latch
+from test_plot_dynamics import followed_latch, latch
 
 import lstmx
 import lstmx.plot
@@ -49,6 +49,7 @@ DRAW = {
     "covariant": lambda **asked: lstmx.plot.covariant(lstmx.covariant_vectors(SHORT, 2), **asked),
     "eigenvalues": lambda **asked: lstmx.plot.eigenvalues(latch()[0], **asked),
     "phase_portrait": lambda **asked: lstmx.plot.phase_portrait(*latch(), **asked),
+    "bifurcation": lambda **asked: lstmx.plot.bifurcation(followed_latch(), **asked),
     "memory": lambda **asked: lstmx.plot.memory(lstmx.memory_report(SHORT, lags=5), **asked),
     "comparison": lambda **asked: lstmx.plot.comparison(compared(20), **asked),
     "reach": lambda **asked: lstmx.plot.reach(compared(20, looks=3), **asked),

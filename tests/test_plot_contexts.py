@@ -78,6 +78,15 @@ def points_of(history):
         return lstmx.fixed_points(history.cell, history.params, None, candidates)
 
 
+def followed(history):
+    """Those points along an input that grows."""
+    points, xp = points_of(history), history.outputs.__array_namespace__()
+    ones = xp.ones(history.cell.input_size, dtype=history.outputs.dtype)
+    return lstmx.continue_fixed_points(
+        history.cell, history.params, [0, 0.02], points, lambda value: value * ones, steps=8
+    )
+
+
 def effect_of(history):
     said = {"key": 5} if isinstance(history.cell, lstmx.Zoneout) else {"mask": COUNTS}
     xs = np.asarray(history.inputs)
@@ -116,6 +125,7 @@ DRAW = {
     "covariant": lambda h: lstmx.plot.covariant(lstmx.covariant_vectors(h), *where(h)),
     "eigenvalues": lambda h: lstmx.plot.eigenvalues(points_of(h)),
     "phase_portrait": lambda h: lstmx.plot.phase_portrait(points_of(h), h),
+    "bifurcation": lambda h: lstmx.plot.bifurcation(followed(h)),
     "memory": lambda h: lstmx.plot.memory(lstmx.memory_report(h, lags=10)),
     "depth": lambda h: lstmx.plot.depth(flow(h), *where(h)),
     "variants": lambda h: lstmx.plot.variants({"this": h}, None, *where(h)),
@@ -140,6 +150,7 @@ REFUSED = {
     "covariant": (LAYERS[1:], BOTH_WAYS),
     "eigenvalues": (LAYERS[1:], BOTH_WAYS),
     "phase_portrait": (LAYERS[1:], BOTH_WAYS),
+    "bifurcation": (LAYERS[1:], BOTH_WAYS),
     "memory": (LAYERS[1:], BOTH_WAYS),
 }
 ALSO_REFUSED = {

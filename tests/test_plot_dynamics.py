@@ -37,6 +37,18 @@ def latch():
     )
 
 
+@functools.cache
+def followed_latch():
+    """A unit that comes to be bistable as its weight grows past 1, from where the branches of 0 and ±h meet."""
+    cell, zero = lstmx.SimpleRNN(1, 1), np.zeros((1, 1))
+
+    def gain(weight):
+        return lstmx.SimpleRNNParams(zero, np.array([[weight]]), np.zeros(1))
+
+    start = lstmx.SimpleRNNState(np.array([[0.0], [0.9575040240772688]]))
+    return lstmx.continue_fixed_points(cell, gain, [2.0, -2.0], start)
+
+
 # -------------------------------------------------------------------------------------------------- spectrum
 
 
@@ -140,6 +152,27 @@ def test_what_is_infinite_is_an_arrow_and_what_is_unknown_no_mark():
     assert [text.get_text() for text in figure.axes[0].texts].count("unknown") == 1
 
 
+# ----------------------------------------------------------------------------------------------- bifurcations
+
+
+def test_branches_are_drawn_with_a_marker_for_each_bifurcation():
+    found = followed_latch()
+    ax = lstmx.plot.bifurcation(found)
+    render(ax.figure)
+    assert labels(ax) == ["unstable", "stable", "2 branch points", "1 flip"]
+    assert ax.get_title("left") == "2 branches of fixed points"
+    markers = {line.get_label(): line for line in ax.lines}
+    np.testing.assert_allclose(markers["2 branch points"].get_xdata(), [1, 1], atol=1e-9)
+    np.testing.assert_allclose(markers["1 flip"].get_xdata(), [-1])
+    stable = np.concatenate(
+        [line.get_xdata() for line in ax.lines if line.get_color() == lstmx.plot.canvas.COLOURS[0]]
+    )
+    assert -1 - 1e-9 <= stable.min() <= -1 + 1e-9
+    assert ax.get_ylabel() == "state"
+    with pytest.raises(ValueError, match="unit is 1; expected an integer of at least 0 and at most 0"):
+        lstmx.plot.bifurcation(found, 1)
+
+
 # ----------------------------------------------------------------------------------------------------- errors
 
 
@@ -152,6 +185,7 @@ def test_what_is_infinite_is_an_arrow_and_what_is_unknown_no_mark():
         (lambda other: lstmx.plot.phase_portrait(other, recorded(lstmx.LSTM)), "expected FixedPoints"),
         (lambda other: lstmx.plot.phase_portrait(latch()[0], other), "expected a History"),
         (lstmx.plot.memory, "expected a MemoryReport"),
+        (lstmx.plot.bifurcation, "expected a Continuation"),
     ],
 )
 def test_another_kind_of_argument_is_refused(draw, message):

@@ -125,9 +125,24 @@ def points(hidden):
     def some(number, size=0.9):
         states = lstmx.LSTMState(*draws.normal(size=(2, number, hidden)))
         angles = draws.uniform(0, 2 * np.pi, (number, 2 * hidden))
-        return Points(states, np.zeros(number), size * np.exp(1j * angles))
+        values = size * np.exp(1j * angles)
+        return Points(states, np.zeros(number), values, np.full(number, 3), np.zeros(number, bool))
 
-    return FixedPoints(some(4), some(3), some(1, 1.2), 10, 8, True, np.zeros(3))
+    return FixedPoints(some(4), some(3), some(1, 1.2), 10, 8, 300, 2, 0, 0, True, np.zeros(3))
+
+
+def followed(number, hidden):
+    """Branches with every kind of bifurcation."""
+    draws, values = np.random.default_rng(5), np.linspace(-1e-3, 1234.5, 9)
+    kinds = itertools.cycle(["fold", "branch point", "flip", "Neimark–Sacker point"])
+    branches, found = [], []
+    for k, kind in zip(range(number), kinds, strict=False):
+        states = lstmx.LSTMState(*draws.normal(size=(2, 9, hidden)))
+        eigenvalues = np.linspace(0.5, 1.5, 9)[:, None] * np.ones((9, 2 * hidden), complex)
+        branches.append(lstmx.Branch(values, states, eigenvalues))
+        one = lstmx.LSTMState(*(field[4] for field in states))
+        found.append(lstmx.Bifurcation(kind, values[4], k, one, eigenvalues[4]))
+    return lstmx.Continuation(tuple(branches), tuple(found), np.ones(number, bool))
 
 
 def memory(length):
@@ -221,6 +236,7 @@ FIGURES = {  # of so many steps and units on a sheet; heights in inches at the w
     "local_exponents": (lambda t, h, ax: lstmx.plot.local_exponents(spectrum(t, h), ax=ax), 2.8, 3.5),
     "eigenvalues": (lambda t, h, ax: lstmx.plot.eigenvalues(points(h), ax=ax), 3.3, 5),
     "phase_portrait": (lambda t, h, ax: lstmx.plot.phase_portrait(points(h), history(t, h), ax=ax), 3.3, 4),
+    "bifurcation": (lambda t, h, ax: lstmx.plot.bifurcation(followed(min(t, 40), h), ax=ax), 2, 3.5),
 }
 ON_AXES = list(FIGURES)[list(FIGURES).index("saturation") :]
 

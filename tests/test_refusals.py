@@ -50,7 +50,7 @@ def things():
         "flow": lstmx.gradient_flow(history),
         "attribution": lstmx.attribute(history, np.ones(4, "float32")),
         "observatory": seen,
-        "points": lstmx.fixed_points(cell, params, None, history.states, iterations=2),
+        "points": lstmx.fixed_points(cell, params, None, history.states, iterations=2, rounds=0),
     }
 
 
@@ -72,6 +72,9 @@ RIGHT = {
     "step": lambda: lambda params, state, x: state,
     "state": lambda: np.zeros(4),
     "steps": lambda: 2,
+    "period": lambda: 2,
+    "params_of": lambda: lambda value: things()["params"],
+    "values": lambda: [0.0, 1.0],
     "signal": lambda: np.arange(len(things()["xs"])),
     "input_size": lambda: 3,
     "hidden_size": lambda: 3,
@@ -93,6 +96,7 @@ MORE = {
     "edits.noise": {"cell_state": 1.0},
     "fixed_points": {"x": None},
     "online": {"loss": "sum"},
+    "cycles": {"x": None},
     "search": {"units": [0]},
 }
 
@@ -329,8 +333,8 @@ def test_what_a_loss_gives_is_named_where_it_is_no_scalar(loss, came):
         (lambda history: lstmx.gradient_flow(history, progress="a"), "progress is 'a'; expected True or False"),
         (lambda history: lstmx.lyapunov_spectrum(history, check="x"), "check is 'x'; expected True or False"),
         (
-            lambda history: lstmx.fixed_points(history.cell, history.params, None, history.states, thorough="x"),
-            "thorough is 'x'; expected True or False",
+            lambda history: lstmx.fixed_points(history.cell, history.params, None, history.states, rounds="x"),
+            "rounds is 'x'; expected an integer of at least 0",
         ),
         (lambda history: lstmx.influence(history, seed="a"), "seed is 'a'; expected an integer"),
     ],

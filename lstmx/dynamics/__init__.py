@@ -1,6 +1,12 @@
 """The network as a dynamical system: its Jacobians, its Lyapunov exponents, its fixed points."""
 
+from lstmx.dynamics.continuation import Bifurcation as Bifurcation
+from lstmx.dynamics.continuation import Branch as Branch
+from lstmx.dynamics.continuation import Continuation as Continuation
+from lstmx.dynamics.continuation import continue_fixed_points as continue_fixed_points
 from lstmx.dynamics.covariant import covariant_vectors as covariant_vectors
+from lstmx.dynamics.cycles import Cycles as Cycles
+from lstmx.dynamics.cycles import cycles as cycles
 from lstmx.dynamics.fixed_points import fixed_points as fixed_points
 from lstmx.dynamics.gain import critical_gain as critical_gain
 from lstmx.dynamics.jacobians import Isometry as Isometry

@@ -17,6 +17,7 @@ import numpy as np
 from lstmx.arrays import (
     Array,
     all_finite,
+    fetched,
     is_traced,
     jit,
     leaves,
@@ -138,7 +139,7 @@ def covariant_vectors(
         for a, b in reversed(plan.stretches):
             if a >= plan.first:
                 if b == plan.alone:
-                    kept.compare_coefficients(np.asarray(coefficients), b)
+                    kept.compare_coefficients(fetched(coefficients), b)
                     coefficients = coefficients[..., :number]
                 counts = plan.every if b <= plan.last else 0
                 coefficients, made = ready(solved(history[a:b], frames.pop(), coefficients, every=counts))
@@ -173,8 +174,7 @@ def _opened(history: Any) -> tuple[Any, np.ndarray | None]:
     if history.counts is None:
         return history, None
     history = history.with_gaps(first=False)
-    lengths = np.asarray(history.lengths)
-    return history, lengths
+    return history, fetched(history.lengths)
 
 
 def _count(count: Any, size: int) -> int:
@@ -423,7 +423,7 @@ class _Kept:
     def compare_coefficients(self, both: np.ndarray, stop: int) -> None:
         """Measure how far the vectors of two starts are apart, of the sequences that end to count at `stop`."""
         number = both.shape[-2]
-        self._apart(np.asarray(angles(both[..., :number], both[..., number:]))[None], stop - 1)
+        self._apart(fetched(angles(both[..., :number], both[..., number:]))[None], stop - 1)
 
     def _apart(self, apart: Any, start: int) -> None:
         """Take angles [steps, *batch, k], from step `start` on, at the last step of a sequence that counts."""

@@ -1,4 +1,4 @@
-"""`fixed_points`: candidates fall towards points where the state stands still, and Newton's method finishes."""
+"""`fixed_points`: candidates fall towards points where the state stands still, and rounds find what they pass."""
 
 from __future__ import annotations
 
@@ -8,21 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from lstmx.arrays import Array, fetched, is_jax, is_traced, jax, jit, map_tree, namespace, require, scan
+from lstmx.arrays import Array, fetched, is_traced, namespace
 from lstmx.cells.base import Cell, P, S
-from lstmx.checks import constant, flag, positive
+from lstmx.checks import constant, finite_number, positive, seeding
 from lstmx.dynamics.points import FixedPoints, Points, index_sum
+from lstmx.dynamics.search import Search
 from lstmx.history import History
 from lstmx.layers import LayeredHistory
-from lstmx.linear import steps_of
-from lstmx.passes.run import record
 
-_QUICK = 8.0, 40  # greatest step of a coordinate, and iterations: cell states lie far out
-_THOROUGH = 0.3, 300
-_UNCAPPED = 1e30
-_ROUND = 10  # iterations between two looks at what has converged
-_GROUP_ELEMENTS = 2**20  # of Jacobians at a time
 _NEAR = 0.1  # of its size: how far a slow point's own fixed point would be
+_FEWEST, _MOST = 100, 1000  # starts of a round
+_QUIET = 2  # rounds that bring nothing before the search ends
 
 
 def fixed_points(
@@ -31,50 +27,64 @@ def fixed_points(
     x: Array | None,
     candidates: S | History[P, S] | LayeredHistory,
     *,
+    rounds: int = 20,
     iterations: int = 500,
     learning_rate: float = 0.1,
     tolerance: float | None = None,
     slow: float = 1e-3,
     outlier_distance: float | None = None,
-    thorough: bool | None = None,
+    seed: int = 0,
 ) -> FixedPoints[S]:
     """Find the fixed points of a cell under a constant input, s = F(s, x), and its slow points.
 
     Every candidate first falls down q(s) = ½ ‖s − F(s)‖²: by Adam under JAX, all at once; by SciPy's
-    Levenberg–Marquardt root finder in NumPy. Newton's method with the exact Jacobian goes on from there, in steps
-    of at most 8 in any coordinate. Where the index sum of what is found is not 1, so that points are missing,
-    Newton's method starts from the candidates themselves in steps of at most 0.3: slower, but it finds the saddle
-    points that the fall passed by. Under JAX a point is found up to about 350 from its candidate in a coordinate.
+    Levenberg–Marquardt root finder in NumPy. Newton's method with the exact Jacobian goes on from there.
 
-    No state is returned as fixed unless it passes the tolerance in the end, Newton's method leaves it where it is,
-    and I − J is not singular to rounding: where a gate that keeps the state rounds to 1, any state stands still.
+    Then come rounds of 100 to 1,000 new starts each, from where Newton's method goes on in small steps:
+
+    - candidates with noise of 0.01 to 3 times their own standard deviation, as they are and after 300 steps of
+      the network under x, which end in every attractor;
+    - of what was found, points between two or more, a + b − c, what lies beside a saddle after 300 steps, and
+      what lies about a slow point.
+
+    Rounds go on until two bring nothing new, the index sum is 1 where the theorem holds, and no point was found
+    only once. Steps are measured by the size of the state, so that points
+    are found as far out as states lie.
+
+    No state is returned as fixed unless it passes the tolerance in the end, and Newton's method leaves it where it
+    is. States that stand still along a line, as all do where a gate that keeps the state rounds to 1, are left out
+    and said in the summary.
 
     Args:
         cell: the cell.
         params: its parameters; their library is the library that runs.
         x: the constant input, [D]; None for zeros.
         candidates: starting points: a recorded pass, whose states after all steps that count are taken, of every
-            sequence (`history[:500]` has fewer); or a state with a leading axis, fields [N, H].
+            sequence (`history[:500]` has fewer); or states, fields [*N, H] with any axes in front.
+        rounds: the most rounds; 0 for what the candidates alone lead to.
         iterations: of Adam under JAX; most function calls of the root finder per candidate in NumPy.
         learning_rate: of Adam, falling to 0 along a cosine; in units of the state.
-        tolerance: greatest |s − F(s)| of a coordinate, relative to 1 + the greatest |s|, of a fixed point; None
-            for 1e-11 in float64 and 1e-5 in float32. Points closer than its square root, relative alike, are one.
+        tolerance: greatest |s − F(s)| of a coordinate, relative to 1 + |s| of it, of a fixed point; None for 1e-11
+            in float64 and 1e-5 in float32. Points closer than its square root, relative alike, are one.
         slow: the same of a slow point; slow points closer than ten times this are one.
         outlier_distance: fixed points farther from the candidates' mean than this many times the candidates' own
             root-mean-square distance are set apart as outliers; None for none.
-        thorough: run the thorough pass; None for where it is needed.
+        seed: of the rounds' draws.
 
     Returns:
-        Fixed points, slow points, their eigenvalues, and a `summary()` that warns where points are missing.
+        Fixed points, slow points, their eigenvalues, how often each was found, and a `summary()` that warns where
+        points are missing.
 
     Raises:
         TypeError: an argument is of the wrong kind or dtype, or inside a JAX transformation.
-        ValueError: an argument has the wrong shape, a number is not positive, or NaN or infinity came in.
+        ValueError: an argument has the wrong shape, a number is not positive, `tolerance` is below what rounding
+            leaves, NaN or infinity came in, or candidates at one place have no distance to measure outliers by.
         ImportError: JAX without optax, or NumPy without SciPy.
 
     References:
         Sussillo & Barak, "Opening the black box: low-dimensional dynamics in high-dimensional recurrent neural
-        networks", Neural Computation 25(3), 2013, for q and slow points.
+        networks", Neural Computation 25(3), 2013, for q and slow points; Golub & Sussillo, "FixedPointFinder",
+        Journal of Open Source Software 3(31), 2018, for noise about recorded states.
 
     Example:
         >>> import lstmx, numpy
@@ -84,258 +94,264 @@ def fixed_points(
         >>> lstmx.fixed_points(cell, params, None, history).census
         {0: 1}
     """
+    positive("rounds", rounds, 0)
     positive("iterations", iterations)
-    if thorough is not None:
-        flag("thorough", thorough)
+    seeding("seed", seed)
     numbers = {"learning_rate": learning_rate, "tolerance": tolerance, "slow": slow}
     numbers["outlier_distance"] = outlier_distance
     for name, value in numbers.items():
-        if value is not None and not (isinstance(value, Real) and 0 < float(value) < math.inf):
-            raise ValueError(f"{name} is {value!r}; expected a positive number")
-    params, given, starts = _checked(cell, params, x, candidates)
-    if tolerance is None:
-        tolerance = 1e-11 if given.dtype == np.float64 else 1e-5
-    search = _Search(cell, params, given, tolerance)
+        if value is not None:
+            positive_number(name, value)
+    params, given, starts = checked("fixed_points", cell, params, x, candidates)
+    tolerance = tolerance_for(tolerance, given.dtype)
+    centre = starts.mean(axis=0)
+    spread = math.sqrt(np.mean(np.sum((starts - centre) ** 2, axis=-1)))
+    if outlier_distance is not None and spread == 0:
+        raise ValueError(
+            f"outlier_distance is {outlier_distance}, in units of how far candidates lie apart, which are all at "
+            "one place; expected None, or candidates at several places"
+        )
+    search = Search(cell, params, given, tolerance)
+    found = Found(search, cell.bounded)
 
     fallen = search.fall(starts, int(iterations), learning_rate)
-    ended = search.newton(fallen, *_QUICK)
-    fixed = search.is_fixed(ended)
-    found = search.settled(ended[fixed])
-    arrived = fixed
-    missing = cell.bounded and thorough is None and index_sum(search.eigenvalues(found)) != 1
-    if thorough or missing:
-        again = search.newton(starts, *_THOROUGH)
-        arrived = search.is_fixed(again)
-        found = search.settled(np.concatenate([found, again[arrived]]))
-
-    own = search.is_among(ended, found) & (search.distance(ended, fallen) <= _NEAR * (1 + search.size(fallen)))
+    ended = search.quick(fallen)
+    arrived = found.add(ended)
+    own = arrived & (search.apart(ended, fallen) <= _NEAR)
     slowly = fallen[search.is_still(fallen, slow) & ~own]
-    near, far = _apart(found, starts, outlier_distance)
+    lingering = Lingering(search, slowly, slow)
+    found.fresh = len(found.states)
+    done = found.complete(starts, int(rounds), int(seed), lingering)
+
+    away = np.linalg.norm(found.states - centre, axis=-1)
+    far = away > (math.inf if outlier_distance is None else outlier_distance * spread)
     return FixedPoints(
-        fixed=search.points(found[near]),
-        slow=search.points(search.distinct(slowly, 10 * slow)),
-        outliers=search.points(found[far]),
-        candidates=len(fixed),
-        converged=int((fixed | arrived).sum()),
+        fixed=found.points(~far),
+        slow=lingering.points(),
+        outliers=found.points(far),
+        candidates=len(starts),
+        converged=int(arrived.sum()),
+        starts=found.starts,
+        rounds=done,
+        fresh=found.fresh,
+        undetermined=found.undetermined,
         bounded=cell.bounded,
         x=given,
     )
 
 
-def _checked(cell: Any, params: Any, x: Any, candidates: Any) -> tuple[Any, Array, np.ndarray]:
+def positive_number(name: str, value: Any) -> None:
+    """Raise unless `value` is a positive number."""
+    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_, np.timedelta64)):
+        raise TypeError(f"{name} is {value!r}; expected a positive number")
+    finite_number(name, value, "a positive number", lambda number: number > 0)
+
+
+def tolerance_for(tolerance: float | None, dtype: Any) -> float:
+    """The tolerance of a fixed point, or that of the dtype.
+
+    Raises:
+        ValueError: it is below what rounding leaves of s − F(s).
+    """
+    if tolerance is None:
+        return 1e-11 if dtype == np.float64 else 1e-5
+    least = 8 * float(np.finfo(np.dtype(dtype)).eps)
+    if tolerance < least:
+        wider = ", or parameters in float64" if dtype == np.float32 else ""
+        raise ValueError(
+            f"tolerance is {tolerance!r}; rounding leaves about {least:.0e} of s − F(s) in {dtype}: expected that "
+            f"at least{wider}"
+        )
+    return float(tolerance)
+
+
+def checked(name: str, cell: Any, params: Any, x: Any, candidates: Any) -> tuple[Any, Array, np.ndarray]:
     """Parameters and input [D] in one library, and candidates as joint states [N, S] in NumPy."""
     if is_traced(params, x, candidates):
-        raise TypeError("fixed_points reads the numbers that it finds and cannot run inside a JAX transformation")
+        raise TypeError(f"{name} reads the numbers that it finds and cannot run inside a JAX transformation")
     if candidates is None:
         raise TypeError("candidates is None; expected a recorded pass, or states to start from")
+    counts = None
     if isinstance(candidates, (History, LayeredHistory)):
-        counts = None if candidates.counts is None else fetched(candidates.counts).reshape(-1)
-
-        def rows(field: Array) -> Array:
-            flat = field.reshape(-1, field.shape[-1])
-            return flat if counts is None else flat[np.flatnonzero(counts)]
-
-        candidates = map_tree(rows, candidates.states)
-    params, x, candidates, batch = constant(cell, params, x, candidates, name="candidates")
-    if len(batch) != 1:
-        raise ValueError(
-            f"candidates has the axes {batch} in front; expected [N, hidden_size], a row for each start"
-        )
-    return params, x, np.array(fetched(cell.pack(candidates)))
+        counts, candidates = candidates.counts, candidates.states
+    params, x, candidates, _ = constant(cell, params, x, candidates, name="candidates")
+    states = np.array(fetched(cell.pack(candidates))).reshape(-1, cell.state_size)
+    return params, x, states if counts is None else states[fetched(counts).reshape(-1)]
 
 
-class _Search:
-    """What the search does with many joint states at once, [N, S] in NumPy."""
+class Found:
+    """The fixed points found so far, each once, with how often it was found.
 
-    def __init__(self, cell: Any, params: Any, x: Array, tolerance: float):
-        self.cell, self.params, self.x, self.tolerance = cell, params, x, tolerance
-        self.jax = is_jax(namespace(x))
+    Attributes:
+        states: [n, S].
+        counts: starts that ended in each, [n].
+        degenerate: whether each is known to rounding only as a point where others may be, [n].
+        eigenvalues: [n, S].
+        starts: how many starts there were.
+        fresh: how many points the last round brought.
+        undetermined: starts that ended where states stand still along a line.
+    """
 
-    def fall(self, states: np.ndarray, iterations: int, rate: float) -> np.ndarray:
-        """Each state at the foot of q."""
-        if self.jax:
-            given = namespace(self.x).asarray(states)
-            return np.array(_adam(self.cell, self.params, self.x, given, iterations=iterations, rate=rate))
-        return _levenberg_marquardt(self.cell, self.params, self.x, states, iterations)
+    def __init__(self, search: Search, bounded: bool):
+        self.search, self.bounded = search, bounded
+        self.states = np.zeros((0, search.cell.state_size), np.dtype(search.x.dtype))
+        self.counts, self.degenerate = np.zeros(0, int), np.zeros(0, bool)
+        self.eigenvalues = np.zeros((0, search.cell.state_size), complex)
+        self.starts = self.fresh = self.undetermined = 0
 
-    def newton(self, states: np.ndarray, cap: float, iterations: int) -> np.ndarray:
-        """Newton's method from each state; those that have converged rest."""
-        count, size = len(states), max(1, _GROUP_ELEMENTS // self.cell.state_size**2)
-        size = min(size, count) if self.jax else count
-        now, active = states.copy(), np.arange(count)
-        for _ in range(0, iterations, _ROUND):
-            for start in range(0, len(active), size):
-                part = active[start : start + size]
-                padded = np.resize(part, size) if self.jax else part  # one shape, one compiled program
-                now[part] = self._improved(now[padded], cap, _ROUND)[: len(part)]
-            active = active[self._moving(now[active])]
-            if not len(active):
-                break
-        return now
+    def add(self, ended: np.ndarray) -> np.ndarray:
+        """Take in where starts ended, one row for each, and say which of them are fixed points, [N]."""
+        search, before = self.search, len(self.states)
+        self.starts += len(ended)
+        arrived = search.is_fixed(ended)
+        rest = np.flatnonzero(arrived)
+        rest = rest[~self._counted(ended[rest])]
+        if not len(rest):
+            return arrived
+        firsts = ended[rest[search.distinct(ended[rest], 2 * search.near, search.q(ended[rest]))]]
+        settled, _ = search.judged(firsts)
+        lines, firsts = firsts[~settled], firsts[settled]
+        polished = search.polished(firsts)
+        settled, degenerate = search.judged(polished)
+        kept = [k for k in search.distinct(polished, search.near, search.q(polished)) if settled[k]]
+        for k in sorted(kept, key=lambda k: not degenerate[k]):
+            apart = search.apart(self.states, polished[k])
+            if (apart > np.where(self.degenerate, 4 * search.blurred, search.near)).all():
+                self._append(polished[k], bool(degenerate[k]))
+        self._add_images(before)
+        arrived[rest] = self._counted(ended[rest])
+        astray = ended[rest[~arrived[rest]]]
+        lost = [search.apart(astray, np.broadcast_to(x, astray.shape)) <= 2 * search.near for x in lines]
+        self.undetermined += int(np.any(lost, axis=0).sum())
+        return arrived
 
-    def _improved(self, states: np.ndarray, cap: float, steps: int) -> np.ndarray:
-        given = namespace(self.x).asarray(states)
-        with np.errstate(all="ignore"):  # what is no number comes from a singular matrix, and is seen to
-            return fetched(_newton(self.cell, self.params, self.x, given, cap, steps=steps))
+    def _add_images(self, start: int) -> None:
+        """With points of a cycle from index `start` on those that follow them, without a count."""
+        images = self.states[start:]
+        for _ in range(1, self.search.period):
+            images = self.search.after_one(images)
+            for image in images:
+                if (self.search.apart(self.states, image) > self.search.near).all():
+                    self._append(image, False)
 
-    def _moving(self, states: np.ndarray) -> np.ndarray:
-        """Whether each state is a number yet to converge, [N]."""
-        return ~self.is_still(states, 0.1 * self.tolerance) & np.isfinite(self.size(states))
+    def _append(self, state: np.ndarray, degenerate: bool) -> None:
+        self.states = np.concatenate([self.states, state[None]])
+        self.counts = np.append(self.counts, 0)
+        self.degenerate = np.append(self.degenerate, degenerate)
+        self.eigenvalues = np.concatenate([self.eigenvalues, self.search.eigenvalues(state[None])])
 
-    def is_still(self, states: np.ndarray, tolerance: float) -> np.ndarray:
-        """Whether each state moves by at most `tolerance` of its size, [N]."""
-        with np.errstate(invalid="ignore"):
-            return self.distance(self._after(states), states) <= tolerance * (1 + self.size(states))
+    def _counted(self, states: np.ndarray) -> np.ndarray:
+        """Which of the states are known points, [N]; they are counted."""
+        known = np.zeros(len(states), bool)
+        for k, point in enumerate(self.states):
+            width = 4 * self.search.blurred if self.degenerate[k] else 2 * self.search.near
+            here = ~known & (self.search.apart(states, np.broadcast_to(point, states.shape)) <= width)
+            self.counts[k] += int(here.sum())
+            known |= here
+        return known
 
-    def is_fixed(self, states: np.ndarray) -> np.ndarray:
-        """Whether each state stands still, and Newton's method would leave it where it is, [N].
+    @property
+    def index(self) -> int | None:
+        return index_sum(self.eigenvalues, self.degenerate)
 
-        Where a gate that keeps the state is all but 1, a state moves by less than any tolerance long before it is
-        near a fixed point; the step of Newton's method tells.
-        """
-        moved = self._improved(states, _UNCAPPED, 1)
-        with np.errstate(invalid="ignore"):
-            close = self.distance(moved, states) <= math.sqrt(self.tolerance) * (1 + self.size(states))
-        return self.is_still(states, self.tolerance) & close
+    @property
+    def is_explained(self) -> bool:
+        """Whether neither the index sum nor the counts say that points are missing."""
+        return (not self.bounded or self.index in (1, None)) and not (self.counts == 1).any()
 
-    def is_determined(self, states: np.ndarray) -> np.ndarray:
-        """Whether rounding leaves a fixed point where it is, [N].
+    def complete(self, candidates: np.ndarray, rounds: int, seed: int, lingering: Lingering | None = None) -> int:
+        """Add the points of rounds, until they bring nothing new and nothing is missing; how many there were."""
+        draws, pushed, quiet = np.random.default_rng(seed), 0, 0
+        for done in range(rounds):
+            before = len(self.states)
+            number = int(np.clip(6 * before, _FEWEST, _MOST))
+            about = lingering.states if lingering is not None and done == 0 else candidates[:0]
+            made = self._starts(candidates, number, draws, pushed, about)
+            pushed = before
+            self.add(self.search.careful(made))
+            self.fresh = len(self.states) - before
+            quiet = 0 if self.fresh else quiet + 1
+            if quiet >= _QUIET and self.is_explained:
+                return done + 1
+        return rounds
 
-        Not where I − J is singular to rounding: where a gate that keeps the state rounds to 1, every state stands
-        still, however far from the fixed point.
-        """
-        size, dtype = self.cell.state_size, np.dtype(self.x.dtype)
-        least = size * float(np.finfo(dtype).eps) / math.sqrt(self.tolerance)
-        away = [np.linalg.svd(np.eye(size) - self._jacobian(one), compute_uv=False)[-1] for one in states]
-        return np.array(away) > least
+    def _starts(
+        self, candidates: np.ndarray, number: int, draws: Any, pushed: int, about: np.ndarray
+    ) -> np.ndarray:
+        """The starts of a round: about the candidates and slow points, between points, and beside new saddles."""
+        quarter = number // 4
+        rolled = [_with_noise(candidates, candidates, quarter, draws)]
+        beside = self._beside_saddles(range(pushed, len(self.states)), draws)
+        rolled.append(beside[draws.permutation(len(beside))[:number]])
+        made = [_with_noise(candidates, candidates, quarter, draws), self.search.rolled(np.concatenate(rolled))]
+        if len(about):
+            made.append(_with_noise(about, candidates, quarter, draws, 0.1))
+        if len(self.states) > 1:
+            made += [self._between(quarter, draws), self._corners(quarter, draws)]
+        return np.concatenate(made).astype(self.states.dtype)
 
-    def settled(self, states: np.ndarray) -> np.ndarray:
-        """Each fixed point once, without those that rounding does not leave where they are."""
-        states = self.distinct(states)
-        return states[self.is_determined(states)]
+    def _between(self, number: int, draws: Any) -> np.ndarray:
+        """Midpoints, points of segments, and barycentres of points found."""
+        made = []
+        for _ in range(number):
+            count = min(len(self.states), int(draws.choice([2, 2, 2, 3, 4])))
+            chosen = self.states[draws.choice(len(self.states), count, replace=False)]
+            even = np.full(count, 1 / count)
+            made.append((even if draws.uniform() < 0.5 else draws.dirichlet(np.ones(count))) @ chosen)
+        return np.stack(made)
 
-    def is_among(self, states: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Whether each state is one of the others to within the square root of the tolerance, [N]."""
-        near = math.sqrt(self.tolerance) * (1 + self.size(states))
-        with np.errstate(invalid="ignore"):
-            gaps = [self.distance(states, one) <= near for one in others]
-        return np.any(gaps, axis=0) if gaps else np.zeros(len(states), bool)
+    def _corners(self, number: int, draws: Any) -> np.ndarray:
+        """Corners a + b − c of points found, which completes what parts of a network do by themselves."""
+        a, b, c = (self.states[draws.integers(len(self.states), size=number)] for _ in range(3))
+        return a + b - c
 
-    def _after(self, states: np.ndarray) -> np.ndarray:
-        return fetched(_step(self.cell, self.params, self.x, namespace(self.x).asarray(states))[0])
+    def _beside_saddles(self, which: Any, draws: Any) -> np.ndarray:
+        """States beside points along each unstable direction, both ways."""
+        made = [self.states[:0]]
+        for k in which:
+            values, vectors = np.linalg.eig(self.search.matrices(self.states[k : k + 1])[0])
+            for value, direction in zip(values, vectors.T, strict=True):
+                if abs(value) > 1:
+                    turn = np.exp(2j * np.pi * draws.uniform()) if np.imag(value) else 1.0
+                    along = np.real(turn * direction)
+                    step = 0.05 * along / (np.abs(along) / (1 + np.abs(self.states[k]))).max()
+                    made.append(np.stack([self.states[k] + step, self.states[k] - step]))
+        return np.concatenate(made)
 
-    @staticmethod
-    def distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Greatest difference of a coordinate, [N]."""
-        return np.abs(left - right).max(axis=-1)
-
-    @staticmethod
-    def size(states: np.ndarray) -> np.ndarray:
-        """Greatest magnitude of a coordinate, [N]."""
-        return np.abs(states).max(axis=-1)
-
-    def distinct(self, states: np.ndarray, near: float | None = None) -> np.ndarray:
-        """Each state once: of those closer than `near`, relative to their size, the one of least q.
-
-        None is the square root of the tolerance.
-        """
-        near = math.sqrt(self.tolerance) if near is None else near
-        kept: list[int] = []
-        for index in np.argsort(self.q(states), kind="stable"):
-            apart = np.abs(states[kept] - states[index]).max(axis=-1, initial=0.0)
-            if not kept or (apart > near * (1 + np.abs(states[index]).max())).all():
-                kept.append(int(index))
-        return states[kept]
-
-    def q(self, states: np.ndarray) -> np.ndarray:
-        """½ ‖s − F(s)‖², [N]."""
-        if not len(states):
-            return np.zeros(0, states.dtype)
-        return 0.5 * np.sum((self._after(states) - states) ** 2, axis=-1)
-
-    def eigenvalues(self, states: np.ndarray) -> np.ndarray:
-        """Of the Jacobian at each state, of greatest magnitude first, [N, S]."""
-        found = np.zeros((len(states), self.cell.state_size), complex)
-        for index, one in enumerate(states):
-            found[index] = np.linalg.eigvals(self._jacobian(one))
-        return np.take_along_axis(found, np.argsort(-np.abs(found), axis=-1, kind="stable"), axis=-1)
-
-    def _jacobian(self, state: np.ndarray) -> np.ndarray:
-        """J at a state, [S, S], NumPy float64."""
-        one = namespace(self.x).asarray(state[None])
-        return fetched(_step(self.cell, self.params, self.x, one, jacobian=True)[1][0], np.float64)
-
-    def points(self, states: np.ndarray) -> Points:
-        """The states with their eigenvalues, by the number of unstable modes."""
-        xp, eigenvalues, q = namespace(self.x), self.eigenvalues(states), self.q(states)
-        order = np.argsort(Points(states, q, eigenvalues).unstable_modes, kind="stable")
-        return Points(self.cell.unpack(xp.asarray(states[order])), xp.asarray(q[order]), eigenvalues[order])
-
-
-def _apart(found: np.ndarray, candidates: np.ndarray, distance: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of points near the candidates, and of those farther away than `distance` of their own spread."""
-    centre = candidates.mean(axis=0)
-    spread = math.sqrt(np.mean(np.sum((candidates - centre) ** 2, axis=-1)))
-    away = np.linalg.norm(found - centre, axis=-1) > (math.inf if distance is None else distance * spread)
-    return np.flatnonzero(~away), np.flatnonzero(away)
-
-
-@jit(static=("cell", "jacobian"))
-def _step(cell: Any, params: Any, x: Array, states: Array, jacobian: bool = False) -> tuple[Array, Any]:
-    """F(s) of each joint state [N, S], and with `jacobian` J, [N, S, S]."""
-    after, steps = _moved(cell, params, x, states)
-    return after, steps.matrices() if jacobian else None
-
-
-def _moved(cell: Any, params: Any, x: Array, states: Array) -> tuple[Array, Any]:
-    """F(s) of each joint state [N, S], and the linear maps there."""
-    xs = namespace(x).broadcast_to(x, (1, len(states), cell.input_size))
-    history = record(cell, params, xs, cell.unpack(states))
-    return cell.pack(history.final), steps_of(history)[0]
+    def points(self, which: np.ndarray) -> Points:
+        """Of the points those of which `which` is true, by the number of unstable modes."""
+        at = np.flatnonzero(which)
+        return _points(self.search, self.states[at], self.eigenvalues[at], self.counts[at], self.degenerate[at])
 
 
-@jit(static=("cell", "steps"))
-def _newton(cell: Any, params: Any, x: Array, states: Array, cap: float, steps: int) -> Array:
-    """Newton's method on s − F(s), no coordinate moving by more than `cap` in an iteration."""
-    xp = namespace(x, states)
+class Lingering:
+    """Slow points, each once, with how many candidates fell to it."""
 
-    def step(states: Array, _: Array) -> tuple[Array, None]:
-        after, at = _moved(cell, params, x, states)
-        residual = after - states
-        move = at.newton_step(residual)
-        greatest = xp.max(xp.abs(move), axis=-1)
-        usable = xp.isfinite(greatest)[..., None]
-        factor = cap / xp.where(greatest > cap, greatest, xp.full_like(greatest, cap))
-        return states + xp.where(usable, move * factor[..., None], residual), None
+    def __init__(self, search: Search, states: np.ndarray, slow: float):
+        self.search = search
+        self.states = states[search.distinct(states, 10 * slow, search.q(states))]
+        apart = [search.apart(states, np.broadcast_to(one, states.shape)) for one in self.states]
+        nearest = np.argmin(apart, axis=0) if len(states) else np.zeros(0, int)
+        self.counts = np.bincount(nearest, minlength=len(self.states))
 
-    return scan(step, states, xp.arange(steps))[0]
+    def points(self) -> Points:
+        values = self.search.eigenvalues(self.states)
+        return _points(self.search, self.states, values, self.counts, np.zeros(len(values), bool))
 
 
-@jit(static=("cell", "iterations", "rate"))
-def _adam(cell: Any, params: Any, x: Array, states: Array, iterations: int, rate: float) -> Array:
-    """Each state after `iterations` of Adam on its own q."""
-    optax = require("optax", "fixed_points under JAX")
-    optimiser = optax.adam(optax.cosine_decay_schedule(rate, iterations))
-
-    def step(carry: Any, _: Array) -> tuple[Any, None]:
-        states, memory = carry
-        after, at = _moved(cell, params, x, states)
-        away = states - after
-        slope = away - at.pull(away)[0]  # ∂q/∂s = (I − J)ᵀ (s − F(s))
-        change, memory = optimiser.update(slope, memory)
-        return (optax.apply_updates(states, change), memory), None
-
-    return jax.lax.scan(step, (states, optimiser.init(states)), None, length=iterations)[0][0]
+def _points(search: Search, states: Any, eigenvalues: Any, counts: Any, degenerate: Any) -> Points:
+    """States by the number of unstable modes, then in the order in which they were found."""
+    order = np.argsort((np.abs(eigenvalues) >= 1).sum(axis=-1), kind="stable")
+    xp, states = namespace(search.x), states[order]
+    q = xp.asarray(search.q(states))
+    return Points(search.cell.unpack(xp.asarray(states)), q, eigenvalues[order], counts[order], degenerate[order])
 
 
-def _levenberg_marquardt(cell: Any, params: Any, x: Array, states: np.ndarray, iterations: int) -> np.ndarray:
-    """Each state at the foot of its q, by SciPy's `root`, one after the other."""
-    root = require("scipy.optimize", "fixed_points in NumPy").root
-
-    def away(s: np.ndarray) -> tuple[Array, Array]:
-        after, jacobian = _step(cell, params, x, s[None].astype(x.dtype), jacobian=True)
-        return after[0] - s, jacobian[0] - np.eye(len(s))
-
-    options = {"maxiter": iterations}
-    found = [root(away, start, jac=True, method="lm", options=options).x for start in states]
-    return np.stack(found).astype(x.dtype)
+def _with_noise(states: np.ndarray, data: np.ndarray, number: int, draws: Any, most: float = 3.0) -> np.ndarray:
+    """States drawn from the given ones, with noise of 0.01 to `most` times the standard deviation of the data."""
+    centre, deviation = data.mean(axis=0), data.std(axis=0)
+    unit = np.where(deviation > 1e-6 * (1 + np.abs(centre)), deviation, 0.5 * (1 + np.abs(centre)))
+    chosen = states[draws.permutation(len(states))[:number]]
+    chosen = np.concatenate([chosen, states[draws.integers(len(states), size=number - len(chosen))]])
+    scale = np.exp(draws.uniform(math.log(0.01), math.log(most), size=(number, 1)))
+    return chosen + scale * unit * draws.normal(size=chosen.shape)

@@ -2,6 +2,7 @@
 
 from lstmx.contents import publish
 from lstmx.plot.attribution import attribution
+from lstmx.plot.bifurcation import bifurcation
 from lstmx.plot.comparison import comparison, reach
 from lstmx.plot.covariant import covariant
 from lstmx.plot.dynamics import dynamics
@@ -19,6 +20,7 @@ from lstmx.plot.statistics import saturation, timescales
 __all__ = [
     "animation",
     "attribution",
+    "bifurcation",
     "compare_flows",
     "comparison",
     "covariant",

@@ -300,7 +300,7 @@ def mapped():
     cell = lstmx.LSTM(D, H)
     params, xs = given(cell)
     mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
-    steps, whole = jax.P(None, "batch"), jax.P()
+    steps, whole = jax.sharding.PartitionSpec(None, "batch"), jax.sharding.PartitionSpec()
 
     def walked(params, xs):
         history = lstmx.record(cell, params, xs)

@@ -48,9 +48,13 @@ def test_two_processes_do_what_one_does(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [1, 2])
-def test_analyses_of_what_lies_with_two_processes_are_those_of_one(devices):
-    done("analyses", devices=devices)
+def test_analyses_of_what_lies_with_two_processes_are_those_of_one():
+    done("analyses")
+
+
+@pytest.mark.slow
+def test_analyses_of_what_lies_on_two_devices_of_each_process_are_those_of_one():
+    done("analyses", "run", "gradients", "record", "gradient_flow", "influence", "compare", devices=2)
 
 
 @pytest.mark.slow

@@ -256,9 +256,11 @@ def analyses(*names):
     functions = analysed()
     for name in names or functions:
         function = functions[name]
-        expected = function(jnp.asarray(xs))
+        expected = None if jax.process_index() else function(jnp.asarray(xs))  # by one of them, which takes time
         try:
-            same(name, function(whole), expected)
+            found = numbers(function(whole))
+            if not jax.process_index():
+                same(name, found, expected)
         except Exception as error:
             failed.append(f"{name}: {type(error).__name__}: {error}")
             print(failed[-1], flush=True)
@@ -327,3 +329,4 @@ if __name__ == "__main__":
     )
     PROGRAMS[program](*arguments)
     jax.distributed.shutdown()
+    print("done", flush=True)

@@ -58,6 +58,11 @@ def test_analyses_of_what_lies_on_two_devices_of_each_process_are_those_of_one()
 
 
 @pytest.mark.slow
+def test_what_one_process_reads_and_all_refuse():
+    done("words")
+
+
+@pytest.mark.slow
 def test_figures_and_pages_of_what_lies_with_two_processes(tmp_path):
     done("shown", tmp_path)
 

@@ -153,9 +153,8 @@ def leaky(params, h, x):
 def analysed():
     """Functions of the inputs by name: what is computed of a pass."""
     cell, stack = lstmx.LSTM(D, H), lstmx.Stack([lstmx.LSTM(D, H), lstmx.GRU(H, 4)])
-    both = lstmx.Bidirectional(lstmx.GRU(D, H))
     step = lstmx.from_step(leaky, jnp.zeros(H), input_size=D, gates=["leak"])
-    params, layers, ways = (one.init(0) for one in (cell, stack, both))
+    params, layers = cell.init(0), stack.init(0)
     theirs = {"W": jnp.ones((H, D)) / 3, "U": jnp.eye(H) / 2, "leak": jnp.linspace(0, 3, H)}
     lengths = np.array([24, 20, 7, 24, 3, 11, 24, 9])
     ones = np.ones(H, "float32")
@@ -212,14 +211,12 @@ def analysed():
             ),
         ),
         "gradients": gradient,
-        "Zoneout": lambda xs: lstmx.run(lstmx.Zoneout(cell, 0.3), params, xs, key=0),
         "record": lambda xs: (history(xs).states, history(xs).gates, history(xs).preactivations),
         "record, reuse": lambda xs: lstmx.record(cell, params, -xs, reuse=history(xs)).states,
         "pieces": lambda xs: [one.states for one in history(xs, lengths=lengths).pieces()],
         "summary": lambda xs: [history(xs, lengths=lengths).summary(), stacked(xs).summary()],
         "to_numpy": lambda xs: history(xs).to_numpy().states,
         "to_xarray": lambda xs: [x.values for x in history(xs).to_xarray().data_vars.values()],
-        "excerpt": lambda xs: lstmx.excerpt(cell, params, xs, every=5),
         "effect": effect,
         "backward": lambda xs: lstmx.backward(history(xs), history(xs).outputs),
         "gate_statistics": lambda xs: lstmx.gate_statistics(history(xs, lengths=lengths)),
@@ -227,35 +224,22 @@ def analysed():
         "gradient_flow": lambda xs: lstmx.gradient_flow(history(xs), lambda outputs: (outputs**2).sum()),
         "gradient_flow, in words": lambda xs: str(lstmx.gradient_flow(history(xs, lengths=lengths))),
         "gradient_flow of a stack": lambda xs: str(lstmx.gradient_flow(stacked(xs))),
-        "gradient_flow of both ways": lambda xs: lstmx.gradient_flow(lstmx.record(both, ways, xs)).log_norm,
         "gradient_flow of a step": lambda xs: lstmx.gradient_flow(lstmx.record(step, theirs, xs)).log_norm,
         "path_spectrum": lambda xs: lstmx.path_spectrum(history(xs), max_order=3).log_norms,
         "influence": lambda xs: lstmx.influence(history(xs), [5, 23]),
-        "influence, in words": lambda xs: str(lstmx.influence(stacked(xs), [23])),
         "highway": lambda xs: lstmx.highway(history(xs)),
-        "gate_kernel": lambda xs: lstmx.gate_kernel(history(xs)),
         "jacobians": lambda xs: (lstmx.jacobians(history(xs)), lstmx.input_jacobians(history(xs))),
         "isometry": lambda xs: (lstmx.isometry(history(xs)).mean_square, str(lstmx.isometry(history(xs)))),
-        "long_jacobian": lambda xs: lstmx.long_jacobian(history(xs), 20, 24).log_singular_values[..., :3],
         "lyapunov_spectrum": lambda xs: (
             lstmx.lyapunov_spectrum(history(xs, lengths=lengths), count=2, transient=0).per_sequence,
             lstmx.lyapunov_spectrum(stacked(xs), count=2).exponents,
         ),
-        "lyapunov_spectrum, in words": lambda xs: str(lstmx.lyapunov_spectrum(history(xs), count=2)),
-        "fixed_points": lambda xs: (
-            lstmx.fixed_points(cell, params, None, history(xs[-2:]), iterations=20).fixed.q.shape
-        ),
         "memory_report": lambda xs: str(lstmx.memory_report(history(xs), lags=6)),
         "attribute": lambda xs: attributed(xs, "integrated_gradients", nodes=4),
         "attribute, lrp": lambda xs: attributed(xs, "lrp"),
-        "search": lambda xs: lstmx.search(history(xs), units=[3], above=0.1, field="hidden_state").start,
         "units_like": lambda xs: lstmx.units_like(history(xs), np.sin(np.arange(T * B)).reshape(T, B)).correlation,
         "compare": trained,
         "observatory": observed,
-        "objectives": lambda xs: (
-            lstmx.objectives.vanishing_gradient(history(xs)),
-            lstmx.objectives.activation(history(xs)),
-        ),
     }
 
 

@@ -39,7 +39,7 @@ def done(program, *arguments, **options):
     """Run a program to its end in every process."""
     with job(program, *arguments, **options) as processes:
         for process in processes:
-            _, errors = process.communicate(timeout=600)
+            _, errors = process.communicate(timeout=1200)
             assert not process.returncode, errors
 
 
@@ -48,9 +48,18 @@ def test_two_processes_do_what_one_does(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [1, 2])
-def test_analyses_of_what_lies_with_two_processes_are_those_of_one(devices):
-    done("analyses", devices=devices)
+def test_analyses_of_what_lies_with_two_processes_are_those_of_one():
+    done("analyses")
+
+
+@pytest.mark.slow
+def test_analyses_of_what_lies_on_two_devices_of_each_process_are_those_of_one():
+    done("analyses", "run", "gradients", "record", "gradient_flow", devices=2)
+
+
+@pytest.mark.slow
+def test_what_one_process_reads_and_all_refuse():
+    done("words")
 
 
 @pytest.mark.slow

@@ -359,6 +359,7 @@ def test_a_run_in_parts_goes_on_in_its_parts(tmp_path, monkeypatch):
 def test_what_lies_on_devices_is_written_in_their_parts(tmp_path):
     cell, params, xs, state = a_pass("jax", batch=(4,))
     split = lstmx.shard_batch(xs)
+    mesh, spec = split.sharding.mesh, jax.sharding.PartitionSpec
     found = lstmx.record_to(tmp_path / "pass", cell, params, split, state)
     assert found.store.parts == 2
     lstmx.record_to(tmp_path / "one", cell, params, xs, state, parts=2)
@@ -367,12 +368,12 @@ def test_what_lies_on_devices_is_written_in_their_parts(tmp_path):
     assert contents(tmp_path / "pass") == contents(tmp_path / "together")
     with pytest.raises(ValueError, match="written in 1 parts, and lies in 2 on the devices"):
         lstmx.record_to(tmp_path / "new", cell, params, split, state, parts=1)
-    in_time = jax.device_put(xs, jax.sharding.NamedSharding(split.sharding.mesh, jax.P("batch")))
+    in_time = jax.device_put(xs, jax.sharding.NamedSharding(mesh, spec("batch")))
     with pytest.raises(
         ValueError, match=r"xs is split over devices along its axes \[0\]; .* the first batch axis"
     ):
         lstmx.record_to(tmp_path / "new", cell, params, in_time, state)
-    copied = jax.device_put(xs, jax.sharding.NamedSharding(split.sharding.mesh, jax.P()))
+    copied = jax.device_put(xs, jax.sharding.NamedSharding(mesh, spec()))
     assert lstmx.record_to(tmp_path / "copied", cell, params, copied, state).store.parts == 1
 
 

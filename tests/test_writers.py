@@ -269,3 +269,17 @@ def test_addresses_are_no_paths(address, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
     history.save("a:b")
     assert (tmp_path / "a:b").is_dir()
+
+
+def test_who_helped_a_writer_holds_others_off_until_it_ends(tmp_path):
+    cell, params, xs, state = a_pass()
+    path = tmp_path / "pass"
+    with disk.helping(path, 1):
+        with pytest.raises(BlockingIOError, match=r"another process.*writes here; nothing was changed"):
+            lstmx.record_to(path, cell, params, xs, state)
+        with pytest.raises(BlockingIOError, match="writes here"), disk.helping(path, 1):
+            pass
+        lstmx.record_to(tmp_path / "other", cell, params, xs, state)
+    (tmp_path / ".pass.lock.7").touch()  # of a process that was killed
+    assert lstmx.record_to(path, cell, params, xs, state).finished
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["other", "pass"]

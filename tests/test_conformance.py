@@ -1,5 +1,6 @@
 """The kit: its truth, the mistakes that it names, what it refuses, and who passes it."""
 
+import dataclasses
 import importlib.resources
 import json
 import os
@@ -492,6 +493,7 @@ WRONG = [
     ({"outputs": OUTPUTS.astype(object)}, TypeError, "of Python objects"),
     ({"outputs": None}, TypeError, "outputs .* is a NoneType"),
     ({"outputs": OUTPUTS[1:]}, ValueError, r"outputs .* has shape \(4, 2, 3\); expected \(5, 2, 3\)"),
+    ({"outputs": OUTPUTS.swapaxes(0, 1)}, ValueError, r"has shape \(2, 5, 3\); expected .*; time comes first"),
     ({"outputs": np.float64(1)}, ValueError, r"has shape \(\); expected \(5, 2, 3\)"),
     ({"fixed_points": np.zeros((2, 4))}, ValueError, r"has shape \(2, 4\); expected \(N, 3\)"),
     ({"output": OUTPUTS}, ValueError, "'output' for the case 'mgu'; expected any of forget_gate, "),
@@ -607,6 +609,40 @@ def test_a_framework_passes(name):
     assert sum(bool(case.compared) for case in found.cases) == PASSED[name]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_mistake_planted_into_pytorch_is_named():
+    pytest.importorskip("torch", reason="frameworks are proved where they are installed")
+    torch = conformance.framework("torch")
+
+    def unpacked(case):
+        return torch(dataclasses.replace(case, lengths=None))
+
+    found = conformance.check_against(unpacked)
+    padded = {"lengths ignored": ("lstm, padded",), "padded backward direction": ("both directions, padded",)}
+    assert found.mistakes == padded
+    assert not found.unexplained
+
+    def one_bias(case):
+        for name, bias in case.two_biases.items():
+            bias *= not name.endswith("recurrent_bias")
+        return torch(case)
+
+    found = conformance.check_against(one_bias)
+    assert list(found.mistakes) == ["one bias of two"]
+    assert len(found.mistakes["one bias of two"]) == 8
+    assert not found.unexplained
+
+    def swapped(case):
+        if set(case.state) == {"hidden_state", "cell_state"} and "projection" not in case.name:
+            case.state.update(zip(case.state, list(case.state.values())[::-1], strict=True))
+        return torch(case)
+
+    found = conformance.check_against(swapped)
+    assert found.mistakes == {"(c, h) for (h, c)": ("lstm, initial state", "lstm, padded")}
+    assert not found.unexplained
+
+
 # -------------------------------------------------------------------------------------------- the command line
 
 
@@ -679,6 +715,7 @@ def test_help_says_how(capsys):
         main(["check-implementation", "--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert "module:function" in said
+    assert f"Gives an implementation {len(CASES)} small cases" in said
     assert "Exit status 0 if all is right, 1 if something differs, 2 if it cannot be run" in said
 
 

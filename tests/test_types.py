@@ -85,6 +85,7 @@ assert_type(lstmx.gate_statistics(history)["forget_gate"].mean, Array)
 assert_type(lstmx.gate_statistics(layered), dict[str, lstmx.GateStatistics])
 assert_type(lstmx.summarise(cell, params, xs), lstmx.GateStatistics)
 assert_type(lstmx.memory_report(history).spectrum, lstmx.LyapunovSpectrum)
+assert_type(lstmx.conformance.check_against(lambda case: {"outputs": case.xs}), lstmx.conformance.Conformance)
 """
 
 WRONG = {
@@ -98,6 +99,7 @@ WRONG = {
     "lstmx.backward(history)": "reportCallIssue",
     "lstmx.backward(history, 1.0)": "reportArgumentType",
     "lstmx.jacobians(params)": "reportArgumentType",
+    "lstmx.conformance.check_against(3)": "reportArgumentType",
     "lstmx.chrono": "reportAttributeAccessIssue",
     "lstmx.SimpleRNN(3, 8).init(0).candidate_bias": "reportAttributeAccessIssue",
     "lstmx.gradient_flow(history).rate": "reportAttributeAccessIssue",

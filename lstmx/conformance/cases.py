@@ -84,7 +84,10 @@ class Case:
 
     def tree(self) -> Any:
         """The parameters as lstmx takes them: the cell's own class, of layers one for each in a tuple."""
-        made = [_filled(cell.parameter_shapes(), self.params, part, "") for part, cell in self.parts]
+        made = [
+            type(shapes)(*(self.params.get(f"{part}{name}") for name in shapes._fields))
+            for part, shapes in ((part, cell.parameter_shapes()) for part, cell in self.parts)
+        ]
         return self.cell.tree(made) if self.layered else made[0]
 
     def start(self) -> Any:
@@ -97,10 +100,6 @@ class Case:
 
     def __repr__(self) -> str:
         return f"Case({self.name!r}: {self.words}, {len(self.asked)} results)"
-
-
-def _filled(shapes: Any, arrays: dict[str, np.ndarray], part: str, end: str) -> Any:
-    return type(shapes)(*(arrays.get(f"{part}{name}{end}") for name in shapes._fields))
 
 
 def cases() -> dict[str, Case]:

@@ -281,9 +281,11 @@ def _answer(
     if wrong and not _explanations(case, found, tolerance)[1]:
         name = wrong[0]
         expected = ("N", *case.truth[name].shape[1:]) if name == "fixed_points" else case.truth[name].shape
+        shape = found[name].shape
+        first = "; time comes first" if (shape[1::-1], *shape[2:]) == (expected[:2], *expected[2:]) else ""
         raise ValueError(
-            f"implementation's {name} for the case {case.name!r} has shape {found[name].shape}; expected "
-            f"({', '.join(map(str, expected))}{',' * (len(expected) == 1)})"
+            f"implementation's {name} for the case {case.name!r} has shape {shape}; expected "
+            f"({', '.join(map(str, expected))}{',' * (len(expected) == 1)}){first}"
         )
     return found
 

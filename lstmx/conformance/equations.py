@@ -174,10 +174,10 @@ def changed_parameters(case: Case, params: Any, changes: Changes) -> dict[str, n
             if f"{part}{name}" in made:
                 made[f"{part}{name}"] = _changed(case, part, cell, name, made[f"{part}{name}"], names, changes)
         inside = f"{part}candidate_bias"
-        if inside in made and changes.get("lost_bias") == "recurrent":
+        if inside in made and changes.get("lost_inside") == "left out":
             made[inside] = 0 * made[inside]
-        if inside in made and changes.get("lost_inside"):
-            made[inside] = 0 * made[inside]
+        if inside in made and changes.get("lost_inside") == "read as 0":  # which has a derivative
+            made[inside] = made[inside] - case.params[inside]
     return made
 
 

@@ -102,7 +102,7 @@ def _of_gates(case: Case) -> Iterator[Form]:
     if "after" in resets:
         yield Form("reset before for after", "with both biases of the candidate", {"reset": "before"})
         words = "and without the candidate's recurrent bias"
-        yield Form("reset before for after", words, {"reset": "before", "lost_inside": True})
+        yield Form("reset before for after", words, {"reset": "before", "lost_inside": "left out"})
     if "before" in resets:
         yield Form("reset after for before", "with the candidate's bias outside the product", {"reset": "after"})
     words = {getattr(cell, "gate_activation", "sigmoid") for cell in cells.values()}
@@ -119,12 +119,14 @@ def _of_parameters(case: Case) -> Iterator[Form]:
     if any("forget_gate" in blocks_of(cell) or getattr(cell, "coupled", False) for _, cell in case.parts):
         yield Form("forget bias missing", "its gate is computed with 1 less", {"forget_bias": -1.0})
         yield Form("forget bias added twice", "its gate is computed with 1 more", {"forget_bias": 1.0})
+    ways = ("left out", "read as 0") if any(name.endswith("candidate_bias") for name in case.params) else ()
+    for way in ways:
+        yield Form("one bias of two", f"the candidate's recurrent bias is {way}", {"lost_inside": way})
     if case.two_biases:
-        for lost, kept in (("recurrent", "x W"), ("input", "h U")):
-            words = f"only the one beside {kept} is read"
-            yield Form("one bias of two", words, {"lost_bias": lost})
-    if any(name.endswith("candidate_bias") for name in case.params):
-        yield Form("one bias of two", "the candidate's recurrent bias is not read", {"lost_inside": True})
+        words = "only the one beside x W is read"
+        for inside in ({"lost_inside": way} for way in ways) if ways else ({},):
+            yield Form("one bias of two", words, {"lost_bias": "recurrent", **inside})
+        yield Form("one bias of two", "only the one beside h U is read", {"lost_bias": "input"})
     if any(name.endswith("recurrent_kernel") for name in case.params):
         yield Form("transposed recurrent kernel", "every block of it", {"transposed": True})
 

@@ -170,10 +170,11 @@ def continue_fixed_points(
     one_direction(cell)
     grid = _grid(values)
     network = _Network(cell, params_of, x, grid)
+    starts = _starts(cell, network, grid, points)
     path = _Path(cell, network, grid, int(steps))
     branches, bifurcations, complete = [], [], []
     ends: list[np.ndarray] = []
-    for k, start in enumerate(_starts(cell, network, grid, points)):
+    for k, start in enumerate(starts):
         state = path.started(start, k)
         if any((np.abs(state - end) <= path.near * (1 + np.abs(end))).all() for end in ends):
             continue  # a branch came back through it
@@ -283,11 +284,10 @@ def _starts(cell: Any, network: _Network, grid: np.ndarray, points: Any) -> np.n
     states = states.states if isinstance(states, Points) else states
     if states is None:
         raise TypeError("points is None; expected those from fixed_points, or states")
-    _, _, states, _ = constant(cell, network.params(grid[0]), network.input(grid[0]), states, name="points")
-    found = fetched(cell.pack(states), np.float64).reshape(-1, cell.state_size)
-    if not len(found):
-        raise ValueError("points holds no fixed point; expected at least one")
-    return found
+    for value in grid if callable(network.x) else grid[:1]:
+        given = network.params(value), network.input(value)
+        _, _, checked, _ = constant(cell, *given, states, name="points")
+    return fetched(cell.pack(checked), np.float64).reshape(-1, cell.state_size)
 
 
 class _Point(NamedTuple):

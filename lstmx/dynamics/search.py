@@ -195,6 +195,9 @@ class Search:
         settled = np.ones(len(states), bool)
         for k in np.flatnonzero(degenerate):
             kept = values[k] > max(rounding[k] / self.near, values[k, -1])
+            if kept.sum() < len(kept) - 1:  # lost in several directions
+                settled[k] = False
+                continue
             inverse = (right[k][kept].T / values[k][kept]) @ left[k][:, kept].T
             settled[k] = not self._is_on_a_line(states[k], 4 * self.blurred * span[k] * v[k], inverse)
         return settled, degenerate

@@ -55,6 +55,7 @@ from lstmx.dynamics import (
     Isometry,
     LongJacobian,
     LyapunovSpectrum,
+    Parallelisability,
     Points,
     PublishedRecipes,
     SumRule,
@@ -67,6 +68,7 @@ from lstmx.dynamics import (
     kaplan_yorke,
     long_jacobian,
     lyapunov_spectrum,
+    parallelisability,
 )
 from lstmx.editing import Edited, EditedLayers, Effect, effect
 from lstmx.gradients import (
@@ -178,6 +180,8 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "SumRule",
     "PublishedRecipes",
     "kaplan_yorke",
+    "parallelisability",
+    "Parallelisability",
     "fixed_points",
     "FixedPoints",
     "Points",

@@ -122,7 +122,7 @@ def run(
 
             "newton" for any cell, in JAX: the trajectory of a window of steps is one system of equations,
             s_t = F_t(s_{t-1}), which Newton's method solves from a guess. Each iteration is one associative scan
-            of affine maps: with whole Jacobians where the joint state has at most 32 numbers, above with what of
+            of affine maps, with whole Jacobians where the joint state has at most 32 numbers, above with what of
             them stays within each unit (of step functions, of projections, layer normalisation and gate recurrence
             with their diagonal). An iteration after which the equations fit worse makes the next one damped, and
             none leads far beyond the range of what the steps have given. After k iterations the first k steps are

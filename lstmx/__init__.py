@@ -61,6 +61,7 @@ from lstmx.dynamics import (
     Isometry,
     LongJacobian,
     LyapunovSpectrum,
+    Parallelisability,
     Points,
     PublishedRecipes,
     ReadExponents,
@@ -77,6 +78,7 @@ from lstmx.dynamics import (
     kaplan_yorke,
     long_jacobian,
     lyapunov_spectrum,
+    parallelisability,
 )
 from lstmx.editing import Edited, EditedLayers, Effect, effect
 from lstmx.gradients import (
@@ -197,6 +199,8 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "CovariantVectors",
     "Hyperbolicity",
     "ReadExponents",
+    "parallelisability",
+    "Parallelisability",
     "fixed_points",
     "FixedPoints",
     "Points",

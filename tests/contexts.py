@@ -965,6 +965,29 @@ def covariant_vectors(case):
     return lambda *given: lstmx.covariant_vectors(case.recorded(*given), count, transient=transient), verify
 
 
+@analysis(
+    (*WHOLE, "on disk"),
+    [(BOTH, *BOTH_WAYS), STARTS_ANEW],
+    traced=IN_TRACE,
+)
+def parallelisability(case):
+    def verify(found):
+        growth, total = [0.0], []
+        for b in range(2):
+            J = case.matrices[0][: case.n[b], b]
+            for s in range(len(J)):
+                products = itertools.accumulate(J[s:], lambda whole, one: one @ whole)
+                norms = np.array([np.linalg.norm(product) for product in products])
+                least = np.minimum.accumulate([1.0, *norms])[:-1]
+                growth.append(np.log(norms / least).max())
+                total.append(np.log(norms.sum()))
+        # Of more than 16 numbers in the state 16 directions are followed.
+        tolerance = 1e-9 if case.s0.shape[-1] <= 16 else 0.5
+        np.testing.assert_allclose([found.growth, found.total], [max(growth), max(total)], atol=tolerance)
+
+    return lambda *given: lstmx.parallelisability(case.recorded(*given)), verify
+
+
 OF_CELLS = ("plain", "Zoneout", "step function", "on disk", "stack")
 SAYS_NOTHING = [
     (("lengths",), *unknown("lengths")),

@@ -197,3 +197,131 @@ def test_memory_is_bounded_by_windows():
     trajectory = 8 * 16 * (4096 - 1024)
     assert longer - small < 3 * trajectory
     assert whole > 8 * 4096 * 16 * 16 > 4 * longer
+
+
+def test_where_numbers_leave_the_range_of_a_float_steps_are_taken_one_by_one():
+    """One of two sequences overflows, at the step at which the loop does; the other stays 0."""
+    cell = lstmx.SimpleRNN(1, 2, activation="relu")
+    params = type(cell.parameter_shapes())(np.ones((1, 2)), 40.0 * np.eye(2), np.zeros(2))
+    xs = np.zeros((250, 2, 1))
+    xs[0, 0] = 1.0
+    params, xs = to("jax", (params, xs))
+    found, expected = (lstmx.run(cell, params, xs, **options)[0] for options in ({"parallel": "newton"}, {}))
+    assert not np.isfinite(expected[-1, 0]).any()
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"parallel": "x"}, ValueError, "parallel is 'x'; expected True, False or 'newton'"),
+        ({"parallel": 2}, TypeError, "parallel is 2; expected True, False or 'newton'"),
+        ({}, ValueError, "parallel is 'newton', which runs in JAX, and params are arrays of NumPy"),
+        ({"differentiation": "autodiff"}, ValueError, "differentiation is 'autodiff' with parallel='newton'"),
+        ({"chunk": 6}, ValueError, "chunk is 6; expected at most the 5 steps of xs"),
+        ({"chunk": 0}, ValueError, "chunk is 0"),
+    ],
+)
+@pytest.mark.parametrize("layers", [False, True])
+def test_what_newton_does_not_take_is_refused(options, error, words, layers):
+    cell = lstmx.Stack([lstmx.GRU(3, 4)]) if layers else lstmx.GRU(3, 4)
+    params, xs = cell.init(np.random.default_rng(0)), np.ones((5, 3), "float32")
+    if "chunk" in options:
+        params, xs = to("jax", (params, xs))
+    with pytest.raises(error, match=words):
+        lstmx.run(cell, params, xs, **{"parallel": "newton", **options})
+
+
+def test_forward_mode_is_refused():
+    cell, (params, xs, state), _ = drawn("SimpleRNN", (), 4)
+    with pytest.raises(TypeError, match="run has a reverse mode only"):
+        jax.jvp(lambda xs: lstmx.run(cell, params, xs, state, parallel="newton")[0], (xs,), (xs,))
+
+
+# ------------------------------------------------------------------------------------- whether it is to be had
+
+
+def random_network(k):
+    """A network of some kind and size, with a gain from 0.3 to 5 and inputs of a scale from 0.1 to 1.5."""
+    draws = np.random.default_rng(1000 + k)
+    name = family.NAMES[k % len(family.NAMES)]
+    cell = family.of_size(3, int(draws.integers(3, 8)))[name]
+    gain, scale = (np.exp(draws.uniform(np.log(low), np.log(high))) for low, high in ((0.3, 5.0), (0.1, 1.5)))
+    params, state, xs, _ = family.draw(cell, length=512, seed=k)
+    if hasattr(params, "recurrent_kernel"):
+        gain /= 0.7 * np.sqrt(cell.hidden_size)
+        params = params._replace(recurrent_kernel=gain * params.recurrent_kernel)
+    return cell, to("jax", (params, scale * xs, state))
+
+
+def ranks(values):
+    """Their ranks, those of equal values in the mean."""
+    values = np.asarray(values, float)
+    return np.array([(values < x).sum() + ((values == x).sum() - 1) / 2 for x in values])
+
+
+def agreement(numbers):
+    """The rank correlation of what was expected and what was needed, over random networks."""
+    pairs = []
+    for k in numbers:
+        cell, given = random_network(k)
+        found = lstmx.parallelisability(lstmx.record(cell, *given), measure=True)
+        pairs.append((found.iterations, found.measured))
+    expected, needed = zip(*pairs, strict=True)
+    return np.corrcoef(ranks(expected), ranks(needed))[0, 1]
+
+
+@pytest.mark.slow
+def test_what_is_expected_is_what_60_networks_of_all_cells_need():
+    assert agreement(range(60)) >= 0.9
+
+
+def test_what_is_expected_of_a_few_networks():
+    assert agreement([34, 57, 5]) > 0.99
+
+
+def test_growth_is_that_of_a_product_in_closed_form():
+    """Of one unit at its fixed point 0, J is its weight u: K = u + u² + …, and M = 1 where u < 1."""
+    cell = lstmx.SimpleRNN(1, 1)
+
+    def found(u, length):
+        params = type(cell.parameter_shapes())(np.ones((1, 1)), np.full((1, 1), u), np.zeros(1))
+        return lstmx.parallelisability(lstmx.record(cell, params, np.zeros((length, 1))))
+
+    dies = found(0.5, 200)
+    np.testing.assert_allclose([dies.exponent, dies.growth, dies.total], [np.log(0.5), 0, 0], atol=1e-12)
+    assert dies.longest is None
+    assert dies.pays
+    grows, rate = found(1.001, 8000), np.log(1.001)
+    total = np.log((1.001**8001 - 1.001) / 0.001)
+    np.testing.assert_allclose([grows.exponent, grows.growth], [rate, 8000 * rate], rtol=1e-9)
+    np.testing.assert_allclose(grows.total, total, rtol=1e-9)
+    assert not grows.pays
+    assert 1000 < grows.longest < 8000
+    assert f"λ₁ is above 0: time in parallel does not pay beyond {grows.longest:,} steps" in str(grows)
+    assert found(1.001, grows.longest).pays
+    assert not found(1.001, int(1.1 * grows.longest)).pays
+    one = found(0.5, 1)
+    assert "Expected: 1 iteration for 1 step; time in parallel does not pay" in str(one)
+    nothing = found(0.0, 50)
+    assert "λ₁ -inf nats per step" in str(nothing)
+    assert nothing.iterations == 1
+
+
+def test_measuring_takes_jax_and_verdicts_take_numbers():
+    cell = lstmx.GRU(3, 4)
+    history = lstmx.record(cell, cell.init(np.random.default_rng(0)), np.ones((40, 3), "float32"))
+    with pytest.raises(ValueError, match=r"measure is True, which takes a history in memory in JAX.* in NumPy"):
+        lstmx.parallelisability(history, measure=True)
+    params, xs = to("jax", (history.params, history.inputs))
+    with pytest.raises(TypeError, match="inside a JAX transformation"):
+        jax.jit(lambda params: lstmx.parallelisability(lstmx.record(cell, params, xs)))(params)
+
+
+def test_of_wide_states_at_least_so_many_are_expected():
+    cell = lstmx.LSTM(3, 17)
+    history = lstmx.record(cell, cell.init(np.random.default_rng(0)), np.ones((40, 3), "float32"))
+    found = lstmx.parallelisability(history)
+    assert not found.whole
+    assert "Expected: at least " in str(found)

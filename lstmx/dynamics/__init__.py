@@ -15,6 +15,8 @@ from lstmx.dynamics.jacobians import isometry as isometry
 from lstmx.dynamics.jacobians import jacobians as jacobians
 from lstmx.dynamics.lyapunov import autonomous_spectrum as autonomous_spectrum
 from lstmx.dynamics.lyapunov import lyapunov_spectrum as lyapunov_spectrum
+from lstmx.dynamics.parallel import Parallelisability as Parallelisability
+from lstmx.dynamics.parallel import parallelisability as parallelisability
 from lstmx.dynamics.points import FixedPoints as FixedPoints
 from lstmx.dynamics.points import Points as Points
 from lstmx.dynamics.product import LongJacobian as LongJacobian

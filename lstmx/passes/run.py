@@ -122,7 +122,7 @@ def run(
 
             "newton" for any cell, in JAX: the trajectory of a window of steps is one system of equations,
             s_t = F_t(s_{t-1}), which Newton's method solves from a guess. Each iteration is one associative scan
-            of affine maps: with whole Jacobians where the joint state has at most 32 numbers, above with what of
+            of affine maps, with whole Jacobians where the joint state has at most 32 numbers, above with what of
             them stays within each unit (of step functions, of projections, layer normalisation and gate recurrence
             with their diagonal). An iteration after which the equations fit worse makes the next one damped, and
             none leads far beyond the range of what the steps have given. After k iterations the first k steps are
@@ -135,8 +135,8 @@ def run(
             the transposed Jacobians at the solution, window by window (a loop, where the joint state has over 256
             numbers). How many iterations a pass needs depends on its dynamics: few where it forgets, in proportion
             to its steps where it is chaotic; `lstmx.parallelisability(history)` says it beforehand. What it may
-            save is time on an accelerator that a loop leaves idle; on a CPU no speed is promised, and
-            `python -m benchmarks.newton`, which measures it, found it slower than the loop there.
+            save is time on an accelerator that a loop leaves idle; on a CPU no speed is promised, and the loop is
+            likely to be many times faster there. `python -m benchmarks.newton` measures both.
 
     Returns:
         The outputs h_t [T, *batch, H] and the final state, fields [*batch, H]; of layers those of the top, and a

@@ -82,12 +82,15 @@ from lstmx.dynamics import (
 )
 from lstmx.editing import Edited, EditedLayers, Effect, effect
 from lstmx.gradients import (
+    Agreement,
+    CreditError,
     GateShare,
     GradientFlow,
     Influence,
     LayeredFlow,
     OnlineGradients,
     PathSpectrum,
+    credit_error,
     gate_kernel,
     gradient_flow,
     highway,
@@ -175,6 +178,9 @@ __all__ = [  # noqa: RUF022 - by purpose, as `help(lstmx)` lists them
     "highway",
     "online",
     "OnlineGradients",
+    "credit_error",
+    "CreditError",
+    "Agreement",
     "linearise",
     "LinearSteps",
     "attribute",

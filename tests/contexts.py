@@ -592,6 +592,39 @@ def online(case):
     return compute, verify
 
 
+@analysis((*CELL[:7], *STACK), [(BOTH, *BOTH_WAYS), ON_DISK])
+def credit_error(case):
+    """Of what is exact: the whole influence, and at the large size a window as long as the pass."""
+    lags = 3
+    options = {"method": "rtrl"} if case.hidden < 10 else {"method": "truncated", "window": case.length}
+
+    def compute(*given):
+        found = lstmx.credit_error(
+            case.recorded(*given), to(case.library, case.weights), lags=lags, max_order=1, **options
+        )
+        return found.total, found.by_lag, found.by_step
+
+    def verify(found):
+        total, by_lag, by_step = found
+        np.testing.assert_allclose([total.cosine, total.ratio], 1, rtol=1e-9)
+        np.testing.assert_allclose(by_lag.share, 1, rtol=1e-9)
+        assert (np.isnan(np.asarray(by_step.share)) == ~case.counts).all()
+        v = np.zeros_like(case.before)
+        v[..., case.shown] = case.front(case.weights)
+        for lag in range(lags):
+            for b in range(2):
+                one = plain.Rows(*(r[:, b : b + 1] for r in case.rows))
+                parts = plain.parameter_parts(
+                    case.kind, case.params, case.before[:, b : b + 1], one, v[:, b : b + 1]
+                )
+                whole = norm_of(jax.tree.map(lambda x: x.sum(axis=0), parts))
+                np.testing.assert_allclose(by_lag.log_norm[lag, b], np.log(whole), atol=1e-9)
+            v[:-1] = np.einsum("tbs,tbsr->tbr", v[1:], case.matrices[0][1:])
+            v[-1] = 0
+
+    return compute, verify
+
+
 NO_CELL_STATE = (("step function", *STACK), ValueError, "has no cell state")
 
 

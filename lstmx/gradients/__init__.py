@@ -1,5 +1,8 @@
 """Where gradients go: how fast, through which gate, in which units and from which steps they vanish."""
 
+from lstmx.gradients.credit import Agreement as Agreement
+from lstmx.gradients.credit import CreditError as CreditError
+from lstmx.gradients.credit import credit_error as credit_error
 from lstmx.gradients.flow import gradient_flow as gradient_flow
 from lstmx.gradients.highway import highway as highway
 from lstmx.gradients.influence import Influence as Influence

@@ -23,7 +23,7 @@ from lstmx.arrays import (
     varying_as,
 )
 from lstmx.cells.base import Cell, P, S
-from lstmx.checks import LARGEST, array, cells_of, door, flag, one_direction, one_of, positive, shaped
+from lstmx.checks import array, cells_of, door, flag, one_direction, one_of, positive, shaped
 from lstmx.draws import Key
 from lstmx.gradients.sparsity import Plan, Weights, flat, plan_of, unflat
 from lstmx.history import Controls, controlled, where_held
@@ -219,9 +219,7 @@ def online(
     one_direction(cell)
     cells = cell.cells if isinstance(cell, Stack) else (cell,)
     params, xs, states, controls, dropped = _opened(cell, params, xs, state, (lengths, mask, resets), key)
-    plan = plan_for(cell, params, method, order, pattern, window)
-    if window is not None and window > len(xs):
-        raise ValueError(f"window is {window}; expected at most the {len(xs)} steps of xs")
+    plan = plan_for(cell, params, method, order, pattern, window, len(xs))
     batch, own = tuple(xs.shape[1:-1]), params if isinstance(cell, Stack) else (params,)
     rows = map_tree(lambda x: x.reshape(len(x), -1, *x.shape[1 + len(batch) :]), (xs, controls, dropped))
     direct = _direct(loss, xs, batch, cell.output_size, rows[1][0])
@@ -231,17 +229,18 @@ def online(
     carried = _opening(rows, plan, own, states, cells=cells, window=window)
     if after is not None:
         carried = _taken_up(after, method, state, carried)
-    carried, gradient, value, each = _forward(
-        rows,
-        direct,
-        plan,
-        own,
-        carried,
-        cells=cells,
-        loss=loss if callable(loss) or isinstance(loss, str) else None,
-        batch=batch,
-        by_step=bool(by_step),
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite inputs give NaN, without a warning
+        carried, gradient, value, each = _forward(
+            rows,
+            direct,
+            plan,
+            own,
+            carried,
+            cells=cells,
+            loss=loss if callable(loss) or isinstance(loss, str) else None,
+            batch=batch,
+            by_step=bool(by_step),
+        )
     final = map_tree(lambda x: x.reshape(*batch, *x.shape[1:]), carried[0])
     count = sum(math.prod(x.shape) for x in leaves(params))
     return OnlineGradients(
@@ -278,7 +277,9 @@ def _opened(
     return params, made[0][0], state, tuple(controls for _, controls in made), masks
 
 
-def plan_for(cell: Any, params: Any, method: str, order: Any, pattern: Any, window: Any) -> Plan | None:
+def plan_for(
+    cell: Any, params: Any, method: str, order: Any, pattern: Any, window: Any, length: int
+) -> Plan | None:
     """What of the influence a method carries, in the library of the parameters; None for "truncated".
 
     Raises:
@@ -293,17 +294,18 @@ def plan_for(cell: Any, params: Any, method: str, order: Any, pattern: Any, wind
         if value is not None and method != owner:
             raise ValueError(f"{name} is given with method={method!r}; it is for {owner!r} alone: expected None")
     if method == "truncated":
-        positive("window", window, 1, LARGEST)
+        if positive("window", window) > length:
+            raise ValueError(f"window is {window}; expected at most the {length} steps of the pass")
         return None
     order = {"rtrl": None, "snap1": 1, "sparse": 2}[method] if order is None else positive("order", order)
     every = map_tree(lambda x: np.ones(x.shape, bool), params)
-    there = _weights(params, pattern) if method == "sparse" else every
+    there = weights_of(params, pattern) if method == "sparse" else every
     plan = plan_of(cell, Weights(there), order, str(dtype_of(params)))
     xp, dtype = namespace(*leaves(params)), dtype_of(params)
     return map_tree(lambda x: xp.asarray(x, dtype=None if x.dtype.kind == "i" else dtype), plan)
 
 
-def _weights(params: Any, pattern: Any) -> Any:
+def weights_of(params: Any, pattern: Any) -> Any:
     """Which weights there are."""
     if pattern is None:
         if is_traced(params):

@@ -211,7 +211,7 @@ def path_spectrum(
     flag("matrix", matrix)
     flag("progress", progress)
     for name, part in {"": history}.items() if isinstance(history, History) else history.parts.items():
-        if not part.cell.closed_form or "cell" not in part.cell.state_type._fields:
+        if not has_cell_state(part):
             where = f", {name} of the stack," if name else ""
             raise ValueError(
                 f"{part.cell}{where} has no cell state, so there is no highway to separate; path_spectrum takes "
@@ -283,10 +283,15 @@ def _of_cell_state(history: Any) -> np.ndarray:
     return np.concatenate([np.full(size, name == "cell") for name, size in sizes])
 
 
-def _carried(history: Any) -> np.ndarray:
+def has_cell_state(history: History) -> bool:
+    """Whether the cell of a pass has a cell state beside its output."""
+    return history.cell.closed_form and "cell" in history.cell.state_type._fields
+
+
+def carried_numbers(history: Any) -> np.ndarray:
     """Which numbers of the joint state are carried on along a gate, bool [S]: c, and an SLSTM's n and m."""
     if not isinstance(history, History):
-        return np.concatenate([_carried(layer) for layer in history.layers])
+        return np.concatenate([carried_numbers(layer) for layer in history.layers])
     cell = history.cell
     straight = {field for _, field in cell.layout.from_before.values()}
     sizes = zip(cell.state_type._fields, cell.field_sizes, strict=True)
@@ -312,7 +317,7 @@ def _walk_orders(history: Any, seed: Scaled, norms: bool, progress: bool) -> tup
 @jit(static=("norms",))
 def _segment(history: Any, packed: Array, norms: bool) -> tuple[Array, Any]:
     xp = namespace(history.inputs)
-    carried = xp.asarray(_carried(history))
+    carried = xp.asarray(carried_numbers(history))
 
     def chunk(packed: Array, part: Any, extras: None) -> tuple[Array, Any]:
         packed, arriving, _ = scaled_back(part, lambda step, v: step.pull(v)[0], packed, None, carried)

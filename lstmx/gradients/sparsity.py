@@ -138,12 +138,13 @@ def over(f: Any, vectors: Array) -> Array:
     return np.stack([f(v) for v in vectors])
 
 
-def each_sequence(steps: Any, f: Any) -> Array:
-    """`f` of the maps [B, ...] of one step, sequence by sequence, stacked."""
+def each_sequence(steps: Any, f: Any, *given: Array) -> Array:
+    """`f` of the maps [B, ...] of one step, and of arrays [B, ...], sequence by sequence, stacked."""
     rows = steps.rows
     if is_jax(namespace(*leaves(rows))):
-        return jax.vmap(lambda rows: f(steps.at(rows)))(rows)
-    return np.stack([f(steps.at(map_tree(lambda x, b=b: x[b], rows))) for b in range(steps.lead[0])])
+        return jax.vmap(lambda rows, *own: f(steps.at(rows), *own))(rows, *given)
+    each = ((map_tree(lambda x, b=b: x[b], rows), *(x[b] for x in given)) for b in range(steps.lead[0]))
+    return np.stack([f(steps.at(rows), *own) for rows, *own in each])
 
 
 # ------------------------------------------------------------------------------------------------ which entries

@@ -284,10 +284,10 @@ def _starts(cell: Any, network: _Network, grid: np.ndarray, points: Any) -> np.n
     states = states.states if isinstance(states, Points) else states
     if states is None:
         raise TypeError("points is None; expected those from fixed_points, or states")
-    for value in grid if callable(network.x) else grid[:1]:
-        given = network.params(value), network.input(value)
-        _, _, checked, _ = constant(cell, *given, states, name="points")
-    return fetched(cell.pack(checked), np.float64).reshape(-1, cell.state_size)
+    values = grid if callable(network.x) else grid[:1]
+    given = [(network.params(value), network.input(value)) for value in values]
+    checked = [constant(cell, params, x, states, name="points")[2] for params, x in given]
+    return fetched(cell.pack(checked[0]), np.float64).reshape(-1, cell.state_size)
 
 
 class _Point(NamedTuple):

@@ -27,7 +27,8 @@ def framework(name: str) -> Implementation:
 
     It runs the library's own layers, from weights that `lstmx.convert` made, and answers the cases that the
     library has: outputs and final states, and where it differentiates the gradients of parameters, inputs and
-    initial states. Those in JAX compute in float64 where x64 is enabled; Keras and ONNX Runtime in float32.
+    initial states (Keras where its backend is JAX). Those in JAX compute in float64 where x64 is enabled; Keras
+    and ONNX Runtime in float32.
 
     Args:
         name: "torch", "keras", "flax" (its `linen`), "equinox", "haiku" or "onnxruntime"; "lstmx" for this
@@ -195,13 +196,39 @@ def _single(tree: Any) -> Any:
 
 def _keras(case: Case) -> Results:
     layer = _converted(convert.to_keras, case, _single(case.tree()))
+    keras = require("keras", 'framework("keras")')
     state = [np.asarray(value) for value in leaves(_single(case.start()))]
     mask = None if case.lengths is None else np.ascontiguousarray(case.counts.T)
     first = np.ascontiguousarray(np.swapaxes(case.xs, 0, 1)).astype(np.float32)
-    made, *final = layer(first, initial_state=state, mask=mask)
-    ops = require("keras", 'framework("keras")').ops
-    made, *final = (np.asarray(ops.convert_to_numpy(value)) for value in (made, *final))
+    if keras.backend.backend() == "jax":
+        return _keras_differentiated(case, layer, state, mask, first)
+    made, *final = (
+        np.asarray(keras.ops.convert_to_numpy(value)) for value in layer(first, initial_state=state, mask=mask)
+    )
     return {"outputs": np.swapaxes(made, 0, 1)} | dict(zip(_final_names(case), final, strict=True))
+
+
+def _keras_differentiated(case: Case, layer: Any, state: Any, mask: Any, first: Any) -> Results:
+    """All results where Keras runs in JAX."""
+    others = [variable.value for variable in layer.non_trainable_variables]
+
+    def passed(values: Any, state: Any, first: Any) -> tuple[Any, Any]:
+        (made, *final), _ = layer.stateless_call(values, others, first, initial_state=state, mask=mask)
+        return jnp.swapaxes(made, 0, 1), final
+
+    given = [variable.value for variable in layer.trainable_variables], list(map(jnp.asarray, state)), first
+    outputs, pull, final = jax.vjp(passed, *given, has_aux=True)
+    values, start, inputs = pull(jnp.asarray(case.weights, dtype="float32"))
+    layer.set_weights([np.asarray(value) for value in values])
+    tree = convert.from_keras(layer)[1]
+    found = _named(case, tree, "gradient.")
+    for part, cell in case.parts:
+        if isinstance(cell, GRU) and cell.reset == "after":  # two biases that are added up have one gradient
+            found[f"gradient.{part}bias"][: 2 * cell.hidden_size] /= 2
+    names = _final_names(case)
+    found |= dict(zip(names, final, strict=True))
+    found |= {f"gradient.{name.replace('final_', 'initial_')}": v for name, v in zip(names, start, strict=True)}
+    return to_numpy(found | {"outputs": outputs, "gradient.inputs": jnp.swapaxes(inputs, 0, 1)})
 
 
 def _final_names(case: Case) -> list[str]:

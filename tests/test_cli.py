@@ -10,7 +10,15 @@ from lstmx.pages.signals import text_signals
 
 TEXT = "".join(f'line {k}: the "quick" brown fox\n  jumps over {k * k} dogs.\n' for k in range(60))
 SMALL = ["--hidden-size", "8", "--steps", "3"]
-FIGURES = {"dynamics.png", "saturation.png", "timescales.png", "comparison.png", "spectrum.png", "memory.png"}
+FIGURES = {
+    "covariant.png",
+    "dynamics.png",
+    "saturation.png",
+    "timescales.png",
+    "comparison.png",
+    "spectrum.png",
+    "memory.png",
+}
 FILES = FIGURES | {"summary.txt", "parameters.safetensors", "history.npz"}
 
 

@@ -346,7 +346,7 @@ def test_units_carry_what_is_theirs():
     found = lstmx.covariant_vectors(lstmx.record(cell, params, np.zeros((200, 1))))
     np.testing.assert_allclose(found.units["hidden"], np.eye(3)[[1, 0, 2]], atol=1e-9)
     np.testing.assert_allclose(found.participation, 1, atol=1e-9)
-    assert "vector 1: 1 numbers take part, most hidden 1 100%" in str(found)
+    assert "vector 1: 1 number takes part, most hidden 1 100%" in str(found)
     assert found.read().slowest == 0
     read = found.read(np.array([[1.0], [0], [1]]))  # the slowest unit is not read
     assert read.slowest == 1

@@ -193,7 +193,8 @@ def deep_dive(options: argparse.Namespace) -> None:
         "",
         f"Under the microscope: {cell} on {len(passage):,} characters that it was not trained on.",
     ]
-    print("\n" + write_report(folder, history, head, passage, comparison, others))
+    summary = write_report(folder, history, head, passage, comparison, others, params.readout.kernel)
+    print("\n" + summary)
     print(f"A page to explore is {folder / 'index.html'}; figures, summary, parameters and history are beside it")
 
 

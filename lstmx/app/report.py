@@ -12,9 +12,9 @@ import numpy as np
 from lstmx import plot
 from lstmx.app.reading import characters_that_matter, gate_by_character, tracked_properties
 from lstmx.app.storage import save_history
-from lstmx.arrays import require
+from lstmx.arrays import Array, require, to_numpy
 from lstmx.comparison import Comparison
-from lstmx.dynamics import LyapunovSpectrum, lyapunov_spectrum
+from lstmx.dynamics import LyapunovSpectrum, ReadExponents, covariant_vectors, lyapunov_spectrum
 from lstmx.gradients import GradientFlow, PathSpectrum, gradient_flow, path_spectrum
 from lstmx.history import History
 from lstmx.memory import memory_report
@@ -24,6 +24,8 @@ from lstmx.statistics import GateStatistics, gate_statistics
 _MARK = ".lstmx-report"
 _DASHBOARD_STEPS = 400
 _LAG = 20
+_VECTOR_STEPS = 1000
+_MANY = 64  # vectors, where none of the first is read
 _PAGE_BYTES = 6_000_000
 
 
@@ -128,6 +130,12 @@ def spectrum_sentence(spectrum: LyapunovSpectrum) -> str:
     return f"Its greatest Lyapunov exponent on this passage is {first:+.3g}{known} nats per step: {says}."
 
 
+def read_sentence(read: ReadExponents, reader: str, steps: int | None) -> str:
+    """Which exponent matters for what is read, in a sentence; `steps` where they are the last ones alone."""
+    where = "" if steps is None else f" on the last {steps:,} steps"
+    return f"For its {reader}, by covariant Lyapunov vectors{where}: {read}."
+
+
 def write_report(
     folder: Path,
     history: History,
@@ -135,6 +143,7 @@ def write_report(
     text: str | None = None,
     comparison: Comparison | None = None,
     others: dict[str, History] | None = None,
+    readout: Array | None = None,
     progress: bool = False,
 ) -> str:
     """Write figures, history.npz and summary.txt of a pass without batch axes.
@@ -146,12 +155,13 @@ def write_report(
         text: the characters read, for a character model.
         comparison: curves of the models trained, for comparison.png.
         others: passes over the same inputs whose gradients to compare with this one's, by name.
+        readout: W of what the model reads, outputs @ W, [H, R]; None for the outputs.
         progress: show a bar over the analyses, with the time left, where the output is a terminal.
 
     Returns:
         The summary.
     """
-    stages = _stages(folder, history, text, comparison, others or {})
+    stages = _stages(folder, history, text, comparison, others or {}, readout)
     bar = require("tqdm.auto", "progress=True").tqdm(
         total=len(stages), unit="analysis", disable=None if progress else True
     )
@@ -169,7 +179,12 @@ def write_report(
 
 
 def _stages(
-    folder: Path, history: History, text: str | None, comparison: Comparison | None, others: dict[str, History]
+    folder: Path,
+    history: History,
+    text: str | None,
+    comparison: Comparison | None,
+    others: dict[str, History],
+    readout: Array | None,
 ) -> dict[str, Callable[[], list[str]]]:
     """What a report is made of, by name and in order; each gives its lines and saves its figures."""
     gated = history.cell.retention_gate is not None
@@ -180,7 +195,7 @@ def _stages(
     made["gradients"] = lambda: _of_gradients(folder, history, text, others, flows)
     if history.cell.closed_form and "cell" in history.cell.state_type._fields:
         made["paths"] = lambda: _of_paths(folder, history)
-    made["spectrum"] = lambda: _of_spectrum(folder, history)
+    made["spectrum"] = lambda: _of_spectrum(folder, history, readout)
     made["memory"] = lambda: _of_memory(folder, history)
     made["page"] = lambda: _page(folder, history, text, others, flows)
     made["files"] = lambda: _files(folder, history, text, comparison)
@@ -222,10 +237,20 @@ def _of_paths(folder: Path, history: History) -> list[str]:
     return path_sentences(paths, min(_LAG, len(history) - 1))
 
 
-def _of_spectrum(folder: Path, history: History) -> list[str]:
+def _of_spectrum(folder: Path, history: History, readout: Array | None) -> list[str]:
     spectrum = lyapunov_spectrum(history)
     _save(plot.spectrum(spectrum).figure, folder / "spectrum.png")
-    return ["", spectrum_sentence(spectrum), str(spectrum)]
+    few = to_numpy(history[-min(len(history), _VECTOR_STEPS) :])  # NumPy compiles nothing
+    few = few if history.cell.closed_form else history[-len(few) :]
+    found = covariant_vectors(few, len(spectrum.exponents))
+    read = found.read(readout)
+    if read.slowest is None and len(found) < found.size:
+        found = covariant_vectors(few, min(_MANY, found.size))
+        read = found.read(readout)
+    _save(plot.covariant(found, read=read), folder / "covariant.png")
+    steps = len(few) if len(few) < len(history) else None
+    matters = read_sentence(read, "outputs" if readout is None else "readout", steps)
+    return ["", spectrum_sentence(spectrum), matters, str(spectrum), str(found)]
 
 
 def _of_memory(folder: Path, history: History) -> list[str]:

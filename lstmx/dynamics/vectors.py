@@ -17,6 +17,7 @@ _OFTEN = 0.01  # share of steps in which a vector is lost from which on its expo
 _APART = 0.01  # radians between two starts from which on a vector has not settled
 _AT_ONCE = 2**20  # numbers of vectors that are worked on together
 _TOLD = 4  # vectors that a summary tells of
+_LEAST = 0.01  # share that a summary tells of
 _QUANTILES = (0.0, 0.01, 0.1, 0.5)
 
 
@@ -271,14 +272,16 @@ class CovariantVectors:
         if split is not None or len(self) == 1:
             number = 1 if split is None else split
             angles = self.angles(number)
-            return Hyperbolicity(angles, number, f"the first {_counted(number, 'vector')} and the others")
+            return Hyperbolicity(
+                angles, number, f"the first {'vector' if number == 1 else f'{number} vectors'} and the others"
+            )
         exponents = self.exponents
         number = int((exponents > 0).sum())
-        sides = f"the {_counted(number, 'vector')} that grow{'s' * (number == 1)} and the others"
+        sides = f"the {'vector that grows' if number == 1 else f'{number} vectors that grow'} and the others"
         if not 0 < number < len(self):
             finite = np.maximum(exponents, np.min(exponents, where=np.isfinite(exponents), initial=0.0) - 1)
             number = 1 + int(np.argmax(-np.diff(finite)))
-            sides = f"the {_counted(number, 'slowest vector')} and the others"
+            sides = f"the {'slowest vector' if number == 1 else f'{number} slowest vectors'} and the others"
         return Hyperbolicity(self.angles(number), number, sides)
 
     # ------------------------------------------------------------------------------------------ who carries
@@ -425,14 +428,16 @@ class CovariantVectors:
             for unit, share in enumerate(shares[i].tolist())
         ]
         named.sort(key=lambda one: -one[2])
-        units = ", ".join(f"{name} {unit} {share:.0%}" for name, unit, share in named[:3])
-        words = f"{self.participation[i]:.3g} numbers take part, most {units}"
+        units = ", ".join(f"{name} {unit} {share:.0%}" for name, unit, share in named[:3] if share >= _LEAST)
+        part = f"{self.participation[i]:.3g}"
+        words = f"{part} number{' takes' if part == '1' else 's take'} part, most {units}"
         if self.gates is None or not np.isfinite(self.exponents[i]):
             return words
         gates = sorted(
             ((name, float(share[i])) for name, share in self.gates.items()), key=lambda one: -abs(one[1])
         )
-        return f"{words}; stretched {', '.join(f'{name} {share:+.0%}' for name, share in gates[:3])}"
+        ways = ", ".join(f"{name} {share:+.0%}" for name, share in gates[:3] if abs(share) >= _LEAST)
+        return f"{words}; stretched {ways}"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the summary, and the growth of the first vectors over time."""

@@ -78,7 +78,7 @@ def covariant(
 
     rows = 1 if len(found) == 1 else 2
     if canvas.columns(figure, 2, 22) == 2:
-        grid = figure.add_gridspec(rows, 2)
+        grid = figure.add_gridspec(rows, 2, height_ratios=(1.5, 1)[:rows])
         axes = [figure.add_subplot(grid[:, 0]), *(figure.add_subplot(grid[row, 1]) for row in range(rows))]
     else:
         axes = list(figure.subplots(1 + rows, 1))

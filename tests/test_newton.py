@@ -44,8 +44,8 @@ def test_outputs_and_gradients_are_those_of_the_loop(name):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("V", "units"),
-        *(pytest.param(name, "units", marks=pytest.mark.slow) for name in ("SimpleRNN", "GRU before", "SLSTM")),
+        ("SimpleRNN", "units"),
+        *(pytest.param(name, "units", marks=pytest.mark.slow) for name in ("V", "GRU before", "SLSTM")),
         pytest.param("projection", "diagonal", marks=pytest.mark.slow),
         pytest.param("layer norm", "diagonal", marks=pytest.mark.slow),
     ],
@@ -278,7 +278,7 @@ def test_what_is_expected_is_what_60_networks_of_all_cells_need():
 
 
 def test_what_is_expected_of_a_few_networks():
-    assert agreement([34, 57, 5]) > 0.99
+    assert agreement([34, 5]) > 0.99
 
 
 def test_growth_is_that_of_a_product_in_closed_form():

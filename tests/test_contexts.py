@@ -14,7 +14,7 @@ import lstmx
 
 # What compiles is slow: in the fast part JAX has the contexts that differ most, and not what takes longest.
 FAST = ("mask", "step function")
-COMPILED_LONG = ("memory_report", "autonomous_spectrum", "fixed_points")
+COMPILED_LONG = ("memory_report", "autonomous_spectrum", "fixed_points", "online", "credit_error")
 HERE = Path(__file__).parent
 
 

@@ -15,12 +15,8 @@ import lstmx
 # What compiles is slow: in the fast part JAX has the contexts that differ most, and not what takes longest.
 FAST = ("mask", "step function")
 COMPILED_LONG = (
-    "memory_report",
-    "autonomous_spectrum",
-    "fixed_points",
-    "cycles",
-    "continue_fixed_points",
-    "covariant_vectors",
+    *("memory_report", "autonomous_spectrum", "fixed_points", "cycles", "continue_fixed_points"),
+    *("covariant_vectors", "online", "credit_error"),
 )
 HERE = Path(__file__).parent
 

@@ -6,7 +6,7 @@ import numpy as np
 import plain
 import pytest
 from jax.flatten_util import ravel_pytree
-from reference import LIBRARIES, to
+from reference import to
 
 import lstmx
 
@@ -76,7 +76,7 @@ def all_agree(found, true, near, lags, orders):
     agrees(found.by_order, *by_order)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", ["numpy", pytest.param("jax", marks=pytest.mark.slow)])
 def test_snap1_beside_the_true_gradient(library):
     cell, params, xs, weights = example()
     true = parts(params, xs, weights, 1)

@@ -14,6 +14,7 @@ from reference import LIBRARIES, to
 import lstmx
 
 D, H, T = 2, 3, 6
+COMPILED = pytest.param("jax", marks=pytest.mark.slow)
 
 
 def numbers(tree):
@@ -68,7 +69,7 @@ def by_hand(cell, params, state, xs, weights, kept=None):
     return np.array(found)
 
 
-@pytest.mark.sample(12)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("name", family.NAMES)
 def test_real_time_recurrent_learning_is_backpropagation(name, library):
@@ -89,7 +90,7 @@ def test_snap1_is_the_influence_on_what_a_parameter_reaches_at_once(name):
     close(found.parameters, expected.sum(axis=0))
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", ["numpy", COMPILED])
 @pytest.mark.parametrize("name", ["V", pytest.param("layer norm, projection", marks=pytest.mark.slow)])
 def test_snap1_of_a_batch_is_that_of_each_sequence(name, library):
     cell, params, state, xs, weights = made(name, (2, 1))
@@ -123,6 +124,7 @@ def thinned(params, share, seed=0):
     return params._replace(recurrent_kernel=np.where(draws.random(kernel.shape) < share, kernel, 0))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("name", ["V", "GRU before", "SimpleRNN"])
 def test_sparse_keeps_what_is_reached_within_n_steps(name, order):
@@ -135,7 +137,7 @@ def test_sparse_keeps_what_is_reached_within_n_steps(name, order):
     assert order > 2 or found.entries < found.whole
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", ["numpy", COMPILED])
 def test_sparse_of_a_high_order_is_exact_on_the_weights_that_there_are(library):
     cell, params, state, xs, weights = made("NP", (2,), hidden=6)
     params = thinned(params, 0.1)
@@ -149,6 +151,7 @@ def test_sparse_of_a_high_order_is_exact_on_the_weights_that_there_are(library):
     close(told.parameters, found.parameters, 1e-14)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("window", [1, 3, T])
 def test_truncated_takes_each_loss_back_by_its_window(window, library):
@@ -170,6 +173,7 @@ def test_truncated_takes_each_loss_back_by_its_window(window, library):
 STREAMED = [{"method": "rtrl"}, {"method": "snap1"}, {"method": "truncated", "window": 3}]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("options", STREAMED, ids=lambda options: options["method"])
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_stream_in_two_stretches_is_one(library, options):
@@ -211,6 +215,7 @@ def test_the_loss_may_be_a_word_a_derivative_or_a_function_of_a_step():
     np.testing.assert_allclose(found.loss, of_all(params))
 
 
+@pytest.mark.slow
 def test_a_step_function_has_every_method():
     """Whose parameters are a tree of one's own: the same numbers as those of the cell that it is."""
     xs = made("NP")[3]

@@ -236,7 +236,7 @@ FIGURES = {  # of so many steps and units on a sheet; heights in inches at the w
     "local_exponents": (lambda t, h, ax: lstmx.plot.local_exponents(spectrum(t, h), ax=ax), 2.8, 3.5),
     "eigenvalues": (lambda t, h, ax: lstmx.plot.eigenvalues(points(h), ax=ax), 3.3, 5),
     "phase_portrait": (lambda t, h, ax: lstmx.plot.phase_portrait(points(h), history(t, h), ax=ax), 3.3, 4),
-    "bifurcation": (lambda t, h, ax: lstmx.plot.bifurcation(followed(min(t, 40), h), ax=ax), 2, 3.5),
+    "bifurcation": (lambda t, h, ax: lstmx.plot.bifurcation(followed(min(t, 40), h), ax=ax), 2.8, 3.5),
 }
 ON_AXES = list(FIGURES)[list(FIGURES).index("saturation") :]
 

@@ -196,12 +196,12 @@ def continue_fixed_points(
 def _grid(values: Any) -> np.ndarray:
     """Values as floats that rise or fall."""
     expected = "expected at least two numbers that rise or fall, such as [0.5, 2.0]"
-    if not isinstance(values, (list, tuple, np.ndarray, range)) or np.ndim(values) != 1:
+    if not isinstance(values, (list, tuple, np.ndarray, range)) or getattr(values, "ndim", 1) != 1:
         raise TypeError(f"values is {_shown(values)}; {expected}")
     if len(values) < 2:
         raise ValueError(f"values has {counted(len(values), 'number')}; {expected}")
     for value in values:
-        finite_number("values", value, expected)
+        finite_number("values", value, expected.removeprefix("expected "))
     grid = np.array([float(value) for value in values])
     if not ((np.diff(grid) > 0).all() or (np.diff(grid) < 0).all()):
         raise ValueError(f"values is {_shown(values)}; {expected}")

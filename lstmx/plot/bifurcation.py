@@ -66,7 +66,8 @@ def bifurcation(
             look = {"color": colour, "markersize": 6, "markeredgecolor": "white", "label": name}
             ax.plot([point.value for point in at], height, marker, **look)
     ax.set(xlabel="value", ylabel=label)
-    ax.locator_params(nbins=5)  # a number that depends on the width makes a layout swing
+    ax.locator_params(axis="x", nbins=5)
+    ax.locator_params(axis="y", nbins=3)  # a number that depends on the width makes a layout swing
     canvas.legend_above(ax)
     number = len(result.branches)
     return canvas.finish(ax, f"{number} branch{'es' * (number != 1)} of fixed points", title)
@@ -83,7 +84,7 @@ def _projection(result: Continuation, states: list[np.ndarray], unit: Any) -> tu
     if every.shape[1] == 1:
         return "state", lambda points: points[:, 0]
     centre = every.mean(axis=0)
-    axis = np.linalg.svd(np.cov(every.T, bias=True))[0][:, 0]
+    axis = np.linalg.svd(every - centre, full_matrices=False)[2][0]
     axis = axis * np.sign(axis[np.argmax(np.abs(axis))])
     return "first component", lambda points: (points - centre) @ axis
 

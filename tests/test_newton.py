@@ -98,7 +98,7 @@ def test_second_derivatives_are_those_of_the_loop():
 
     def slope(params, **options):
         gradient = jax.grad(lambda p: (lstmx.run(cell, p, *given[1:], **options)[0] ** 2).sum())(params)
-        return sum((a * b).sum() for a, b in zip(gradient, along, strict=True))
+        return sum((a * b).sum() for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(along), strict=True))
 
     options = {"parallel": "newton"}, {}
     found, expected = (jax.jit(jax.grad(lambda p, o=o: slope(p, **o)))(given[0]) for o in options)

@@ -57,6 +57,15 @@ def test_zero_splits_at_1_and_flips_at_minus_1(values, expected):
     assert branch.values[-1] == values[-1]
 
 
+@pytest.mark.parametrize("weights", [[0.99, 0.5], [0.5, 0.99]])
+def test_a_slow_mode_is_not_a_singular_one_in_float32(weights):
+    found = lstmx.continue_fixed_points(
+        CELL, lambda w: gain(w, dtype="float32"), weights, states(0.0, dtype="float32")
+    )
+    assert_places(found, [])
+    assert found.complete.all()
+
+
 def test_checkpoints_are_joined_by_straight_lines():
     """The weight goes from 0.5 to 2 and to −2: 1 after a third of the first line, a quarter of the other."""
     found = lstmx.continue_fixed_points(CELL, [gain(0.5), gain(2.0), gain(-2.0)], [0, 1, 2], states(0.0))

@@ -312,7 +312,7 @@ class _Path:
         self.epsilon = float(np.finfo(dtype).eps)
         self.tolerance = tolerance_for(None, dtype)
         self.near = self.tolerance**0.5
-        self.singular = 64 * self.epsilon**0.5
+        self.singular = 8 * self.epsilon**0.5
         self.length = abs(grid[-1] - grid[0])
         self.forward = float(np.sign(grid[-1] - grid[0]))
 

@@ -48,8 +48,7 @@ def fixed_points(
       what lies about a slow point.
 
     Rounds go on until two bring nothing new, the index sum is 1 where the theorem holds, and no point was found
-    only once. Steps are measured by the size of the state, so that points
-    are found as far out as states lie.
+    only once. Steps are measured by the size of the state, so that points are found as far out as states lie.
 
     No state is returned as fixed unless it passes the tolerance in the end, and Newton's method leaves it where it
     is. States that stand still along a line, as all do where a gate that keeps the state rounds to 1, are left out

@@ -407,15 +407,15 @@ def test_the_history_of_a_step_function_comes_back_with_its_cell(keep, tmp_path)
 def test_a_step_function_is_streamed_to_disk_and_gone_on_with(tmp_path, monkeypatch):
     cell = step_cell()
     params, xs = to("jax", (STEP_PARAMS, np.random.default_rng(1).normal(size=(50, 2, 3))))
-    original, count = disk.Store.write, iter(range(100))
+    original, count = disk.Store.put, iter(range(100))
 
-    def stopped(self, part):
+    def stopped(self, *part):
         if next(count) == 2:
             raise KeyboardInterrupt
-        original(self, part)
+        original(self, *part)
 
     with monkeypatch.context() as patched:
-        patched.setattr(disk.Store, "write", stopped)
+        patched.setattr(disk.Store, "put", stopped)
         with pytest.raises(KeyboardInterrupt):
             lstmx.record_to(tmp_path / "pass", cell, params, xs)
     assert 0 < len(lstmx.load_history(tmp_path / "pass", cell=cell)) < 50

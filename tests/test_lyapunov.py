@@ -101,15 +101,25 @@ def test_a_driven_lstm_has_the_known_spectrum():
 
 
 @pytest.mark.parametrize(
-    ("gain", "forget_bias", "first", "dimension"), [(1.0, 5.0, 0.0034, 3.5), (4.0, 1.0, 0.0366, 3.05)]
+    ("gain", "forget_bias", "first", "dimension", "errors"),
+    [(1.0, 5.0, 0.0034, 3.5, (0.004, 0.2)), (4.0, 1.0, 0.0366, 3.05, (0.01, 0.5))],
 )
-def test_a_driven_lstm_turns_chaotic_by_its_bias_or_its_gain(gain, forget_bias, first, dimension):
-    """V30."""
-    spectrum = lstmx.lyapunov_spectrum(driven(gain, forget_bias), transient=500)
-    np.testing.assert_allclose(spectrum.exponents[0], first, rtol=0, atol=0.004)
-    np.testing.assert_allclose(spectrum.kaplan_yorke, dimension, rtol=0, atol=0.2)
-    positive = spectrum.exponents[spectrum.exponents > 0]
-    np.testing.assert_allclose(spectrum.entropy_rate, positive.sum(), rtol=1e-12)
+def test_a_driven_lstm_turns_chaotic_by_its_bias_or_its_gain(gain, forget_bias, first, dimension, errors):
+    """V30. At a gain of 4 rounding decides which trajectory of the attractor a machine follows.
+
+    From six neighbouring starts λ₁ had a standard deviation of 0.0024 and the dimension one of 0.13; the known
+    values are of one trajectory. Its difference from the mean of four may be three standard deviations.
+    """
+    history = driven(gain, forget_bias)
+    found = []
+    for k in range(4 if gain > 1 else 1):
+        state = lstmx.LSTMState(*(x * (1 + 1e-9 * k) for x in history.initial))
+        pass_ = lstmx.record(history.cell, history.params, history.inputs, state)
+        spectrum = lstmx.lyapunov_spectrum(pass_, 12, transient=500)
+        found.append((spectrum.exponents[0], spectrum.kaplan_yorke))
+        positive = spectrum.exponents[spectrum.exponents > 0]
+        np.testing.assert_allclose(spectrum.entropy_rate, positive.sum(), rtol=1e-12)
+    assert (np.abs(np.mean(found, axis=0) - (first, dimension)) <= errors).all()
 
 
 def test_the_hidden_state_alone_gives_another_number():

@@ -211,7 +211,7 @@ def online(
         >>> params = cell.init(numpy.random.default_rng(0))
         >>> found = lstmx.online(cell, params, numpy.ones((50, 3), "float32"), "sum", "snap1")
         >>> found.parameters.recurrent_kernel.shape, found.entries, found.whole
-        ((8, 32), 768, 6144)
+        ((8, 32), 672, 6144)
     """
     one_of("method", method, METHODS)
     flag("by_step", by_step)

@@ -36,8 +36,8 @@ class Columns:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Rows that lie together, in front."""
-        return (self.array.chunks[0],)
+        """The shape of what lies together: so many rows, each whole."""
+        return (self.array.chunks[0], *self.shape[1:])
 
     def __getitem__(self, steps: Any) -> np.ndarray:
         found: Any = np.asarray(self.array[steps])[..., self.at]

@@ -56,7 +56,10 @@ def by_hand(cell, params, state, xs, weights, kept=None):
         s, J, direct = derivatives(s, jnp.asarray(x))
         steps.append((np.asarray(J), np.asarray(direct)))
     if isinstance(kept, int):
-        moves, reach = (np.any([one[k] != 0 for one in steps], axis=0) for k in (0, 1))
+        draws = np.random.default_rng(0)  # a ReLU may be dead and a branch not taken in all of a short pass
+        around = [(s + 4 * draws.normal(size=s.shape), draws.normal(size=D)) for _ in range(100)]
+        more = [derivatives(*one)[1:] for one in around]
+        moves, reach = (np.any([np.asarray(one[k]) != 0 for one in steps + more], axis=0) for k in (0, 1))
         for _ in range(kept - 1):
             reach = reach | ((moves.astype(int) @ reach) > 0)
         kept = reach

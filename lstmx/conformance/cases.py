@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load
 
+from lstmx.arrays import require
 from lstmx.cells.description import cell_from
 from lstmx.layers import Layers
 from lstmx.layers.structures import KINDS
@@ -115,7 +115,7 @@ def cases() -> dict[str, Case]:
         ((5, 2, 2), [5, 3], (5, 2, 3))
     """
     words, data = _files()
-    arrays = load(data)
+    arrays = require("safetensors.numpy", "the kit's cases").load(data)
     made = {}
     for name, told in json.loads(words).items():
         own = {key.removeprefix(f"{name}:"): value for key, value in arrays.items() if key.startswith(f"{name}:")}

@@ -312,7 +312,8 @@ def constant(cell: Any, params: Any, x: Any, state: Any, name: str = "state") ->
     if state is not None:
         own = next(leaves(cell.initial_state(params))).ndim
         first = next(leaves(state), None)
-        batch = tuple(first.shape[: first.ndim - own]) if hasattr(first, "shape") else ()  # type: ignore  # it has
+        shape = getattr(first, "shape", None)
+        batch = shape[: len(shape) - own] if isinstance(shape, tuple) else ()
         _states(cell, params, state, batch, name)
     some_sequence(name, batch)
     xp = namespace(*leaves((params, x, state)))

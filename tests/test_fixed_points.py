@@ -539,6 +539,7 @@ def states(*shapes, dtype="float64"):
         (states((2, 1), (3, 1)), ValueError, r"candidates.cell has shape \(3, 1\)"),
         (states((2, 1), (2, 1), dtype="float32"), TypeError, "candidates.hidden is float32"),
         (np.zeros((2, 2)), TypeError, "candidates is a ndarray; .* expects LSTMState"),
+        (np, TypeError, "candidates is a module; .* expects LSTMState"),
         (states((2, 1), (2, 1))._replace(cell=np.array([[0], [np.nan]])), ValueError, "candidates.cell is nan"),
     ],
 )

@@ -37,7 +37,7 @@ def implementation_of(text: str) -> Any:
         raise ImportError(
             f"implementation is {text!r}, and {module} imports a module that is not there: {error}"
         ) from error
-    except Exception as error:
+    except Exception as error:  # of what the module does when it is imported
         raise ValueError(
             f"implementation is {text!r}, and importing {module} raised {type(error).__name__}: {error}"
         ) from error

@@ -29,6 +29,7 @@ from lstmx.arrays import (
 )
 from lstmx.checks import finite, finite_history, flag, jacobian_array, positive, require_history, seeding, unreset
 from lstmx.checks import path as checked_path
+from lstmx.dynamics.passing import count_of
 from lstmx.dynamics.vectors import CovariantVectors
 from lstmx.history import History, StoredHistory
 from lstmx.layers import StackHistory
@@ -112,7 +113,7 @@ def covariant_vectors(
     first = steps_of(history[:1])
     matrices = first.matrices()
     xp, dtype, size, batch = namespace(matrices), matrices.dtype, matrices.shape[-1], tuple(matrices.shape[1:-2])
-    number = _count(count, size)
+    number = count_of(count, size, "vectors")
     plan = _planned(len(history), lengths, math.prod(batch) * number * size, transient, every, path is not None)
     generator = np.random.default_rng(seeding("seed", seed))
     vectors = None if path is None else _file(path)
@@ -175,19 +176,6 @@ def _opened(history: Any) -> tuple[Any, np.ndarray | None]:
         return history, None
     history = history.with_gaps(first=False)
     return history, fetched(history.lengths)
-
-
-def _count(count: Any, size: int) -> int:
-    """The number of vectors."""
-    if count is None:
-        return min(8, size)
-    if isinstance(count, str):
-        if count != "all":
-            raise ValueError(f"count is {count!r}; expected an integer, 'all' or None")
-        return size
-    if positive("count", count) > size:
-        raise ValueError(f"count is {count}; the joint state has {size} numbers, and as many vectors")
-    return int(count)
 
 
 def _file(path: Any) -> Path:

@@ -60,7 +60,7 @@ class Walk:
     ):
         self.length, self.size, self.batch, self.options, self.lengths = length, size, batch, options, lengths
         shortest = length if lengths is None else int(lengths.min())
-        self.count = _count(options.count, size)
+        self.count = count_of(options.count, size, "exponents")
         if options.check is not None:
             flag("check", options.check)
         if options.check and self.count < size:
@@ -238,8 +238,8 @@ class Walk:
         )
 
 
-def _count(count: Any, size: int) -> int:
-    """The number of exponents."""
+def count_of(count: Any, size: int, what: str) -> int:
+    """The number of leading exponents or vectors; `what` they are in words."""
     if count is None:
         return min(8, size)
     if isinstance(count, str):
@@ -247,5 +247,5 @@ def _count(count: Any, size: int) -> int:
             raise ValueError(f"count is {count!r}; expected an integer, 'all' or None")
         return size
     if positive("count", count) > size:
-        raise ValueError(f"count is {count}; the joint state has {size} numbers, and as many exponents")
+        raise ValueError(f"count is {count}; the joint state has {size} numbers, and as many {what}")
     return int(count)

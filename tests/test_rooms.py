@@ -1,6 +1,7 @@
 """A room imports only the rooms below it."""
 
 import ast
+import functools
 import graphlib
 from pathlib import Path
 
@@ -33,12 +34,15 @@ def room(module):
     return name, part
 
 
+@functools.cache
 def files():
     """(room, part, tree) of every file but the table of contents."""
+    found = []
     for path in sorted(HOUSE.rglob("*.py")):
         name, *parts = path.relative_to(HOUSE).with_suffix("").parts
         if name != "__init__":
-            yield name, ".".join(part for part in parts if part != "__init__"), ast.parse(path.read_text())
+            found.append((name, ".".join(part for part in parts if part != "__init__"), ast.parse(path.read_text())))
+    return found
 
 
 def cell_files():

@@ -132,7 +132,7 @@ def drawn(cell, length=8, seed=0):
     return params, xs, state, draws.normal(size=(length, 2, cell.hidden_size))
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WIDE)
 def test_outputs_and_gradients_are_those_of_autodiff_of_a_plain_scan(name):
     cell = WIDE[name]
@@ -165,7 +165,7 @@ def test_outputs_and_gradients_are_those_of_autodiff_of_a_plain_scan(name):
         )
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LSTM, ReLU, hard", "GRU, ReLU, hard"])
 def test_a_gradient_flow_is_that_of_autodiff(library, name):
     """The norm of ∂L/∂s_t from the plain scan that starts after step t."""
@@ -190,7 +190,7 @@ def test_a_gradient_flow_is_that_of_autodiff(library, name):
 # -------------------------------------------------------------------------------------------------- flat gates
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @each_hard
 def test_nothing_flows_along_a_gate_that_is_closed(library, kind):
     cell, params = constant_lstm([0, -4, 1, 0], library, gate_activation=kind)
@@ -241,6 +241,7 @@ def test_the_log_of_a_hard_gate_keeps_its_digits_near_nought_and_one(library, ki
     np.testing.assert_allclose(history.log_forget, [[np.log(tiny / (2 * edge))]], rtol=1e-14)
 
 
+@pytest.mark.sample(1)
 @each_hard
 def test_a_single_closed_step_ends_the_time_scale_but_not_the_arithmetic_one(library, kind):
     cell, params = constant_lstm([0, 0, 1, 0], library, gate_activation=kind)
@@ -259,6 +260,7 @@ def test_a_single_closed_step_ends_the_time_scale_but_not_the_arithmetic_one(lib
     np.testing.assert_allclose(found.timescale, [1 / np.log(2)], rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_where_a_gate_is_closed_its_log_has_the_derivative_nought():
     cell, params = constant_lstm([0, -4, 1, 0], "jax", gate_activation="hard_sigmoid")
     made = jax.grad(lambda params: lstmx.record(cell, params, jnp.zeros((2, 1))).log_forget.sum())(params)
@@ -437,6 +439,7 @@ def test_an_output_is_that_of_keras(kind, activation, gate):
         np.testing.assert_allclose(np.moveaxis(outputs, 0, 1), np.asarray(expected), **close)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("name", "cell", "words"),
     [

@@ -111,7 +111,7 @@ def test_the_gradient_by_backpropagation_through_time_as_written_in_textbooks():
 # --------------------------------------------------------------------------------- against other oracles
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @each_cell
 @hypothesis.settings(max_examples=6)
 @hypothesis.given(seed=seeds, length=sizes, batch=batches, features=sizes, hidden=sizes)
@@ -122,7 +122,7 @@ def test_backward_is_autodiff_of_the_plain_scan(kind, seed, length, batch, featu
     assert_close(of(lstmx.backward(history, outputs, final)), expected, 1e-12)
 
 
-@pytest.mark.sample(9)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("dtype", "batch", "keep"),
     [("float64", (), "all"), ("float64", (2, 3), "states"), ("float32", (2,), "all")],
@@ -173,6 +173,7 @@ def test_backward_is_the_adjoint_of_the_pushed_tangent(kind, seed, length, batch
 # ------------------------------------------------------------------------------------------ as one pass
 
 
+@pytest.mark.sample(4)
 def test_backward_is_linear_and_zero_stays_zero(kind, library):
     cell, given, outputs, final = draw_backward(kind)
     history = lstmx.record(cell, *to(library, given))
@@ -195,6 +196,7 @@ def test_scaling_by_a_power_of_two_is_exact(kind, library):
         np.testing.assert_array_equal(left, 2.0**-300 * np.asarray(right))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("library", "length"), [("numpy", 16), ("numpy", 17), ("numpy", 33), ("numpy", 47), ("jax", 33)]
 )
@@ -249,6 +251,7 @@ def test_a_cotangent_that_is_not_finite_is_not_hidden(kind, library, value):
 # ------------------------------------------------------------------------------------- transformations
 
 
+@pytest.mark.slow
 def test_backward_composes_with_jit_and_vmap(kind):
     cell, given, outputs, final = draw_backward(kind, batch=(3,))
     params, xs, state = to("jax", given)

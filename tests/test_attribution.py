@@ -69,7 +69,7 @@ def number_of(history, weights):
 # ---------------------------------------------------------------------------------- by derivatives
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", slow_but([*CELLS, *OTHERS, *LAYERS], lambda name: name in ("LSTM", "both in a stack"))
 )
@@ -94,7 +94,7 @@ def test_integrated_gradients_are_the_integral_of_autodiff(name):
     close(found.baseline_value, number(jnp.asarray(base), jax.tree.map(jnp.zeros_like, history.initial)))
 
 
-@pytest.mark.sample(4)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "library"),
     slow_but(
@@ -124,6 +124,7 @@ def test_gradient_times_input_has_the_share_of_the_biases(name):
     close(found.biases.sum(), sum((x * y).sum() for x, y in pairs))
 
 
+@pytest.mark.slow
 def test_a_function_of_the_outputs_is_differentiated_for_each_sequence():
     history = passed(CELLS["LSTM"], 12, (2, 2), "jax")
 
@@ -199,7 +200,7 @@ def test_relevance_is_that_of_the_authors_program():
     close(found.value, -0.076008823335384, 1e-14)
 
 
-@pytest.mark.sample(13)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("name", "library"),
     slow_but(
@@ -270,6 +271,7 @@ def contextual_of_an_lstm(history, weights, step):
     return h @ weights
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_contextual_decomposition_is_that_of_plain_loops(library, monkeypatch):
     history = passed(CELLS["LSTM"], 7, (2,), lengths=np.array([7, 4]))
@@ -393,6 +395,7 @@ def test_a_padded_sequence_with_gaps_is_the_sequence_itself(method):
     assert not found.steps[~mask].any()
 
 
+@pytest.mark.slow
 def test_resets_and_drawn_zoneout_are_those_of_the_pass():
     cell = lstmx.Zoneout(lstmx.LSTM(3, 7), 0.3, 0.3)
     resets = np.zeros((12, 2), bool)
@@ -406,6 +409,7 @@ def test_resets_and_drawn_zoneout_are_those_of_the_pass():
         close(found.initial[1], 0, 0)
 
 
+@pytest.mark.slow
 def test_layers_hand_down_dropped_outputs_as_they_were():
     stack = lstmx.Stack([lstmx.LSTM(3, 7), lstmx.LSTM(7, 7)], dropout=0.5)
     history = passed(stack, 12, (2,), "jax", key=jax.random.key(0))
@@ -413,6 +417,7 @@ def test_layers_hand_down_dropped_outputs_as_they_were():
         assert lstmx.attribute(history, jnp.asarray(weights_for(history)), method).relative_defect.max() < 1e-9
 
 
+@pytest.mark.slow
 def test_a_step_functions_state_of_any_shape_has_one_contribution():
     def step(params, state, x):
         count, matrix = state
@@ -430,6 +435,7 @@ def test_a_step_functions_state_of_any_shape_has_one_contribution():
     assert found.relative_defect.max() < 1e-9
 
 
+@pytest.mark.slow
 def test_a_step_function_has_gradients():
     def leaky(params, h, x):
         return jnp.tanh(h @ params["U"] + x @ params["W"])
@@ -519,6 +525,7 @@ def test_a_summary_says_what_adds_up():
 # ---------------------------------------------------------------------------------- new passes
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("name", "library"),
     slow_but(
@@ -599,6 +606,7 @@ def test_a_readout_is_checked(readout, kind, words):
         lstmx.attribute(passed(CELLS["LSTM"]), (np.ones((7, 5)), np.array([0, 4, 1])))
 
 
+@pytest.mark.slow
 def test_a_class_may_be_known_within_jit_alone():
     history = passed(CELLS["LSTM"], library="jax")
     readout = lstmx.ReadoutParams(jnp.asarray(lcg((7, 4), 1)), jnp.asarray(lcg((4,), 2)))
@@ -622,6 +630,7 @@ def test_an_input_gate_that_is_left_out_is_one():
     close(made + np.exp(found.log_initial) * history.initial.cell, history.cell_state)
 
 
+@pytest.mark.slow
 def test_what_is_traced_has_no_order_yet():
     history = passed(CELLS["LSTM"], library="jax")
     with pytest.raises(TypeError, match="attribution is inside a JAX transformation"):

@@ -166,7 +166,7 @@ def test_step_is_the_textbook_s(kind, seed, features, hidden, batch):
 # --------------------------------------------------------------------------------- against other oracles
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @each_cell
 @hypothesis.settings(max_examples=10)
 @hypothesis.given(seed=seeds, features=sizes, hidden=sizes, batch=batches)
@@ -190,6 +190,7 @@ def test_vjp_is_jax_vjp_of_step(kind, seed, features, hidden, batch):
     assert_close((here, cell.unpack(state_cotangent), step.input_vjp(a_cotangent)), cotangents, 1e-10)
 
 
+@pytest.mark.slow
 @each_cell
 @hypothesis.settings(max_examples=10)
 @hypothesis.given(seed=seeds, features=sizes, hidden=sizes, batch=batches)
@@ -297,6 +298,7 @@ def test_faces_need_nothing_beyond_the_array_standard(kind):
     assert_close(jax.tree.map(np.asarray, strict), faces(*given), 1e-14)
 
 
+@pytest.mark.sample(3)
 @each_cell
 def test_faces_keep_float32(kind, library):
     cell, params, before, x, _, _, draws = draw_step(kind, 10, batch=(2,), dtype="float32")
@@ -410,6 +412,7 @@ def test_other_biases_start_at_zero(kind, library):
     assert all(not np.any(bias) for bias in params[2:])
 
 
+@pytest.mark.slow
 @each_cell
 def test_init_takes_a_traced_key(kind):
     cell, keys = kind(3, 4), jax.random.split(jax.random.key(0), 3)

@@ -46,6 +46,7 @@ def test_the_length_of_a_chunk_divides_where_it_can():
         assert 1 <= chunk_length(length, 128) <= min(length, 256)
 
 
+@pytest.mark.slow
 def test_chunks_can_be_differentiated():
     xs = jax.numpy.asarray(np.random.default_rng(0).normal(size=(7, 2)))
 

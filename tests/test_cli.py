@@ -238,6 +238,7 @@ def test_gate_means_by_character():
     assert gate_by_character(gate, "ab" * 12, least=13) == {}
 
 
+@pytest.mark.slow
 def test_characters_that_matter_are_those_of_the_greatest_gradients():
     cell = lstmx.LSTM(2, 4)
     xs = np.random.default_rng(1).normal(size=(len(TEXT), 2)).astype("float32")

@@ -35,6 +35,7 @@ def three():
 # ------------------------------------------------------------------------------------------------ sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("match", "names"), [("parameters", list(OTHERS)), ("flop", ["GRU", "SimpleRNN", "V", "FGR"])]
 )
@@ -99,6 +100,7 @@ STEP = lstmx.from_step(a_step, np.zeros(5), 2, init=step_parameters)
 STACK = lstmx.Stack([lstmx.LSTM(2, 40), lstmx.Bidirectional(lstmx.Zoneout(lstmx.GRU(40, 20))), lstmx.LSTM(40, 20)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("match", ["parameters", "flop"])
 def test_zoneouts_and_stacks_are_matched_and_keep_their_form(match):
     def size(cell):
@@ -142,6 +144,7 @@ def test_zoneouts_stacks_and_step_functions_are_compared():
         compared(lstmx.LSTM(2, 4))
 
 
+@pytest.mark.slow
 def test_every_run_is_kept(three):
     assert three.seeds == (0, 1, 2)
     assert three.complete == 3
@@ -200,6 +203,7 @@ def test_schemes_go_to_the_models_they_name():
     np.testing.assert_allclose(patient.params.cell.bias[4:8], 8, atol=0.1)
 
 
+@pytest.mark.slow
 def test_steps_to_half_the_baseline_are_the_first_evaluation_below_it():
     task = dataclasses.replace(TASK, baseline=100.0)
     np.testing.assert_array_equal(compared(task=task).steps_to_half, 0)
@@ -283,6 +287,7 @@ def test_one_seed_has_no_interval_and_the_table_says_so():
 # ------------------------------------------------------------------------------------------------ learning
 
 
+@pytest.mark.slow
 def test_next_step_prediction_of_two_cells_is_one_call():
     time = np.arange(30)[:, None, None] * 0.3
     waves = np.sin(time + np.linspace(0, 6, 20)[None, :, None] + np.arange(3)).astype(np.float32)
@@ -308,6 +313,7 @@ def interrupting(at):
 CELLS = [lstmx.LSTM(2, 4), lstmx.GRU(2, 4), lstmx.SimpleRNN(2, 4)]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_an_interruption_of_the_first_seed_leaves_the_models_begun(seeds):
     comparison = compared(CELLS, interrupting(6), seeds=seeds)  # the second step of the second model

@@ -260,6 +260,7 @@ def test_an_implementation_apart_from_the_kit_passes():
     assert "mgu: not answered" in str(found)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("mistake", PLANTED)
 def test_a_planted_mistake_is_named(mistake):
     found = conformance.check_against(Planted(mistake))
@@ -558,6 +559,7 @@ def test_a_known_mistake_of_another_shape_is_named():
 # ------------------------------------------------------------------------------------------------ who passes
 
 
+@pytest.mark.slow
 def test_lstmx_passes():
     def but_for_points(case):
         case.truth.pop("fixed_points", None)  # of its own copy, which is then not asked for them

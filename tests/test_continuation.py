@@ -74,6 +74,7 @@ def test_checkpoints_are_joined_by_straight_lines():
     assert_places(found, [("flip", 175), ("branch point", 125), ("branch point", 100 / 3)], 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [1.5, 3.0])
 def test_folds_lie_where_the_closed_form_says(library, weight):
     """tanh(w h + b) touches h where w (1 − h²) = 1, at b = ±(w h − artanh h), 1e-8 and better."""
@@ -106,6 +107,7 @@ def test_both_arms_of_a_pitchfork_are_one_branch():
     np.testing.assert_allclose(found.branches[0].states.hidden[[0, -1], 0], [H, -H], rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_bias_turns_the_pitchfork_into_a_fold():
     points = lstmx.fixed_points(CELL, gain(2.0, 0.01), None, states(0.5))
     found = lstmx.continue_fixed_points(CELL, lambda weight: gain(weight, 0.01), [2.0, 0.2], points)
@@ -142,6 +144,7 @@ def test_a_rotation_has_its_neimark_sacker_point_at_1(angle):
     np.testing.assert_allclose(np.abs(np.angle(found.bifurcations[0].eigenvalues)), angle, rtol=0, atol=1e-9)
 
 
+@pytest.mark.sample(1)
 def test_an_input_is_followed(library):
     """An input of b through a kernel of 1 is a bias of b."""
     params = to(library, gain(1.5)._replace(input_kernel=np.ones((1, 1))))

@@ -78,6 +78,7 @@ def test_a_wrong_sign_is_named_as_it_says(made):
         lstmx.check_cell(Wrong(3, 8))
 
 
+@pytest.mark.slow
 def test_its_analysis_is_the_growth_that_a_product_of_jacobians_has(made, library):
     mask = np.ones((50, 2), bool)
     mask[:7, 0] = mask[20, 1] = False

@@ -67,7 +67,7 @@ def counted(said):
     return said.get("mask", np.ones((T, 3), bool))
 
 
-@pytest.mark.sample(3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said"),
     slow_but(
@@ -96,7 +96,7 @@ def test_gradients_are_those_of_autodiff_and_of_each_compacted_sequence(name, sa
     assert not outputs[~counts].any()
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LSTM", "GRU before", "wide GRU before", "Stack", "Bidirectional"])
 def test_gradients_under_vmap_are_those_of_each_batch(name):
     model = EVERY[name]
@@ -115,7 +115,7 @@ def test_gradients_under_vmap_are_those_of_each_batch(name):
         assert_close(jax.tree.map(lambda x, k=k: x[k], found), expected, 1e-11)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [pytest.param("lengths", marks=pytest.mark.slow), "all"])
 @pytest.mark.parametrize("name", ZONED)
 def test_gradients_with_draws_are_those_of_autodiff(name, said):
@@ -152,7 +152,7 @@ def analyses(history):
     return jax.tree.map(np.asarray, made)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 @pytest.mark.parametrize("junk", [np.nan, np.inf])
 def test_what_stands_at_a_step_that_does_not_count_is_never_read(junk, library):
@@ -173,6 +173,7 @@ def test_what_stands_at_a_step_that_does_not_count_is_never_read(junk, library):
         assert_same(one(params, dirty), one(params, xs))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["wide LSTM", "both", "Zoneout LSTM"])
 @pytest.mark.parametrize("said", ["lengths", "mask"])
 def test_no_gradient_sees_what_is_not_read(name, said):
@@ -348,7 +349,7 @@ ANALYSES = {
 }
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("name", "said"),
     slow_but(
@@ -369,6 +370,7 @@ def test_a_compiled_function_may_close_over_inputs_or_parameters(name, said):
     assert_close(jax.jit(functools.partial(look, params))(xs), expected, 1e-12)
 
 
+@pytest.mark.slow
 def test_summaries_may_be_compiled_around_inputs():
     model = CELLS["LSTM"]
     params, xs, _ = to("jax", drawn(model))

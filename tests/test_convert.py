@@ -179,6 +179,7 @@ def test_the_forget_bias_that_init_would_draw_is_no_option_of_a_framework():
 # ------------------------------------------------------------------------------------------------ passes of models
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("library", [None, "jax", "numpy"])
 @pytest.mark.parametrize("kind", ["cell", "layers"])
 def test_a_short_pass_is_computed_in_numpy_and_belongs_to_the_library_asked_for(kind, library, monkeypatch):

@@ -62,6 +62,7 @@ def plain_loop(matrices, count, transient, seed=0):
 # ------------------------------------------------------------------------------------------------ what they are
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 def test_each_vector_is_carried_into_the_next(library):
     history = driven(library)
@@ -86,6 +87,7 @@ def test_a_plain_loop_gives_the_same(library, count):
     np.testing.assert_allclose(found.growth, growth, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_growth_is_that_of_the_exponents():
     history = driven(length=2000)
     found, spectrum = lstmx.covariant_vectors(history, "all"), lstmx.lyapunov_spectrum(history, "all")
@@ -304,6 +306,7 @@ def test_ways_add_up_to_the_factor(kind):
     np.testing.assert_allclose(sum(found.gates.values()), 1, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_ways_are_those_of_automatic_derivatives():
     """Of an LSTM the part of J along each gate is the derivative with all other gates held."""
     history = driven(length=60, hidden=3)
@@ -453,6 +456,7 @@ def test_a_readout_is_checked():
 # ----------------------------------------------------------------------------------------------------- the figure
 
 
+@pytest.mark.slow
 def test_the_figure_holds_what_was_found():
     found = lstmx.covariant_vectors(driven(length=150), 3)
     read = found.read(np.eye(6)[:, :2])

@@ -21,6 +21,7 @@ def some(size, number=12, seed=0, dtype="float64"):
     return lstmx.SimpleRNNState(np.random.default_rng(seed).normal(size=(number, size)).astype(dtype))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("number", [1, 12])
 def test_a_unit_that_changes_its_sign_has_one_cycle_of_two(library, number):
     """h ← tanh(−2 h): ±h* with h* = tanh 2 h*, whose multiplier is (2 (1 − h*²))²."""
@@ -48,6 +49,7 @@ def test_two_such_units_have_four_cycles_of_two(dtype):
     assert found.index_sum == 1
 
 
+@pytest.mark.slow
 def test_what_comes_back_earlier_is_no_cycle_of_that_period():
     cell, params = units(-2.0)
     for period in (3, 4, 6):
@@ -57,6 +59,7 @@ def test_what_comes_back_earlier_is_no_cycle_of_that_period():
     assert len(lstmx.cycles(cell, params, None, 1, some(1))) == 1
 
 
+@pytest.mark.slow
 def test_a_ring_of_units_has_cycles_of_its_length():
     """h₀ ← tanh 2h₂, h₁ ← tanh 2h₀, h₂ ← tanh 2h₁: each of 27 points comes back after three."""
     kernel = 2 * np.eye(3)[[1, 2, 0]]
@@ -69,6 +72,7 @@ def test_a_ring_of_units_has_cycles_of_its_length():
     assert found.index_sum == 1
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU, lstmx.SimpleRNN])
 def test_every_cycle_goes_around(kind, seed):

@@ -74,6 +74,7 @@ def harmed(path, folder, seed, cell=None, most=None):
     return told
 
 
+@pytest.mark.slow
 def test_a_damaged_history_gives_no_other_numbers(tmp_path):
     cell = lstmx.LSTM(3, 4)
     xs = np.random.default_rng(1).normal(size=(9, 3))
@@ -168,6 +169,7 @@ def test_check_reads_every_chunk(tmp_path, capsys):
     assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_check_goes_into_layers_and_looks(tmp_path, capsys):
     layered("nested", "numpy").save(tmp_path / "pass")
     assert checked(tmp_path / "pass", capsys)[0] == 0

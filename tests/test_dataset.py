@@ -21,6 +21,7 @@ def test_every_cell_comes_back(name):
     assert_bitwise(lstmx.History.from_xarray(history.to_xarray()), history)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("batch", "keep"),
     [

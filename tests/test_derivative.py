@@ -41,7 +41,7 @@ def problem(kind, length=7, batch=(), **options):
     return cell, given, to("jax", (outputs, final))
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "batch",
     [(), pytest.param((1,), marks=pytest.mark.slow), (2,), pytest.param((2, 3), marks=pytest.mark.slow)],
@@ -63,7 +63,7 @@ def test_the_gradient_is_autodiff_s_at_every_chunk_length(kind, batch):
         assert_close(found, plain, 1e-12)
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("length", "batch", "features", "hidden"),
     [(521, (), 2, 3), (521, (2,), 2, 3), (20, (2,), 60, 50), (20, (1,), 60, 50), (1, (), 2, 3), (5, (2,), 2, 1)],
@@ -77,7 +77,7 @@ def test_the_gradient_is_autodiff_s_at_every_size(kind, length, batch, features,
     assert_close(ours, plain, 1e-11)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_it_composes_with_vmap_checkpoint_and_grad(kind):
     cell, (params, xs, _), _ = problem(kind, 6, (3,))
 
@@ -102,6 +102,7 @@ def test_it_composes_with_vmap_checkpoint_and_grad(kind):
     assert_close(*seconds, 1e-12)
 
 
+@pytest.mark.sample(1)
 def test_forward_mode_takes_autodiff_and_says_so(kind):
     cell, (params, xs, _), _ = problem(kind)
 
@@ -137,7 +138,7 @@ def test_bad_options_are_named(library, options, error, words):
         lstmx.run(cell, *to(library, given), **options)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 def test_both_platforms_forms_agree(kind, monkeypatch):
     cell, given, cotangents = problem(kind, 9, (2,))
 
@@ -160,7 +161,7 @@ def test_both_platforms_forms_agree(kind, monkeypatch):
     assert_close(there, here, 1e-12)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [(), pytest.param((1,), marks=pytest.mark.slow)], ids=["one", "batch of one"])
 def test_temporary_memory_does_not_grow_with_the_pass(kind, batch):
     cell = kind(2, 8)
@@ -194,6 +195,7 @@ def test_a_training_step_is_traced_once():
         gradient(params, factor * xs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CELLS, ids=lambda kind: kind.__name__)
 def test_a_batch_split_in_parts_has_the_gradient_of_the_whole(kind, monkeypatch):
     cell, given, cotangents = problem(kind, 6, (4, 3))

@@ -71,6 +71,7 @@ def test_what_describes_no_cell(description, message):
         cell_from(description)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("batch", "keep"),
     [
@@ -92,6 +93,7 @@ def test_a_saved_history_comes_back(library, keep, batch, tmp_path):
     assert_same((found.final, found.initial, found.params), (history.final, history.initial, history.params))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", family.one_of_each_form(family.NAMES))
 def test_every_cell_can_be_saved(name, tmp_path):
     history = recorded(name, (2,))
@@ -220,6 +222,7 @@ def changed(path, **attributes):
     (path / "zarr.json").write_text(json.dumps(described))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
@@ -293,7 +296,7 @@ def layered(name, library, **options):
     return lstmx.record(layers, *to(library, (params, xs)), **options)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STACKS)
 def test_a_history_of_layers_comes_back(name, library, tmp_path):
     history = layered(name, library)
@@ -310,6 +313,7 @@ def test_a_history_of_layers_comes_back(name, library, tmp_path):
     assert f"20 steps, batch (2,), '{tmp_path}" in repr(found)
 
 
+@pytest.mark.slow
 def test_a_stretch_of_layers_is_read_alone(tmp_path):
     history = layered("dropout", "numpy")
     history.save(tmp_path / "pass")
@@ -326,6 +330,7 @@ def test_a_stretch_of_layers_is_read_alone(tmp_path):
         lstmx.gradient_flow(found)
 
 
+@pytest.mark.slow
 def test_layers_are_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     history = layered("dropout", "numpy")
     history.save(tmp_path / "pass")
@@ -378,6 +383,7 @@ def step_cell(step=stepped, **options):
 STEP_PARAMS = {"in": {"W": np.full((4, 3), 0.2)}, "out": [np.eye(4) / 3, np.zeros(())]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["all", "states"])
 def test_the_history_of_a_step_function_comes_back_with_its_cell(keep, tmp_path):
     cell = step_cell()
@@ -404,6 +410,7 @@ def test_the_history_of_a_step_function_comes_back_with_its_cell(keep, tmp_path)
         lstmx.load_history(tmp_path / "pass", cell="stepped")
 
 
+@pytest.mark.slow
 def test_a_step_function_is_streamed_to_disk_and_gone_on_with(tmp_path, monkeypatch):
     cell = step_cell()
     params, xs = to("jax", (STEP_PARAMS, np.random.default_rng(1).normal(size=(50, 2, 3))))

@@ -48,6 +48,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.sample(1)
 @in_both
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("outputs", ["all", "norms"])
@@ -59,6 +60,7 @@ def test_gradient_flow(both, name, outputs):
     )
 
 
+@pytest.mark.slow
 @in_both
 def test_gradient_flow_of_the_last_output_and_states_alone(both, capsys):
     history, found = both(batch=(), keep="states")
@@ -68,6 +70,7 @@ def test_gradient_flow_of_the_last_output_and_states_alone(both, capsys):
     assert "250/250" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @in_both
 def test_a_flow_through_padding(both):
     history, found = both(lengths=[250, 90])
@@ -76,6 +79,7 @@ def test_a_flow_through_padding(both):
     assert_equal(lstmx.gate_statistics(found), lstmx.gate_statistics(history))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["V", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SLSTM", "MinGRU"))]
 )
@@ -87,6 +91,7 @@ def test_gate_statistics(both, name, monkeypatch):
     assert_equal(lstmx.gate_statistics(found), lstmx.gate_statistics(history))
 
 
+@pytest.mark.slow
 @in_both
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("count", [2, "all"])
@@ -96,6 +101,7 @@ def test_lyapunov_spectrum(both, name, count):
     assert_equal(lstmx.lyapunov_spectrum(found, **options), lstmx.lyapunov_spectrum(history, **options))
 
 
+@pytest.mark.slow
 @in_both
 def test_lyapunov_spectrum_of_padded_sequences(both):
     history, found = both(lengths=[250, 90])
@@ -113,12 +119,14 @@ def test_resets_are_refused(both):
         lstmx.lyapunov_spectrum(found)
 
 
+@pytest.mark.slow
 @in_both
 def test_a_long_transient_is_walked_in_stretches(both):
     history, found = both(batch=())
     assert_equal(lstmx.lyapunov_spectrum(found, transient=120), lstmx.lyapunov_spectrum(history, transient=120))
 
 
+@pytest.mark.slow
 @in_both
 def test_no_stretch_is_longer_than_it_should_be(both, monkeypatch):
     found = both()[1]

@@ -161,6 +161,7 @@ def test_a_clamp_takes_a_value_for_each_unit_and_any_way_to_name_units_and_steps
         np.testing.assert_allclose(found[:1], expected[:1], rtol=1e-14)
 
 
+@pytest.mark.sample(1)
 def test_an_ablation_takes_a_unit_out_or_leaves_its_mean(library):
     cell, params, xs, state = passed(batch=(3,), length=8)
     given = to(library, (params, xs, state))
@@ -193,6 +194,7 @@ def test_a_patched_state_continues_as_the_pass_that_it_comes_from():
     assert_same((gates.forget_gate, gates.candidate), (edited.forget_gate, edited.candidate))
 
 
+@pytest.mark.slow
 def test_noise_follows_from_key_step_and_shape_alone(library):
     cell, params, xs, state = passed(length=400, batch=(2,))
     given = to(library, (params, xs, state))
@@ -258,6 +260,7 @@ def test_edits_are_shown_with_what_was_asked():
 # ----------------------------------------------------------------------------------------------- forms of a pass
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("length", "hidden", "batch"), [(1, 1, ()), (3, 1, (2, 3)), (1, 4, (2,)), (2, 2, (0,))])
 def test_any_form_of_a_pass_can_be_edited(length, hidden, batch, library):
     cell, params, xs, state = draw_pass(lstmx.LSTM, length=length, batch=batch, hidden=hidden)
@@ -310,6 +313,7 @@ def test_an_edited_pass_has_the_names_of_a_history():
 # ---------------------------------------------------------------------------------------- under transformations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["V", "GRU before", "FGR"])
 def test_an_edited_pass_is_differentiated_through_its_edits(name):
     cell, params, xs, state = passed(name, length=5)
@@ -344,6 +348,7 @@ def test_a_traced_value_makes_a_pass_in_jax_of_numpy_parameters():
     np.testing.assert_allclose(at, (total(0.5 + 1e-6) - total(0.5 - 1e-6)) / 2e-6, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_edits_and_edited_passes_travel_through_jit():
     cell, params, xs, state = passed()
     given = to("jax", (params, xs, state))
@@ -360,6 +365,7 @@ def test_edits_and_edited_passes_travel_through_jit():
     assert not np.any(still.hidden)  # where nothing changed
 
 
+@pytest.mark.slow
 def test_equal_edits_and_the_same_function_are_compiled_once():
     traced = []
 
@@ -456,6 +462,7 @@ def said_of_steps(length=9):
     return mask, resets
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("zoneout", [None, "mean", "drawn"])
 def test_edits_of_gapped_passes_and_zoneouts_are_those_of_a_plain_loop(zoneout, library):
     mask, resets = said_of_steps()
@@ -526,6 +533,7 @@ def layered(library="numpy", dropout=0.0):
     return stack, params, xs, {"mask": mask, "resets": resets}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_edits_of_layers_are_those_of_each_cell_on_what_the_layers_below_gave(library, dropout):
     stack, params, xs, said = layered(library, dropout)
@@ -557,6 +565,7 @@ def test_edits_of_layers_are_those_of_each_cell_on_what_the_layers_below_gave(li
     assert is_in("numpy", edited.to_numpy())
 
 
+@pytest.mark.slow
 def test_an_effect_of_edited_layers_is_that_on_the_top():
     stack, params, xs, said = layered("jax")
     edits = {"layer 0": lstmx.edits.clamp(forget_gate=0.5, steps=2)}
@@ -805,6 +814,7 @@ def test_an_analysis_refuses_an_edited_pass(analysis):
 # -------------------------------------------------------------------------------------------------------- effects
 
 
+@pytest.mark.sample(1)
 def test_an_effect_whose_square_no_float_holds_has_its_norm(library):
     cell = lstmx.GRU(2, 3)
     zeros = jax.tree.map(np.zeros_like, cell.init(np.random.default_rng(0)))
@@ -814,6 +824,7 @@ def test_an_effect_whose_square_no_float_holds_has_its_norm(library):
     np.testing.assert_allclose(effect.norm, np.sqrt(3) * 1e-30 * (1 - 0.5 ** np.arange(1, 5)), rtol=1e-6)
 
 
+@pytest.mark.sample(1)
 def test_an_effect_is_the_change_of_outputs_and_of_a_loss(library):
     cell, params, xs, state = passed(batch=(2,), length=10)
     given = to(library, (params, xs, state))
@@ -882,6 +893,7 @@ def drawn(length=30, batch=(), name="NP", loss=None, edit=None):
     return lstmx.effect(lstmx.record(cell, params, xs, state), edited, loss)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_pyplot_is_left_alone")
 def test_the_figure_shows_the_change_the_loss_and_what_was_edited():
     edits = [

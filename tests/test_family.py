@@ -28,7 +28,7 @@ def test_a_pass_follows_the_equations(name):
             np.testing.assert_allclose(getattr(history, gate)[t], value, rtol=1e-13, atol=1e-14)
 
 
-@pytest.mark.sample(16)
+@pytest.mark.sample(4)
 @each
 def test_one_step_back_and_forward_is_the_one_of_autodiff(name):
     cell = CELLS[name]
@@ -87,7 +87,7 @@ def _times(matrices, vectors):
     return np.einsum("bij,bj->bi", matrices, vectors)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @each_form
 def test_gradients_of_a_run_are_those_of_autodiff_in_both_libraries(name):
     cell = CELLS[name]
@@ -110,7 +110,7 @@ def test_gradients_of_a_run_are_those_of_autodiff_in_both_libraries(name):
     assert_close((backward.parameters, backward.inputs, backward.initial), expected, 1e-12)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @each_form
 def test_an_analysis_in_numpy_is_the_one_in_jax(name):
     cell = CELLS[name]
@@ -191,6 +191,7 @@ def test_pieces_of_a_pass_continue_it(name):
     assert_same(lstmx.run(cell, params, xs[3:], first.final), (whole.hidden_state[3:], whole.final))
 
 
+@pytest.mark.sample(2)
 @each_form
 def test_vmap_over_sequences_is_the_batched_call(name):
     cell = CELLS[name]
@@ -255,6 +256,7 @@ def test_coupled_gates_with_zero_weights_move_the_cell_state_by_halves():
     np.testing.assert_allclose(lstmx.gate_statistics(history).timescale, 1 / np.log(2))
 
 
+@pytest.mark.slow
 def test_without_peephole_weights_the_vanilla_lstm_is_the_one_without_peepholes():
     plain, vanilla = (lstmx.LSTM.variant(name, 3, 4) for name in ("NP", "V"))
     params = plain.init(0)

@@ -70,6 +70,7 @@ def one_of_two(library):
 # ---------------------------------------------------------------------------------------------- published values
 
 
+@pytest.mark.sample(1)
 def test_one_tanh_unit_has_its_three_points(library):
     """V44: h* = tanh 2 h*."""
     found = one_of_two(library)
@@ -82,6 +83,7 @@ def test_one_tanh_unit_has_its_three_points(library):
     np.testing.assert_array_equal(found.stable, [True, True, False])
 
 
+@pytest.mark.sample(1)
 def test_the_latch_has_its_three_points(library):
     """V44: b_f = 1, b_o = 2, U_g = 3."""
     found = latch(library)
@@ -102,6 +104,7 @@ def test_the_latch_has_its_three_points(library):
     assert repr(found.fixed) == "Points(3 states)"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("biases", FAR, ids=["far", "near"])
 def test_without_recurrent_weights_the_point_is_a_quotient(library, biases):
     """c* = i g / (1 − f), which lies at 271 for a forget bias of 6; V44 for the other."""
@@ -135,6 +138,7 @@ def test_the_zero_state_has_the_eigenvalues_of_the_candidate_kernel():
 # ------------------------------------------------------------------------------------ complete and incomplete sets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("units", [2, 3])
 def test_independent_latches_have_all_their_combinations(units):
     cell, params = latches(units)
@@ -147,6 +151,7 @@ def test_independent_latches_have_all_their_combinations(units):
     np.testing.assert_allclose(ordered(found.points), ordered(near(expected, cell)), rtol=0, atol=1e-10)
 
 
+@pytest.mark.sample(1)
 def test_a_set_that_lacks_a_point_says_so(library):
     """Candidates beside some of the latch's points find those and no other; the advice finds the rest."""
     cell, params = latches(1)
@@ -161,6 +166,7 @@ def test_a_set_that_lacks_a_point_says_so(library):
     assert "WARNING" not in str(found)
 
 
+@pytest.mark.slow
 def test_rounds_add_points_and_lose_none():
     cell, params = latches(3)
     before, after = (search("numpy", cell, params, None, cloud(cell, 12), rounds=rounds) for rounds in (0, 3))
@@ -207,6 +213,7 @@ def from_a_pass(library, kind, units, dtype, seed=0, **options):
     return search(library, cell, params, None, history, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "kind", "units", "dtype"),
     [
@@ -233,6 +240,7 @@ def test_a_pass_leads_to_all_combinations_of_latches(library, kind, units, dtype
         np.testing.assert_allclose(np.sort(far), np.sort(np.resize([10, 100, 1000], units)), rtol=0.05)
 
 
+@pytest.mark.slow
 def test_wide_candidates_find_all_nine():
     cell, params = latches(2)
     wide = cell.state_type(*(8 * field for field in cloud(cell, 12)))
@@ -241,6 +249,7 @@ def test_wide_candidates_find_all_nine():
     assert "WARNING" not in str(found)
 
 
+@pytest.mark.sample(1)
 def test_candidates_have_any_axes_in_front(library):
     cell, params = latches(1)
     start = cloud(cell, 12)
@@ -311,6 +320,7 @@ def test_three_points_that_have_merged_are_one(dtype, start):
     assert "an eigenvalue of 1 to rounding, as where points merge" in str(found)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("dtype", "beyond"), [("float64", 1e-9), ("float64", 1e-3), ("float32", 1e-3)])
 def test_three_points_just_apart_are_three(dtype, beyond):
     cell, params = one_tanh_unit(1 + beyond)
@@ -375,6 +385,7 @@ def test_a_point_about_to_split_has_no_index(dtype, beyond, index):
     assert ("index sum undefined: a fixed point has an eigenvalue of 1" in found.summary()) == (index is None)
 
 
+@pytest.mark.slow
 def test_points_far_from_the_candidates_are_set_apart_and_counted():
     cell, params = latches(1)
     candidates = near([*np.linspace(-0.01, 0.01, 21), -LATCH, LATCH], cell)
@@ -392,6 +403,7 @@ def test_points_far_from_the_candidates_are_set_apart_and_counted():
 # --------------------------------------------------------------------------------------------------- slow points
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("beyond", [1e-3, 1e-4])
 def test_where_two_points_have_just_merged_there_is_a_slow_one(library, beyond):
     """tanh(1.5 h + b) touches h at −√⅓ for one b; past it the least |F − h| is (b − b_c) / 1.5 there."""
@@ -418,7 +430,7 @@ def test_no_slow_point_is_left_where_they_have_merged_long_ago():
 # ---------------------------------------------------------------------------------------------- any network at all
 
 
-@pytest.mark.sample(9)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_returned_as_fixed_stands_still(kind, seed):
     draws = np.random.default_rng(seed)
@@ -436,6 +448,7 @@ def test_what_is_returned_as_fixed_stands_still(kind, seed):
     assert (moved <= 1.001e-3 * (1 + np.abs(slow).max(axis=1, initial=0))).all()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.SimpleRNN])
 @pytest.mark.parametrize("seed", range(4))
 def test_fixed_points_lie_where_the_cell_can_go(kind, seed):
@@ -458,6 +471,7 @@ def drawn_network(kind):
     return cell, params, x, [search(library, cell, params, x, candidates) for library in ("numpy", "jax")]
 
 
+@pytest.mark.slow
 def test_numpy_and_jax_find_the_same_points(kind):
     numpy, jax = drawn_network(kind)[3]
     assert len(numpy.fixed) >= 1
@@ -513,6 +527,7 @@ def test_float32_finds_the_points_to_its_own_tolerance():
 # --------------------------------------------------------------------------------------------------- Newton's step
 
 
+@pytest.mark.sample(4)
 def test_newtons_step_solves_the_whole_system(kind, library):
     history = random_history(kind, length=2, batch=(3,), hidden=4, seed=3)
     history = to(library, history)
@@ -655,6 +670,7 @@ def test_a_gate_that_rounds_to_one_makes_no_fixed_point(scale, seed):
     assert points.index_sum == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 def test_a_recorded_pass_gives_the_candidates(library):
     cell = lstmx.LSTM(3, 4)
@@ -672,6 +688,7 @@ def test_a_recorded_pass_gives_the_candidates(library):
     assert "from 14 candidates" in str(found)
 
 
+@pytest.mark.slow
 def test_a_pass_through_layers_gives_the_candidates():
     stack = lstmx.Stack([lstmx.GRU(3, 3), lstmx.GRU(3, 2)])
     params = stack.init(np.random.default_rng(0), "float64")

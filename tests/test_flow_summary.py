@@ -48,13 +48,14 @@ def padded(library="numpy", kind=lstmx.LSTM):
 # ------------------------------------------------------------------------------------------ where losses enter
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(1)
 def test_the_direct_part_of_the_last_output_is_a_vector_of_ones(kind, library):
     flow = lstmx.gradient_flow(random_history(kind, library, batch=(2,)))
     np.testing.assert_allclose(flow.log_direct[-1], 0.5 * np.log(4), rtol=1e-15)
     assert np.isneginf(np.asarray(flow.log_direct[:-1])).all()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("outputs", ["all", "norms"])
 def test_the_direct_part_has_the_norm_of_what_the_loss_hands_to_each_output(library, outputs):
     history = random_history(lstmx.GRU, library, batch=(3,))
@@ -66,6 +67,7 @@ def test_the_direct_part_has_the_norm_of_what_the_loss_hands_to_each_output(libr
     np.testing.assert_allclose(flow.log_direct, expected, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_the_direct_part_ends_with_each_sequence(library):
     history = padded(library)
     within = np.arange(40)[:, None] < LENGTHS
@@ -88,6 +90,7 @@ def test_a_layer_below_receives_at_every_step_what_the_layer_above_hands_down():
 # ------------------------------------------------------------------------------- the gradient, not its position
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("step", [298, 150, 12])
 def test_where_the_loss_sits_does_not_matter(kind, step):
     """A loss on an earlier output has the readings of a pass that ends there."""
@@ -156,6 +159,7 @@ def test_the_norms_alone_decide_where_there_is_no_standard_error(length):
 # --------------------------------------------------------------------------------------------- losses of many ages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [[298, 299], [0, 299], range(300)])
 def test_losses_at_many_steps_have_no_decay_and_say_so(steps):
     history = random_history(lstmx.LSTM, length=300)
@@ -186,7 +190,7 @@ def test_the_sequences_of_a_batch_are_judged_each_for_itself():
     assert "nan" not in text
 
 
-@pytest.mark.sample(4)
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 def test_a_padded_pass_with_a_single_step_is_told_in_words(kind, library):
     flow = lstmx.gradient_flow(padded(library, kind))
@@ -231,6 +235,7 @@ def walks(mean, correlation, draws, walks):
     return np.cumsum(np.asarray(mean)[:, None] + steps, axis=0)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("length", [16, 50, 400])
 def test_one_exponential_with_noise_is_rarely_split(length):
     """Of random walks with increments correlated over up to ten steps, fewer than 5 % are called two rates."""

@@ -53,7 +53,7 @@ def one_of(tree, index):
 # ------------------------------------------------------------------------------------------------------- the pass
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @every
 def test_a_run_is_the_plain_scan(name):
     for batch in ((), (2, 3)):
@@ -66,6 +66,7 @@ def test_a_run_is_the_plain_scan(name):
             assert jax.tree.structure(final) == jax.tree.structure(recurrence.state)
 
 
+@pytest.mark.sample(1)
 @each
 def test_an_axis_of_the_batch_may_be_mapped_from_outside(name):
     _, cell, params, xs, state = made(name, (2, 3))
@@ -84,7 +85,7 @@ def gradients(run, weights, given, transform):
     return transform(jax.grad(loss, argnums=(0, 1, 2)))(*given)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @every
 def test_gradients_of_a_run_are_those_of_the_plain_scan(name):
     recurrence, cell, *given = made(name, (2,))
@@ -97,7 +98,7 @@ def test_gradients_of_a_run_are_those_of_the_plain_scan(name):
     assert_close(gradients(functools.partial(lstmx.run, cell), weights, given, jax.jit), expected, 1e-12)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mLSTM", "delta net"])
 def test_gradients_of_a_run_need_no_jit_and_may_be_mapped(name):
     recurrence, cell, params, xs, state = made(name, (2,))
@@ -123,6 +124,7 @@ def test_gradients_of_a_run_need_no_jit_and_may_be_mapped(name):
         assert_close(gradients(run, weights, (params, xs, state), transform), expected, 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mLSTM", "LSTM"])
 def test_forward_mode_is_there_where_it_is_asked_for(name):
     recurrence, cell, params, xs, state = made(name)
@@ -134,6 +136,7 @@ def test_forward_mode_is_there_where_it_is_asked_for(name):
 # ---------------------------------------------------------------------------------------------------- the history
 
 
+@pytest.mark.slow
 @every
 def test_a_history_has_the_user_s_tree_and_what_the_step_shows(name):
     recurrence, cell, params, xs, state = made(name, (2,))
@@ -158,6 +161,7 @@ def test_what_the_step_does_not_show_is_missed_by_name():
         lstmx.record(cell, params, xs).input_gate  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_stretch_and_a_sequence_of_a_history_go_on_from_their_own_states():
     recurrence, cell, params, xs, state = made("mLSTM", (2,))
     history = lstmx.record(cell, params, xs, state)
@@ -168,6 +172,7 @@ def test_a_stretch_and_a_sequence_of_a_history_go_on_from_their_own_states():
     assert_close(lstmx.History.concatenate(history[:2], history[2:]).states, history.states, 0)
 
 
+@pytest.mark.sample(2)
 @each
 def test_statistics_are_of_the_gates_that_were_named(name):
     recurrence, cell, params, xs, state = made(name, (2,))
@@ -293,7 +298,7 @@ def each_alone(recurrence, counts, resets):
     return alone
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "controls"), [(name, "all") for name in OWN] + [("mLSTM", controls) for controls in CONTROLS][:-1]
 )
@@ -328,6 +333,7 @@ def steps_of(name, batch=()):
     return recurrence, history, joined(before, xs.shape[:-1])
 
 
+@pytest.mark.slow
 @every
 def test_jacobians_are_those_of_the_joint_state_in_the_order_of_its_leaves(name):
     recurrence, history, before = steps_of(name, (2,))
@@ -344,7 +350,7 @@ def test_jacobians_are_those_of_the_joint_state_in_the_order_of_its_leaves(name)
     np.testing.assert_allclose(lstmx.isometry(history).singular_values, values, atol=1e-13)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @each
 def test_backward_is_the_gradient_of_the_plain_scan(name):
     recurrence, cell, *given = made(name, (2,))
@@ -379,7 +385,7 @@ def gradient_of_outputs(name):
     return jax.jit(jax.grad(total, argnums=(0, 1, 2)))
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["last", "every"])
 @two
 def test_a_gradient_flow_is_the_chain_of_pullbacks_in_plain_numbers(name, loss):
@@ -407,6 +413,7 @@ def test_a_gradient_flow_is_the_chain_of_pullbacks_in_plain_numbers(name, loss):
     assert norms_alone.inputs is None
 
 
+@pytest.mark.slow
 def test_a_gradient_flow_takes_a_function_and_keeps_its_digits_out_of_the_range_of_a_float():
     recurrence = ZOO["linear unit"]
     params, xs, _ = recurrence.draw(length=4000)
@@ -419,7 +426,7 @@ def test_a_gradient_flow_takes_a_function_and_keeps_its_digits_out_of_the_range_
     assert abs(flow.decay_rate.rate + np.log(MAGNITUDES[0])) < 1e-12
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @two
 def test_influence_is_the_norm_of_the_jacobian_between_each_pair_of_steps(name):
     recurrence, cell, params, xs, state = made(name, length=4)
@@ -459,6 +466,7 @@ def long_linear_unit(length):
     return recurrence, lstmx.record(recurrence.cell(), params, xs)
 
 
+@pytest.mark.slow
 def test_lyapunov_exponents_of_a_linear_unit_are_the_logs_of_its_magnitudes():
     _, history = long_linear_unit(600)
     expected = np.repeat(np.log(MAGNITUDES), 2)
@@ -479,6 +487,7 @@ def test_a_long_jacobian_of_a_linear_unit_has_the_powers_of_its_magnitudes():
     np.testing.assert_allclose(found.log_singular_values, 3000 * np.repeat(np.log(MAGNITUDES), 2), rtol=1e-11)
 
 
+@pytest.mark.sample(2)
 @each
 def test_a_long_jacobian_has_the_singular_values_of_the_product(name):
     _, history, _ = steps_of(name, (2,))
@@ -492,7 +501,7 @@ def test_a_long_jacobian_has_the_singular_values_of_the_product(name):
     assert np.all(np.exp(found)[~known] < 2e-5 * np.broadcast_to(expected[:, :1], expected.shape)[~known])
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @two
 def test_a_lyapunov_spectrum_of_a_history_is_that_of_its_jacobians(name):
     recurrence = ZOO[name]
@@ -502,6 +511,7 @@ def test_a_lyapunov_spectrum_of_a_history_is_that_of_its_jacobians(name):
     np.testing.assert_allclose(found.exponents, expected.exponents, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_fixed_point_of_a_linear_unit_is_where_its_equation_says():
     recurrence, cell, params, *_ = made("linear unit")
     x = jnp.asarray([1.0, -0.5, 2.0])
@@ -517,6 +527,7 @@ def test_the_fixed_point_of_a_linear_unit_is_where_its_equation_says():
     assert points.stable.all()
 
 
+@pytest.mark.slow
 def test_fixed_points_come_back_in_the_user_s_tree():
     recurrence, cell, params, *_ = made("two layers")
     candidates = jax.tree.map(lambda x: jnp.zeros((3, *x.shape)) + 0.1, recurrence.state)
@@ -547,7 +558,7 @@ def spectrum_of(name):
     return lstmx.lyapunov_spectrum(long_enough(name), count=2)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cases(OWN, ("mLSTM", "linear unit")))
 def test_a_memory_report_has_every_notion_but_those_of_retention_gates(name):
     report = memory_of(name)
@@ -592,6 +603,7 @@ def assert_equal(found, expected, tolerance=1e-10):
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 @of_the_library
 def test_its_gradient_flow_is_that_of_the_cell(name):
     own, cell = both(name)
@@ -609,6 +621,7 @@ def test_its_gradient_flow_is_that_of_the_cell(name):
         np.testing.assert_array_equal(flow.verdict, expected.verdict)
 
 
+@pytest.mark.slow
 @of_the_library
 def test_its_backward_jacobians_and_influence_are_those_of_the_cell(name):
     own, cell = both(name)
@@ -654,6 +667,7 @@ def test_its_dynamics_and_memory_are_those_of_the_cell(name):
         assert_close(statistics[0][gate], statistics[1][gate], 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LSTM", pytest.param("GRU", marks=pytest.mark.slow)])
 def test_its_fixed_points_are_those_of_the_cell(name):
     own, cell = both(name, (), 60)
@@ -786,7 +800,7 @@ DRAWINGS = {
 }
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.usefixtures("_pyplot_is_left_alone")
 @pytest.mark.parametrize(
     ("drawing", "name"),
@@ -978,6 +992,7 @@ def test_a_step_of_other_arguments_is_refused_before_it_runs(step):
         lstmx.from_step(step, VECTOR, input_size=2)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "step",
     [functools.partial(lambda more, p, s, x: s, 1), lambda *of: of[1], lambda p, s, x, y=0: s, jax.jit(identity)],
@@ -1018,6 +1033,7 @@ def test_an_int_is_a_key_of_jax_for_init():
         cell.init(-1)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("look", [lstmx.gate_statistics, lstmx.plot.dynamics])
 @pytest.mark.parametrize("value", [-0.5, 3.0])
 def test_a_gate_that_leaves_the_unit_interval_is_named_with_its_value(look, value):
@@ -1043,6 +1059,7 @@ def test_numbers_that_are_not_finite_are_found_where_they_are():
         lstmx.jacobians(lstmx.record(cell, broken, xs))
 
 
+@pytest.mark.slow
 def test_without_jax_it_says_what_is_missing():
     code = """
 import sys

@@ -285,6 +285,7 @@ def check_flow(library, loss):
     return lstmx.gradient_flow(check_net(library), to(library, loss), outputs=outputs)
 
 
+@pytest.mark.slow
 def test_gradients_at_a_stacked_output_are_not_those_through_the_recurrence(library):
     """Trap T1: the former are 0 before the last step, whatever the network does."""
     flow = check_flow(library, AT_THE_LAST)
@@ -331,7 +332,7 @@ def test_the_check_net_has_the_known_parameter_and_initial_gradients(library):
 # ------------------------------------------------------------------------------------- equal to autodiff
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("batch", [pytest.param((), marks=pytest.mark.slow), (2, 3)])
 def test_total_cotangents_are_those_of_perturbed_states(kind, library, batch):
     made, loss, expected = example(kind, batch)
@@ -346,13 +347,14 @@ def test_total_cotangents_are_those_of_perturbed_states(kind, library, batch):
     assert_close(flow.log_norm_hidden, log_norms(expected["hidden"]), 1e-12)
 
 
-@pytest.mark.sample(7)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_the_joint_norm_takes_hidden_and_cell_as_independent_coordinates(kind, library, batch):
     made, loss, expected = example(kind, batch)
     assert_close(flow_of(made, library, loss).log_norm, log_norms(expected["joint"]), 1e-12)
 
 
+@pytest.mark.sample(1)
 def test_the_joint_norm_is_that_of_a_product_of_jacobians(kind, library):
     (cell, params, xs, state), loss, _ = example(kind)
     start, unravel = jax.flatten_util.ravel_pytree(state)
@@ -377,6 +379,7 @@ def test_the_joint_norm_is_that_of_a_product_of_jacobians(kind, library):
     assert_close(initial, v, 1e-12)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_gradients_of_parameters_inputs_and_initial_state_are_those_of_autodiff(kind, library, batch):
     made, loss, expected = example(kind, batch)
@@ -388,7 +391,7 @@ def test_gradients_of_parameters_inputs_and_initial_state_are_those_of_autodiff(
 SHAPES = [(1, (), 1, 1), (1, (2,), 2, 3), (5, (), 1, 3), (4, (2,), 2, 1), (3, (2, 1), 1, 2)]
 
 
-@pytest.mark.sample(7)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("library", "shape"),
     [("numpy", shape) for shape in SHAPES] + [("jax", SHAPES[0])],
@@ -408,7 +411,7 @@ def test_random_passes_and_losses_of_every_shape_agree_with_autodiff(kind, libra
     np.testing.assert_allclose(flow.log_norm, log_norms(expected["joint"]), rtol=0, atol=1e-10)
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(1)
 def test_the_word_last_is_the_sum_of_the_last_output(kind, library):
     made, loss, _ = example(kind)
     loss = 0 * loss
@@ -453,7 +456,7 @@ def test_the_gradients_are_those_of_backward_to_the_last_bit(kind, library, outp
     assert_close(flow.parameters, plain.parameters, 1e-14)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
 def test_jacobians_that_do_not_commute_are_multiplied_backwards_in_time(kind, library):
     """Trap T5: a library trained every LSTM and GRU with its Jacobians in forward order, unnoticed for years."""
@@ -510,7 +513,7 @@ def test_a_first_step_from_the_zero_state_has_no_share_and_no_direction(kind, li
     assert np.isfinite(flow.parameter_alignment[1:]).all()
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(1)
 def test_a_single_step_from_the_zero_state_has_a_flow_and_no_recurrent_gradient(kind, library):
     (cell, params, xs, _), loss, _ = example(kind)
     flow = lstmx.gradient_flow(lstmx.record(cell, *to(library, (params, xs[:1]))), to(library, loss[:1]))
@@ -649,7 +652,7 @@ EXTREMES = [
 ]
 
 
-@pytest.mark.sample(16)
+@pytest.mark.sample(3)
 @IN_EITHER_LIBRARY_AND_TYPE
 @pytest.mark.parametrize(("name", "kind"), EXTREMES, ids=named)
 def test_log_norms_out_of_range_are_those_of_sixty_digits(name, kind, library, dtype):
@@ -670,6 +673,7 @@ def test_log_norms_out_of_range_are_those_of_sixty_digits(name, kind, library, d
         np.testing.assert_allclose(flow.log_norm_cell, cell_part, **tolerance)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_one_step_shrinks_beyond_the_float_range_counts_as_an_exact_zero(library, dtype):
     """Two closed gates in one step: o f is below the float range where neither o nor f is. A documented limit."""
@@ -699,7 +703,7 @@ def test_ordinary_networks_in_each_float_type_have_the_log_norms_of_sixty_digits
         np.testing.assert_allclose(flow.log_norm_cell, cell_part, rtol=0, atol=tolerance)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "dtype", "forget_bias"),
     [("numpy", "float64", 1.0), *(("jax", "float32", bias) for bias in (-2.0, 1.0, 5.0))],
@@ -725,7 +729,7 @@ def test_twenty_thousand_steps_vanish_by_the_closed_form(library, dtype, forget_
         assert error < 1e-12
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("weight", [1.5, -0.3])
 def test_twenty_thousand_steps_of_one_unit_near_zero_grow_by_its_weight(library, weight):
     cell = lstmx.SimpleRNN(1, 1)
@@ -755,6 +759,7 @@ def test_an_exploding_gradient_raises_no_warning_in_numpy():
     assert np.isposinf(flow.parameters.bias[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "kind"), [*(("numpy", kind) for kind in CELLS), ("jax", lstmx.GRU)], ids=named
 )
@@ -779,6 +784,7 @@ def test_an_early_loss_counts_although_the_gradient_of_the_late_one_has_underflo
     np.testing.assert_allclose(flow.log_norm[21:], late.log_norm[21:], rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("early", [2, 9])
 def test_an_early_loss_counts_although_the_late_gradient_exploded_and_then_met_a_saturated_unit(library, early):
     """After the exact zero nothing is left of the late loss, and so no scale to lose the early one on."""
@@ -828,6 +834,7 @@ def test_zero_weights_cut_the_gradient_to_minus_infinity_and_no_nan(kind, librar
 # ------------------------------------------------------------------------------------- forms of one answer
 
 
+@pytest.mark.slow
 def test_the_norms_alone_equal_those_of_the_whole_answer(kind, library):
     made, loss, _ = example(kind, (2, 3))
     every, norms = flow_of(made, library, loss), flow_of(made, library, loss, outputs="norms")
@@ -845,6 +852,7 @@ def test_the_norms_alone_equal_those_of_the_whole_answer(kind, library):
         assert getattr(norms, name) is None
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("library", "kind"), [*(("numpy", kind) for kind in CELLS), ("jax", lstmx.GRU)], ids=named
 )
@@ -858,6 +866,7 @@ def test_a_history_of_states_gives_the_same_flow_as_one_of_everything(kind, libr
     assert_close(flows[1], flows[0], 1e-13)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("kind", "library", "steps"),
     [(kind, "numpy", steps) for kind in CELLS for steps in (3, 5, 7, 8)] + [(lstmx.GRU, "jax", 3)],
@@ -889,6 +898,7 @@ def test_a_progress_bar_changes_no_number(kind, outputs, capsys):
     assert "70" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_numpy_and_jax_give_the_same_flow(kind):
     made, loss, _ = example(kind, (2, 3))
     numpy, jaxed = (flow_of(made, library, loss) for library in LIBRARIES)
@@ -897,6 +907,7 @@ def test_numpy_and_jax_give_the_same_flow(kind):
     assert_close(jaxed, numpy, 1e-13)
 
 
+@pytest.mark.sample(1)
 def test_ways_back_are_listed_in_the_order_of_the_gates(kind, library):
     history = random_history(kind, library)
     assert list(lstmx.gradient_flow(history, history.hidden_state).gates) == WAYS[kind]
@@ -925,6 +936,7 @@ def test_each_sequence_of_a_batch_has_the_flow_it_has_alone(kind, library, batch
     assert_close(flow.parameters, summed, 1e-13)
 
 
+@pytest.mark.slow
 def test_a_flow_is_a_tree_and_can_be_computed_within_jit(kind):
     (cell, params, xs, state), loss, _ = example(kind, (2, 3))
 
@@ -940,6 +952,7 @@ def test_a_flow_is_a_tree_and_can_be_computed_within_jit(kind):
     assert_same(doubled.log_norm, 2 * flow.log_norm)
 
 
+@pytest.mark.slow
 def test_mapping_over_sequences_equals_the_batched_call():
     (cell, params, xs, state), loss, _ = example(lstmx.GRU, (2, 3))
 
@@ -1098,6 +1111,7 @@ def test_the_flow_of_an_exact_zero_loss_can_be_read_and_printed(kind, library, b
     assert "nan" not in str(flow)
 
 
+@pytest.mark.sample(1)
 def test_the_flow_of_a_single_step_can_be_read_and_printed(kind, library):
     history = random_history(kind, library, length=1)
     flow = lstmx.gradient_flow(history, history.hidden_state)
@@ -1196,6 +1210,7 @@ def test_a_bad_loss_is_named_by_its_first_step_and_unit(kind, library):
             lstmx.gradient_flow(history, lambda outputs: jnp.sum(outputs) * jnp.nan)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_parameters_of_an_exploding_gradient_are_right_wherever_they_are_in_range(library, dtype):
     """Units at rest with a loop of weight 4, and W = 0: ∂L/∂W is Σ 4^(T-1-t) x_t, and ∂L/∂U is 0.
@@ -1220,6 +1235,7 @@ def test_parameters_of_an_exploding_gradient_are_right_wherever_they_are_in_rang
     np.testing.assert_array_equal(flow.inputs, 0)  # W is 0, whatever arrives
 
 
+@pytest.mark.slow
 def test_what_is_in_range_of_an_exploding_gradient_can_be_differentiated():
     """L = ln ‖∂L/∂s_0‖ + ∂L/∂W of a late input: with W = 0 their derivatives are those of ln 4^T and of 4."""
     values = (((1, 1), 0), ((1, 1), 4), (1, 0))

@@ -64,6 +64,7 @@ def test_a_million_float32_steps_at_bias_13_8_keep_their_digits(library, keep):
     assert made.dtype == np.float64
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
 def test_the_highway_is_the_sum_of_the_logs_of_the_retention_gates(kind, library, batch):
@@ -102,6 +103,7 @@ def test_the_highway_keeps_digits_where_a_gate_rounds_to_nought_or_one(library):
         np.testing.assert_allclose(made, np.full(2, expected), rtol=1e-15)
 
 
+@pytest.mark.sample(1)
 def test_the_highway_is_the_slope_of_the_cell_state_when_nothing_recurs(library):
     """∂c_T/∂c_0 by autodiff of a plain loop."""
     cell, params, xs, state = draw_pass(lstmx.LSTM)

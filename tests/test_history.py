@@ -87,6 +87,7 @@ def test_gates_make_the_states_of_a_gru(library):
     np.testing.assert_allclose(history.hidden_state, h, rtol=0, atol=1e-15)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_log_of_a_gate_is_exact_where_the_gate_rounds(library, dtype):
     # sigma(80) is 1 and sigma(-80) has no correct digits as 0.5 (1 + tanh(-40)); their logarithms are finite.
@@ -159,6 +160,7 @@ def test_a_summary_has_a_line_for_each_state_and_gate(kind, library):
 # -------------------------------------------------------------------------------------------- cut and joined
 
 
+@pytest.mark.sample(3)
 @each_cell
 @each_keep
 @hypothesis.given(data=st.data(), length=st.integers(1, 8))
@@ -212,6 +214,7 @@ def test_streamed_passes_join_to_the_whole(kind, library):
     assert_close(lstmx.History.concatenate(first, second), history, 1e-15)
 
 
+@pytest.mark.sample(3)
 @each_keep
 def test_a_sequence_of_a_batch_is_a_history(kind, library, keep):
     history = random_history(kind, library, keep, batch=(2, 3))

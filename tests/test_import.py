@@ -32,6 +32,7 @@ NUMPY_ALONE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "SimpleRNN"])
 def test_numpy_alone_is_enough_and_gives_the_same_numbers(name):
     code = f"""
@@ -64,6 +65,7 @@ def test_the_absence_of_jax_is_real_in_these_tests():
     assert "ModuleNotFoundError" in done.stderr or "ImportError" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_jax_an_integer_seeds_numpy():
     code = """
     cell = lstmx.LSTM(3, 4)
@@ -77,6 +79,7 @@ def test_without_jax_an_integer_seeds_numpy():
     assert "expected an int, a numpy.random.Generator or a JAX key" in succeeds(NUMPY_ALONE + code)
 
 
+@pytest.mark.slow
 def test_importing_draws_and_trains_nothing():
     code = """
     import sys, lstmx
@@ -85,6 +88,7 @@ def test_importing_draws_and_trains_nothing():
     assert succeeds(code) == "[]"
 
 
+@pytest.mark.slow
 def test_importing_starts_no_device():
     code = """
     import lstmx, jax
@@ -97,6 +101,7 @@ def test_importing_starts_no_device():
     assert succeeds(code) == "2"
 
 
+@pytest.mark.slow
 def test_importing_changes_no_setting():
     code = """
     import jax, numpy, logging, warnings

@@ -69,6 +69,7 @@ def check_net(library):
     return lstmx.record(cell, *to(library, (params, lcg((40, 3), 5, 1.5))))
 
 
+@pytest.mark.sample(1)
 def test_the_check_net_has_the_known_influence_on_its_last_output(library):
     """V13."""
     matrix = lstmx.influence(check_net(library), outputs=39)
@@ -90,7 +91,7 @@ def test_the_check_net_has_the_known_influence_of_its_initial_state():
 # ------------------------------------------------------------------------------------------------- all pairs
 
 
-@pytest.mark.sample(12)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("library", "of", "batch"),
     [("numpy", of, batch) for of in ("inputs", "state") for batch in ((), (2, 2))]
@@ -137,6 +138,7 @@ def test_a_single_step_is_taken_as_one(step):
     assert_close(matrix.norms, expected["inputs"][3:4, 3:4], 1e-13)
 
 
+@pytest.mark.slow
 def test_a_long_history_is_reported_for_its_last_output_alone():
     history = random_history(lstmx.SimpleRNN, length=513, hidden=2)
     matrix = lstmx.influence(history)
@@ -176,6 +178,7 @@ def test_a_history_of_states_has_the_same_influence_as_one_of_everything(kind):
     assert_close(states, every, 1e-13)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("dtype", "weight"), [("float32", 1e-6), ("float64", 1e-6), ("float64", 50.0)])
 def test_an_influence_out_of_the_float_range_keeps_its_log_norm(library, dtype, weight):
     """One unit near zero: ln |∂h_t/∂x_s| = (t − s) ln w + ln 3."""
@@ -192,6 +195,7 @@ def test_an_influence_out_of_the_float_range_keeps_its_log_norm(library, dtype, 
 # -------------------------------------------------------------------------------------------------- probes
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("library", "of"), [("numpy", "inputs"), ("numpy", "state"), ("jax", "inputs")])
 def test_probes_estimate_the_squared_norm_without_bias(kind, library, of):
     """4000 sign vectors: every z-score of the squared norm is within 4 of the standard error that is given."""
@@ -208,6 +212,7 @@ def test_probes_estimate_the_squared_norm_without_bias(kind, library, of):
     np.testing.assert_allclose(found[~spread], exact[~spread], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_the_spread_of_estimates_from_other_seeds():
     """300 estimates by 20 probes: their standard deviation is known to 4 %, so 16 % is four errors of it."""
     history = history_of(example(lstmx.LSTM)[0], "numpy")
@@ -233,6 +238,7 @@ def test_the_standard_error_is_that_of_the_mean_of_the_probes_squares():
     np.testing.assert_allclose(matrix.standard_error[0, 0], relative, rtol=1e-12)
 
 
+@pytest.mark.sample(2)
 def test_probes_of_one_unit_are_exact(kind):
     """A sign squares to 1, so every probe of a single unit is the answer."""
     made, expected = example(kind, length=3, hidden=1)
@@ -282,6 +288,7 @@ def test_a_quantile_is_the_least_lag_that_holds_the_fraction(fraction, lag):
     assert influence_of([[1.0, 2, 3, 4]], outputs=[3]).quantile(fraction) == lag
 
 
+@pytest.mark.sample(1)
 def test_inputs_after_every_output_leave_nothing_to_profile(library):
     matrix = lstmx.influence(random_history(lstmx.GRU, library), outputs=2, inputs=[3, 5])
     assert np.isneginf(matrix.log_norms).all()
@@ -289,6 +296,7 @@ def test_inputs_after_every_output_leave_nothing_to_profile(library):
     assert np.isnan(matrix.mean_lag)
 
 
+@pytest.mark.slow
 def test_lags_count_the_steps_that_count(library):
     cell = lstmx.LSTM(3, 5)
     params, xs = cell.init(np.random.default_rng(0), "float64"), np.random.default_rng(1).normal(size=(40, 1, 3))
@@ -399,6 +407,7 @@ def weights_of(history):
     return weights
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("batch", [(), (2, 2)])
 def test_the_weights_of_the_kernel_add_up_to_the_cell_state(library, batch):
     """c_t = Σ_s w_{t,s} g_s + (∏ f) c_0: the reading that the kernel is made of."""

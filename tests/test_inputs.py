@@ -164,7 +164,7 @@ def test_arrays_are_cast_to_the_weights(tmp_path, dtype):
         assert (xs.dtype, words) == (other, "" if other == dtype else f", cast from {dtype} to {other}")
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".npy"])
 def test_the_command_line_says_what_it_cast(tmp_path, capsys, suffix):
     np.savez(tmp_path / "p.npz", **PARAMS._asdict())

@@ -31,6 +31,7 @@ def by_hand(params, xs, state):
     return lstmx.run(STACK.cells[2], high, np.concatenate([forward, backward[::-1]], axis=-1), state[2])[0]
 
 
+@pytest.mark.sample(1)
 def test_a_stack_runs_each_layer_on_the_outputs_of_the_one_below(library):
     params, xs, state = drawn(STACK)
     given = to(library, (params, xs, state))
@@ -56,6 +57,7 @@ def test_a_sum_of_directions_is_the_sum_of_what_a_concatenation_holds(library):
     assert (PAIR.output_size, summing.output_size) == (6, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [STACK, PAIR, lstmx.Bidirectional(lstmx.LSTM(3, 2), merge="sum")], ids=repr)
 def test_gradients_through_layers_are_those_of_autodiff(layers):
     params, xs, state = drawn(layers, seed=1)
@@ -104,6 +106,7 @@ def test_resets_start_each_direction_anew():
     np.testing.assert_allclose(outputs, np.concatenate(alone), atol=1e-14)
 
 
+@pytest.mark.slow
 def test_a_gradient_stays_in_log_scale_from_layer_to_layer():
     stack = lstmx.Stack([lstmx.SimpleRNN(2, 3), lstmx.SimpleRNN(3, 3)])
     params, xs, _ = drawn(stack, seed=5, batch=(), length=3000)
@@ -132,6 +135,7 @@ def test_a_direction_without_gradient_takes_no_scale_from_the_other():
     np.testing.assert_allclose(flow["forward"].log_norm, alone.log_norm, rtol=1e-12)
 
 
+@pytest.mark.sample(1)
 def test_dropout_takes_a_key_and_keeps_its_mask(library):
     stack = lstmx.Stack([lstmx.GRU(3, 40), lstmx.GRU(40, 4)], dropout=0.25)
     params, xs, _ = drawn(stack, seed=6)
@@ -147,6 +151,7 @@ def test_dropout_takes_a_key_and_keeps_its_mask(library):
     assert not np.array_equal(history.outputs, lstmx.run(stack, *given, key=8)[0])
 
 
+@pytest.mark.slow
 def test_gradients_pass_through_the_dropout_mask():
     stack = lstmx.Stack([lstmx.GRU(3, 4), lstmx.GRU(4, 4)], dropout=0.5)
     params, xs, _ = drawn(stack, seed=6)
@@ -162,6 +167,7 @@ def test_gradients_pass_through_the_dropout_mask():
     assert_close((flow.parameters, flow.inputs), (found.parameters, found.inputs), 1e-12)
 
 
+@pytest.mark.sample(1)
 def test_pieces_of_a_stream_continue_a_stack(library):
     stack = lstmx.Stack([lstmx.LSTM(3, 4), lstmx.GRU(4, 2)])
     params, xs, state = to(library, drawn(stack, seed=8))
@@ -172,6 +178,7 @@ def test_pieces_of_a_stream_continue_a_stack(library):
     assert_same(last, final)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [12, 10])
 def test_a_truncated_gradient_is_the_sum_over_stretches(length):
     cell = lstmx.LSTM(3, 4)
@@ -200,7 +207,7 @@ def test_a_truncated_pass_has_the_outputs_of_a_whole_one(library):
     assert_close(lstmx.truncated(stack, *given, steps=4), lstmx.run(stack, *given), 1e-14)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [12, 10])
 def test_a_truncated_gradient_of_gapped_zoneouts_is_the_sum_over_stretches(length):
     cell = lstmx.Zoneout(lstmx.LSTM(3, 4), hidden=0.3)
@@ -225,6 +232,7 @@ def test_a_truncated_gradient_of_gapped_zoneouts_is_the_sum_over_stretches(lengt
     assert_close(d_params, total, 1e-11)
 
 
+@pytest.mark.slow
 def test_a_truncated_pass_of_anything_has_the_outputs_of_run(library):
     stack = lstmx.Stack([lstmx.LSTM(3, 4), lstmx.Bidirectional(lstmx.Zoneout(lstmx.GRU(4, 2)))], dropout=0.3)
     params, xs, state = to(library, drawn(stack, seed=8, length=10))
@@ -317,6 +325,7 @@ class TestFigures:
         assert figure.axes[2].get_ylabel() == "decades (zero: lowest)"
         assert not figure.axes[0].patch.get_hatch()
 
+    @pytest.mark.slow
     def test_variants_stand_in_columns_on_shared_axes(self):
         xs = np.random.default_rng(0).normal(size=(30, 3))
         cells = {name: lstmx.LSTM.variant(name, 3, 4) for name in ("V", "NFG")} | {"RNN": lstmx.SimpleRNN(3, 4)}

@@ -40,6 +40,7 @@ def each_alone(*made):
     return {index: alone(*made, index) for index in np.ndindex(2, 2)}
 
 
+@pytest.mark.sample(3)
 @each
 def test_a_padded_batch_is_each_sequence_alone(name, library):
     made = drawn(name)
@@ -61,7 +62,7 @@ def test_a_padded_batch_is_each_sequence_alone(name, library):
     assert_same(np.asarray(history.inputs), np.where(past[..., None], 0, made[2]))
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(1)
 @each
 def test_gradients_of_a_padded_batch_are_the_sum_over_sequences(name):
     cell, params, xs, state = drawn(name, seed=1)
@@ -91,6 +92,7 @@ def test_gradients_of_a_padded_batch_are_the_sum_over_sequences(name):
     assert_close(found.parameters, total, 1e-11)
 
 
+@pytest.mark.sample(1)
 @few
 def test_gradient_flow_and_its_summary_leave_the_padding_out(name, library):
     made = drawn(name, seed=3)
@@ -111,6 +113,7 @@ def test_gradient_flow_and_its_summary_leave_the_padding_out(name, library):
     assert "nan" not in str(flow).splitlines()[1]
 
 
+@pytest.mark.sample(2)
 @few
 def test_statistics_count_each_step_of_each_sequence_once(name, library):
     made = drawn(name, seed=4)
@@ -149,7 +152,7 @@ def test_influence_jacobians_and_highway_of_a_padded_batch(name):
         np.testing.assert_allclose(lstmx.highway(history)[index], lstmx.highway(one), atol=1e-12)
 
 
-@pytest.mark.sample(10)
+@pytest.mark.sample(2)
 @each
 def test_a_reset_starts_a_sequence_anew(name, library):
     cell, params, xs, state = drawn(name, seed=6)
@@ -289,6 +292,7 @@ def test_a_spectrum_refuses_sequences_it_cannot_follow():
     lstmx.lyapunov_spectrum(lstmx.record(cell, params, xs, state, resets=resets))
 
 
+@pytest.mark.slow
 def test_a_spectrum_is_of_the_steps_that_count(library):
     cell = lstmx.LSTM(3, 5)
     params, xs = cell.init(np.random.default_rng(0), "float64"), np.random.default_rng(1).normal(size=(120, 1, 3))
@@ -318,6 +322,7 @@ def test_a_spectrum_of_a_padded_batch_is_differentiated():
     assert np.isfinite(jax.vmap(greatest)(jnp.stack([params.bias, 2 * params.bias]))).all()
 
 
+@pytest.mark.slow
 def test_figures_of_a_padded_batch_show_its_sequences():
     history = lstmx.record(*drawn("NP"), lengths=LENGTHS)
     figure = lstmx.plot.dynamics(history, sequence=(1, 0))

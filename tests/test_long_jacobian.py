@@ -86,6 +86,7 @@ def test_without_weights_half_of_the_directions_are_lost_and_the_others_decay_by
     assert "-inf" in str(made)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("steps", [1, 5000])
 def test_a_linear_network_has_the_powers_of_its_singular_values(steps):
     """At rest, a SimpleRNN with a diagonal kernel: ln σ_i = T ln |w_i|, down to e^−11513."""

@@ -55,6 +55,7 @@ def plain_exponents(matrices, count, transient):
 # ---------------------------------------------------------------------------------------------- published values
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("forget_bias", [0.0, 3.0])
 def test_without_weights_the_forget_gate_is_the_spectrum(library, forget_bias):
     """V05: half of the exponents are the forget gate's log, the others −inf, and nothing warns."""
@@ -70,6 +71,7 @@ def test_without_weights_the_forget_gate_is_the_spectrum(library, forget_bias):
     assert "3 exponents are −inf" in str(spectrum)
 
 
+@pytest.mark.slow
 def test_a_linear_network_has_the_logs_of_its_eigenvalues():
     """V14: a complex pair comes within O(1 / T)."""
     kernel = lcg((6, 6), 2, 0.6).T
@@ -90,6 +92,7 @@ def test_the_check_net_has_the_known_log_determinants():
         np.testing.assert_allclose(40 * value, -589.7663995087, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_driven_lstm_has_the_known_spectrum():
     """V29: the joint state's λ₁, and the sum of all exponents against the sum rule."""
     spectrum = lstmx.lyapunov_spectrum(driven(), "all", transient=500)
@@ -100,6 +103,7 @@ def test_a_driven_lstm_has_the_known_spectrum():
     assert spectrum.kaplan_yorke == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gain", "forget_bias", "first", "dimension", "errors"),
     [(1.0, 5.0, 0.0034, 3.5, (0.004, 0.2)), (4.0, 1.0, 0.0366, 3.05, (0.01, 0.5))],
@@ -122,6 +126,7 @@ def test_a_driven_lstm_turns_chaotic_by_its_bias_or_its_gain(gain, forget_bias, 
     assert (np.abs(np.mean(found, axis=0) - (first, dimension)) <= errors).all()
 
 
+@pytest.mark.slow
 def test_the_hidden_state_alone_gives_another_number():
     """V29: ∂h_t/∂h_{t-1} at fixed c_{t-1} says −1.639, eight times too fast; the audit says so."""
     spectrum = lstmx.lyapunov_spectrum(driven(), 1, transient=500, audit=True)
@@ -131,7 +136,7 @@ def test_the_hidden_state_alone_gives_another_number():
     assert "published recipes, for comparison only" in str(spectrum)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gain", "first", "batch_mean", "tolerance"),
     [(1.0, -0.1920, -0.1980, 1e-3), (4.0, 0.0253, -0.0374, 0.01)],
@@ -146,6 +151,7 @@ def test_a_mean_of_jacobians_over_the_batch_has_another_spectrum(gain, first, ba
     assert "from means over the batch" in str(spectrum)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
 def test_exponents_can_be_differentiated_by_the_gain(derivative):
     """V43: ∂λ_i/∂g = 1/g for a linear network."""
@@ -189,12 +195,14 @@ def long_pass(kind, length=600):
     return history, np.asarray(jax.jit(jax.vmap(jax.jacfwd(one)))(joint(history.before), history.inputs))
 
 
+@pytest.mark.sample(1)
 def test_exponents_are_those_of_a_plain_loop_over_jacobians_by_autodiff(kind):
     history, matrices = long_pass(kind)
     spectrum = lstmx.lyapunov_spectrum(history, "all", transient=400)
     assert_close(spectrum.exponents, plain_exponents(matrices, len(spectrum.exponents), 400), 1e-8)
 
 
+@pytest.mark.sample(1)
 def test_given_jacobians_have_the_spectrum_of_the_pass(kind):
     history, matrices = long_pass(kind)
     made, expected = (lstmx.lyapunov_spectrum(x, "all", reorthonormalise=2) for x in (matrices, history))
@@ -202,6 +210,7 @@ def test_given_jacobians_have_the_spectrum_of_the_pass(kind):
     assert_close(made.sum_rule.log_determinant, expected.sum_rule.log_determinant, 1e-12)
 
 
+@pytest.mark.slow
 def test_the_audit_is_made_of_plain_loops_over_the_hidden_block(kind):
     history, matrices = long_pass(kind)
     audit = lstmx.lyapunov_spectrum(history, 2, transient=400, audit=True).audit
@@ -210,6 +219,7 @@ def test_the_audit_is_made_of_plain_loops_over_the_hidden_block(kind):
     assert_close(audit.transposed_base2, plain_exponents(hidden.swapaxes(1, 2), 2, 400) / np.log(2), 1e-8)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", [lstmx.GRU, lstmx.SimpleRNN])
 def test_without_a_cell_state_the_hidden_block_is_the_whole(kind):
     spectrum = lstmx.lyapunov_spectrum(long_pass(kind)[0], 2, audit=True)
@@ -260,6 +270,7 @@ def test_the_sum_is_checked_when_it_can_be():
 # ------------------------------------------------------------------------------------------------- faces and sizes
 
 
+@pytest.mark.sample(1)
 def test_exponents_of_a_batch_are_means_over_its_sequences(kind):
     history = random_history(kind, length=60, batch=(2, 2), hidden=3)
     whole = lstmx.lyapunov_spectrum(history, "all", transient=10, reorthonormalise=2)
@@ -274,6 +285,7 @@ def test_exponents_of_a_batch_are_means_over_its_sequences(kind):
     assert_close(whole.exponents.sum(), expected.sum(axis=1).mean(), 1e-10)
 
 
+@pytest.mark.slow
 def test_numpy_and_jax_agree():
     history = random_history(lstmx.LSTM, length=90, batch=(2,), hidden=3)
     options = {"count": "all", "window": 7, "seed": 5}
@@ -304,6 +316,7 @@ def test_float32_is_summed_in_float64(kind):
     assert_close(spectra[0].exponents, spectra[1].exponents, 1e-4)
 
 
+@pytest.mark.sample(2)
 def test_a_history_of_states_alone_has_the_same_spectrum(kind):
     made = [
         lstmx.lyapunov_spectrum(random_history(kind, length=50, keep=keep), "all", audit=True)
@@ -319,6 +332,7 @@ def test_the_progress_bar_changes_no_number(capsys):
     assert "spectrum" in capsys.readouterr().err
 
 
+@pytest.mark.sample(1)
 def test_the_spectrum_does_not_depend_on_the_chunks_it_is_worked_in(monkeypatch, kind):
     history = random_history(kind, length=123, batch=(2,))
     options = {"transient": 7, "reorthonormalise": 3, "window": 40, "audit": True}
@@ -347,6 +361,7 @@ def test_the_first_frame_is_forgotten():
     assert_close(first.exponents, second.exponents, 1e-9)
 
 
+@pytest.mark.slow
 def test_a_spectrum_can_be_computed_and_differentiated_within_jit():
     """Against central differences of the spectrum in NumPy, with recurrent kernel and inputs moved."""
     cell, params, xs, state = draw_pass(lstmx.LSTM, length=12, features=2, hidden=2)
@@ -367,6 +382,7 @@ def test_a_spectrum_can_be_computed_and_differentiated_within_jit():
 # ----------------------------------------------------------------------------------------------------- left alone
 
 
+@pytest.mark.sample(1)
 def test_a_network_left_alone_has_the_spectrum_of_a_pass_with_constant_input(kind):
     cell, params, xs, state = draw_pass(kind, length=1, batch=(2,))
     x = xs[0, 0]
@@ -382,6 +398,7 @@ def test_without_an_input_and_a_state_both_are_zero(kind):
     assert_close(made, lstmx.lyapunov_spectrum(zeros, 2), 1e-9)
 
 
+@pytest.mark.slow
 def test_a_network_left_alone_has_the_same_spectrum_under_jax():
     cell, params, xs, state = draw_pass(lstmx.GRU)
     numpy, jax = (
@@ -403,6 +420,7 @@ def test_how_a_network_left_alone_is_recorded_does_not_matter(monkeypatch, progr
     assert_close(split, whole, 1e-10)
 
 
+@pytest.mark.slow
 def test_a_fixed_point_has_the_logs_of_its_eigenvalues():
     """V44: h* = tanh 2 h* of one unit; and a symmetric kernel, whose Jacobian has real eigenvalues."""
     params = lstmx.SimpleRNNParams(np.zeros((1, 1)), np.array([[2.0]]), np.zeros(1))
@@ -431,6 +449,7 @@ def test_a_fixed_point_has_the_logs_of_its_eigenvalues():
     np.testing.assert_allclose(chosen.exponents, spectrum.exponents, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_latch_has_the_known_first_exponent_in_both_states_and_between():
     """V44: one unit with b_f = 1, b_o = 2, U_g = 3."""
     params = lstmx.LSTMParams(np.zeros((1, 4)), np.array([[0.0, 0, 3, 0]]), np.array([0.0, 1, 0, 2]))

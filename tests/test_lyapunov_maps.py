@@ -141,6 +141,7 @@ def test_too_few_windows_are_not_called_stationary():
 PERIOD = np.array([[[1.2, 0.3], [-0.4, 0.5]], [[0.2, 1.1], [0.9, -0.3]], [[0.7, -1.0], [0.1, 0.6]]])  # V18
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("matrices", "expected"),
     [
@@ -160,6 +161,7 @@ def test_the_order_of_a_periodic_product_matters(matrices, expected, interval):
     np.testing.assert_allclose(spectrum.exponents, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_order_of_periodic_products_matters_under_jax():
     pair = jnp.asarray(np.tile(np.stack([PERIOD, PERIOD[::-1]], axis=1), (400, 1, 1, 1)))
     spectrum = lstmx.lyapunov_spectrum(pair, "all", transient=600)
@@ -255,7 +257,7 @@ def test_the_lorenz_system_has_the_known_spectrum():
     np.testing.assert_allclose(spectrum.kaplan_yorke, 2.0621, rtol=0, atol=5e-3)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU, lstmx.SimpleRNN], ids=lambda kind: kind.__name__)
 def test_an_autonomous_network_has_the_spectrum_that_lyapax_gives_it(kind):
     """What lyapax's frame gave in its first 1000 steps is taken off its running means."""
@@ -323,6 +325,7 @@ def test_too_long_an_interval_warns_with_its_number():
     lstmx.lyapunov_spectrum(matrices, 1, reorthonormalise=16)  # one direction cannot be lost
 
 
+@pytest.mark.slow
 def test_an_interval_that_was_not_given_fits_the_precision():
     matrices = np.diag(np.exp([1.0, 0.0, -1.0]))
     single, double = (
@@ -346,6 +349,7 @@ def test_the_interval_changes_no_number():
         assert_close(other.participation, made[0].participation, 1e-9)
 
 
+@pytest.mark.slow
 def test_numbers_out_of_the_range_between_decompositions_are_refused():
     """e^200 per step leaves float64 within four steps."""
     matrices = jnp.asarray(constant(np.exp(200.0) * np.eye(2), 64))
@@ -357,6 +361,7 @@ def test_numbers_out_of_the_range_between_decompositions_are_refused():
     np.testing.assert_allclose(lstmx.lyapunov_spectrum(matrices, 1).exponents, 200, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_growth_and_decay_far_beyond_the_range_are_followed():
     for rate in (-300.0, 300.0):
         matrices = np.exp(rate) * np.tile(np.diag([1.0, 0.5]), (3000, 1, 1))
@@ -380,6 +385,7 @@ def test_every_step_after_the_transient_counts_once(steps, transient, window):
     assert_close(spectrum.per_sequence.mean(axis=0), spectrum.exponents, 1e-13)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_any_cut_keeps_every_step(data):
     """Near-isometries, whose frame stays well conditioned however long the interval."""

@@ -27,7 +27,7 @@ def autonomous(units, gain, steps, count):
     return lstmx.autonomous_spectrum(cell, params, None, start, steps, count, transient=steps // 5)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(("gain", "theory"), [(1.5, 0.065217), (2, 0.154724), (5, 0.532428)])
 def test_the_greatest_exponent_of_a_wide_tanh_network_is_that_of_mean_field_theory(gain, theory):
     """V23: within 0.015 at N = 800, where the theory is that of infinitely many units."""
@@ -35,6 +35,7 @@ def test_the_greatest_exponent_of_a_wide_tanh_network_is_that_of_mean_field_theo
     assert abs(spectrum.exponents[0] - theory) < 0.015 + 3 * spectrum.standard_errors[0]
 
 
+@pytest.mark.slow
 def test_a_chaotic_network_has_the_counted_exponents_dimension_and_entropy():
     """V24: g = 2, N = 200: 25 positive exponents, H/N = 0.00952, D_KY/N = 0.2440, each to 10 %."""
     spectrum = autonomous(200, 2, 3000, 60)
@@ -43,7 +44,7 @@ def test_a_chaotic_network_has_the_counted_exponents_dimension_and_entropy():
     np.testing.assert_allclose(spectrum.kaplan_yorke / 200, 0.2440, rtol=0.1)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("gain", "noise", "expected"), [(1, 0.5, -0.2725), (1.5, 1, -0.1418), (3, 0.5, 0.2989), (0.5, 1, -1.0957)]
 )

@@ -76,6 +76,7 @@ def reservoir(name):
     return lstmx.memory_report(lstmx.record(lstmx.SimpleRNN(1, size), params, xs), lags=80)
 
 
+@pytest.mark.slow
 def test_a_linear_network_remembers_as_many_inputs_as_it_has_units():
     """V42, and Jaeger's bound."""
     for name, units in (("orthogonal", 6), ("diagonal", 4), ("delay line", 6)):
@@ -130,6 +131,7 @@ def autodiff_biases(history, weights, lags):
     return [np.linalg.norm(gradient(params, k) - whole) / np.linalg.norm(whole) for k in lags]
 
 
+@pytest.mark.slow
 def test_truncation_bias_is_that_of_autodiff_from_a_detached_state(kind):
     """Of gradients summed over the batch."""
     history, made = short(kind, "numpy", (2,)), report(kind, "numpy", (2,))
@@ -181,6 +183,7 @@ def test_numpy_and_jax_agree(kind):
         assert (one.unit, one.definition) == (other.unit, other.definition)
 
 
+@pytest.mark.slow
 def test_a_loss_as_an_array_or_a_function_is_that_in_words():
     direct = np.zeros((12, 3))
     direct[-1] = 1
@@ -327,6 +330,7 @@ def test_numbers_out_of_range_are_refused(options, error, text):
         lstmx.memory_report(short(lstmx.LSTM), **options)
 
 
+@pytest.mark.slow
 def test_a_loss_that_reads_earlier_outputs_is_refused():
     direct = np.zeros((12, 3))
     direct[[4, 11]] = 1
@@ -377,6 +381,7 @@ def test_constant_inputs_are_not_remembered_whatever_their_rounding():
     assert one[0] < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-3, 1e-8])
 def test_the_linear_memory_of_a_linear_network_does_not_depend_on_its_scale(scale):
     units, draws = 6, np.random.default_rng(3)

@@ -154,6 +154,7 @@ def test_the_csv_has_a_row_for_every_run(tmp_path):
     assert rows[0]["horizon_after"] == ""
 
 
+@pytest.mark.slow
 def test_the_horizon_is_that_of_the_last_outputs_loss():
     task = lstmx.tasks.adding_problem(60, 2)
     model = lstmx.Model(lstmx.SimpleRNN(2, 4), 1, "mean_squared_error")

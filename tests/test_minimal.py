@@ -32,7 +32,7 @@ def remembering(cell, params):
 # ------------------------------------------------------------------------------------------- the parallel scan
 
 
-@pytest.mark.sample(7)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-14)])
 @each
 def test_all_steps_at_once_are_the_steps_one_by_one(kind, dtype, tolerance, library):
@@ -68,6 +68,7 @@ def test_outputs_from_zero_are_the_sum_over_all_steps_before(kind):
     np.testing.assert_allclose(lstmx.run(cell, params, xs, parallel=True)[0], expected, rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [lstmx.MinLSTM, pytest.param(lstmx.MinGRU, marks=pytest.mark.slow)])
 def test_gradients_through_both_agree(kind):
     cell, params, xs, state, draws = drawn(kind, (2,), 13)
@@ -198,6 +199,7 @@ def test_under_a_constant_input_the_state_relaxes_to_the_candidate(kind):
     assert points.index_sum == 1
 
 
+@pytest.mark.sample(2)
 @each
 def test_exponents_are_mean_log_gates(kind, library):
     cell, params, xs, state, _ = drawn(kind, length=60)

@@ -33,7 +33,7 @@ def gradients(cell, given, weights, **options):
 # ------------------------------------------------------------------------------------------- against the loop
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", family.NAMES)
 def test_outputs_and_gradients_are_those_of_the_loop(name):
     cell, given, draws = drawn(name, (2,))
@@ -41,6 +41,7 @@ def test_outputs_and_gradients_are_those_of_the_loop(name):
     assert_close(gradients(cell, given, weights, parallel="newton"), gradients(cell, given, weights), 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -65,6 +66,7 @@ def test_the_way_back_of_very_wide_states_is_a_loop():
     assert_close(gradients(cell, given, weights, parallel="newton"), gradients(cell, given, weights), 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "context",
     [name if name == "mask" else pytest.param(name, marks=pytest.mark.slow) for name in contexts.CONTEXTS],
@@ -138,6 +140,7 @@ def iterates(cell, given, counts):
     return [one(most) for most in counts], cell.pack(lstmx.record(cell, params, xs, state).states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [1.0, pytest.param(30.0, marks=pytest.mark.slow)])
 def test_after_k_iterations_k_steps_are_exact(gain):
     cell, (params, xs, state), _ = drawn("SimpleRNN", (), 12)
@@ -167,6 +170,7 @@ def driven(gain, length, units=8, seed=0):
     return cell, *to("jax", (params, draws.normal(size=(length, 2))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [0.7])
 def test_iterations_do_not_grow_with_length_where_the_network_forgets(gain):
     cell, params, xs = driven(gain, 16_384)
@@ -183,6 +187,7 @@ def test_iterations_grow_like_length_in_chaos():
     assert counts[2] > 1.6 * counts[1] > 1.6**2 * counts[0] > 1.6**2 * 20
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_windows():
     """What a compiled pass takes beside arguments and results grows by the trajectory, not by its matrices."""
     cell = lstmx.SimpleRNN(1, 16)
@@ -199,6 +204,7 @@ def test_memory_is_bounded_by_windows():
     assert whole > 8 * 4096 * 16 * 16 > 4 * longer
 
 
+@pytest.mark.slow
 def test_where_numbers_leave_the_range_of_a_float_steps_are_taken_one_by_one():
     """One of two sequences overflows, at the step at which the loop does; the other stays 0."""
     cell = lstmx.SimpleRNN(1, 2, activation="relu")
@@ -277,10 +283,12 @@ def test_what_is_expected_is_what_60_networks_of_all_cells_need():
     assert agreement(range(60)) >= 0.9
 
 
+@pytest.mark.slow
 def test_what_is_expected_of_a_few_networks():
     assert agreement([34, 5]) > 0.99
 
 
+@pytest.mark.slow
 def test_growth_is_that_of_a_product_in_closed_form():
     """Of one unit at its fixed point 0, J is its weight u: K = u + u² + …, and M = 1 where u < 1."""
     cell = lstmx.SimpleRNN(1, 1)

@@ -78,7 +78,7 @@ OBJECTIVES = {
 FAST = ("mask", "step function")
 
 
-@pytest.mark.sample(51)
+@pytest.mark.sample(9)
 @pytest.mark.parametrize(
     ("name", "context", "library"),
     [
@@ -104,7 +104,7 @@ def test_an_objective_is_that_of_a_plain_loop_or_refused_in_words(name, context,
         compute(case, case.history)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but(PASSES, lambda name: name in ("LSTM", "lengths")))
 def test_objectives_can_be_differentiated(name):
     params, record = recorder(name)
@@ -161,7 +161,7 @@ def test_nothing_is_lost_by_an_orthogonal_network():
         np.testing.assert_allclose(found, slope(0.9), rtol=1e-10)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "SimpleRNN", "mask"])
 def test_the_immediate_derivative_is_by_the_recurrent_kernel_alone(name):
     params, record = recorder(name)
@@ -170,6 +170,7 @@ def test_the_immediate_derivative_is_by_the_recurrent_kernel_alone(name):
     assert {field for field in slopes._fields if np.any(getattr(slopes, field))} == {"recurrent_kernel"}
 
 
+@pytest.mark.slow
 def test_the_immediate_derivative_of_a_simple_rnn_by_hand():
     """∂⁺Ω/∂U of a network h' = tanh(x W + h U + b): J = diag(1 − h'²) Uᵀ, so that δ J = ((1 − h'²) ∘ δ) Uᵀ."""
     params, record = recorder("SimpleRNN")

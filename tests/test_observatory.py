@@ -33,7 +33,7 @@ def close(found, expected, tolerance=1e-9):
 # ------------------------------------------------------------------------------------------------- the readings
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [(), pytest.param((2, 2), marks=pytest.mark.slow)], ids=str)
 def test_readings_are_those_of_the_analyses(library, batch):
     cell = lstmx.LSTM(3, 4)
@@ -137,6 +137,7 @@ def test_a_loss_is_that_of_gradient_flow():
     assert np.isnan(observatory["log_norm"][0, 12:]).all()
 
 
+@pytest.mark.slow
 def test_what_a_function_weighs_is_the_loss():
     cell = lstmx.GRU(3, 4)
     params, probe = to("jax", drawn(cell)[1:])
@@ -146,6 +147,7 @@ def test_what_a_function_weighs_is_the_loss():
     close(observatory["decay_rate"][0], flow.decay_rate.rate)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("loss", "error", "match"),
     [
@@ -169,6 +171,7 @@ def test_a_training_loss_that_is_no_number_is_refused_and_leaves_nothing(loss, e
 # ------------------------------------------------------------------------------------------------- in a training
 
 
+@pytest.mark.slow
 def test_training_is_the_same_to_the_bit_with_and_without():
     observatory = lstmx.Observatory(MODEL.cell, PROBE, 5)
     plain = lstmx.train(MODEL, MODEL.init(0), TASK.batch, steps=12, progress=False)
@@ -180,6 +183,7 @@ def test_training_is_the_same_to_the_bit_with_and_without():
     assert np.isnan(observatory["training_loss"][0])
 
 
+@pytest.mark.slow
 def test_gradient_and_update_of_a_training_are_those_of_its_step():
     observatory = lstmx.Observatory(MODEL.cell, PROBE, 3)
     optimizer = optax.sgd(0.1)
@@ -196,6 +200,7 @@ def test_gradient_and_update_of_a_training_are_those_of_its_step():
     close(observatory["update_norm"][1, 0], np.sqrt(sum(float(jnp.vdot(g, g)) for g in moved)), 1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_back_is_looked_at_again():
     observatory = lstmx.Observatory(MODEL.cell, PROBE, 2)
     half = lstmx.train(MODEL, MODEL.init(0), TASK.batch, steps=3, progress=False, observe=observatory)

@@ -38,6 +38,7 @@ def test_looks_come_back_to_the_bit(tmp_path):
     assert again.alarms == observatory.alarms
 
 
+@pytest.mark.slow
 def test_they_go_on_with_the_training(tmp_path):
     whole, _ = observed(steps=12)
     _, half = observed(tmp_path / "looks", steps=5)
@@ -62,6 +63,7 @@ def test_xarray_reads_the_folder(tmp_path):
     assert float(memory["gate_mean"].sel(step=4, gate="forget_gate", layer="LSTM")) > 0.5
 
 
+@pytest.mark.slow
 def test_what_was_begun_when_a_run_was_killed_is_not_there(tmp_path):
     observatory, _ = observed(tmp_path / "looks")
     group = zarr.open_group(tmp_path / "looks", mode="r+")
@@ -74,6 +76,7 @@ def test_what_was_begun_when_a_run_was_killed_is_not_there(tmp_path):
     assert xarray.open_zarr(tmp_path / "looks", consolidated=False).sizes["step"] == 6
 
 
+@pytest.mark.slow
 def test_two_trainings_do_not_mix_in_one_folder(tmp_path):
     path, params = tmp_path / "looks", MODEL.init(0).cell
 
@@ -189,6 +192,7 @@ def test_without_tensorboard_it_is_named(tmp_path, monkeypatch):
         lstmx.Observatory(MODEL.cell, PROBE, tensorboard=tmp_path)
 
 
+@pytest.mark.slow
 def test_another_observatory_or_another_thing_is_left_alone(tmp_path):
     observed(tmp_path / "looks", steps=2)
     for given, match in (

@@ -72,7 +72,7 @@ def by_hand(cell, params, state, xs, weights, kept=None):
     return np.array(found)
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("name", family.NAMES)
 def test_real_time_recurrent_learning_is_backpropagation(name, library):
@@ -82,6 +82,7 @@ def test_real_time_recurrent_learning_is_backpropagation(name, library):
     close(lstmx.online(cell, params, xs, weights, state=state).parameters, expected)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", family.one_of_each_form(family.NAMES))
 def test_snap1_is_the_influence_on_what_a_parameter_reaches_at_once(name):
     """Against a whole matrix that is masked at every step."""
@@ -190,6 +191,7 @@ def test_a_stream_in_two_stretches_is_one(library, options):
     assert whole.memory == first.memory == second.memory  # however long
 
 
+@pytest.mark.slow
 def test_the_loss_may_be_a_word_a_derivative_or_a_function_of_a_step():
     cell, params, state, xs, weights = made("GRU", (2,))
     lengths = np.array([T, T - 2])

@@ -167,7 +167,7 @@ def test_longer_passes_show_every_kth_step_and_say_so(disk, tmp_path):
     assert (np.abs(decoded(gate, len(values)) - values) <= np.ptp(values, axis=0) / 255).all()
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["codes", "text", "norms and signals"])
 def test_a_size_is_a_bound_that_is_used(kind, tmp_path):
     history = recorded(length=4000)

@@ -154,6 +154,7 @@ def test_the_orders_add_up_to_the_jacobian_of_the_final_state():
     assert_close(np.asarray(spectrum.matrices).sum(axis=0), np.asarray(expected), 1e-14)
 
 
+@pytest.mark.slow
 def test_each_sequence_of_a_batch_has_the_matrices_it_has_alone(library):
     made, jacobians = example(batch=(2, 2))
     spectrum = lstmx.path_spectrum(history_of(made, library), max_order=2, matrix=True)
@@ -171,6 +172,7 @@ def test_each_sequence_of_a_batch_has_the_matrices_it_has_alone(library):
 # ---------------------------------------------------------------------------------------------- vector face
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("library", "max_order"), [("numpy", 0), ("numpy", 1), ("numpy", 3), ("jax", 3)])
 def test_vector_orders_are_the_rows_of_the_expanded_product(library, max_order):
     made, jacobians = example()
@@ -186,6 +188,7 @@ def test_vector_orders_are_the_rows_of_the_expanded_product(library, max_order):
     assert_close(spectrum.mean_order, norms @ np.arange(max_order + 2) / norms.sum(axis=1), 1e-13)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("library", "batch"), [("numpy", ()), ("numpy", (2, 2)), ("jax", ())])
 def test_the_orders_add_up_to_the_gradient_flow(library, batch):
     history = history_of(example(batch)[0], library)
@@ -254,6 +257,7 @@ def test_a_single_unit_at_a_single_step_has_orders_nought_and_one():
     assert_close(spectrum.matrices, expected, 1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [(2, 2)])
 def test_each_sequence_of_a_batch_has_the_orders_it_has_alone(library, batch):
     history = history_of(example(batch)[0], library)
@@ -351,7 +355,7 @@ def two_lane_orders(steps, retained, crossing, max_order):
         return np.array(orders[: max_order + 1]), rest, log(mpmath.fsum(a), mpmath.fsum(b))
 
 
-@pytest.mark.sample(14)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("retained", "crossing"),
@@ -420,7 +424,7 @@ def mean_over_all_detachments(length, probability):
     return (cell, params, xs, state), np.tensordot(weights, jacobians, axes=1)
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("probability", [0.0, 0.25, 0.5, 1.0])
 def test_the_expected_gradient_is_the_mean_over_every_pattern_of_detachment(library, probability):
     made, mean = mean_over_all_detachments(6, probability)
@@ -536,6 +540,7 @@ def test_numbers_that_are_not_finite_are_named(library, matrix):
         lstmx.path_spectrum(history, matrix=matrix)
 
 
+@pytest.mark.sample(1)
 def test_an_infinite_cell_state_is_refused(library):
     cell, params, xs, state = draw_pass(lstmx.LSTM)
     state.cell[1] = np.inf

@@ -54,6 +54,7 @@ def cells_of(ax, length, rows):
 pytestmark = pytest.mark.usefixtures("_pyplot_is_left_alone")
 
 
+@pytest.mark.slow
 def test_import_leaves_matplotlib_for_later():
     code = "import sys, lstmx.plot; assert 'matplotlib' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -62,7 +63,7 @@ def test_import_leaves_matplotlib_for_later():
 # --------------------------------------------------------------------------------------------- dynamics
 
 
-@pytest.mark.sample(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 @pytest.mark.parametrize("kind", CELLS)
 def test_dashboard_lines_are_fields_of_the_history(kind, library):
@@ -77,7 +78,7 @@ def test_dashboard_lines_are_fields_of_the_history(kind, library):
     np.testing.assert_allclose(ydata(panel(figure, title))[:, 0], norms, rtol=1e-5)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
 def test_dashboard_shows_every_gate_as_map_distribution_and_mean(kind, library):
@@ -100,6 +101,7 @@ def test_dashboard_shows_every_gate_as_map_distribution_and_mean(kind, library):
         np.testing.assert_allclose(means.lines[k].get_ydata(), gate.mean(1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_lstm_dashboard_shows_the_cell_state():
     history = recorded(lstmx.LSTM)
     figure = lstmx.plot.dynamics(history)
@@ -108,6 +110,7 @@ def test_lstm_dashboard_shows_the_cell_state():
     np.testing.assert_allclose(norms, np.sqrt((history.cell_state**2).sum(1)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gru_dashboard_shows_the_candidate_in_its_place():
     history = recorded(lstmx.GRU)
     figure = lstmx.plot.dynamics(history)
@@ -130,6 +133,7 @@ def test_simple_dashboard_shows_the_hidden_state_for_want_of_gates():
     np.testing.assert_allclose(mean, history.hidden_state.mean(1), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "panels"), list(zip(CELLS, (9, 9, 6), strict=True)))
 def test_every_panel_has_a_title_and_two_labels(kind, panels):
     figure = lstmx.plot.dynamics(recorded(kind))
@@ -141,7 +145,7 @@ def test_every_panel_has_a_title_and_two_labels(kind, panels):
     assert figure.get_suptitle() == f"{kind.__name__} of 8 units over 40 steps"
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize(("length", "hidden"), [(1, 1), (8, 1)])
 def test_smallest_histories_are_drawn_with_whole_ticks(kind, length, hidden):
@@ -155,7 +159,7 @@ def test_smallest_histories_are_drawn_with_whole_ticks(kind, length, hidden):
     assert 0 in ticks
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CELLS)
 def test_long_histories_are_thinned_out_and_say_so(kind):
     history = recorded(kind, length=10_000)
@@ -190,6 +194,7 @@ def test_long_histories_are_thinned_out_and_say_so(kind):
     assert lines.get_xlabel() == "step (mean and range of 10)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CELLS)
 def test_wide_histories_are_thinned_out_and_say_so(kind):
     history = recorded(kind, length=20, hidden=1024)
@@ -202,6 +207,7 @@ def test_wide_histories_are_thinned_out_and_say_so(kind):
     assert heat.get_ylabel() == "unit (means of 2)"
 
 
+@pytest.mark.slow
 def test_a_spike_of_one_step_stays_visible():
     history = recorded(lstmx.GRU, length=5000, features=1)
     history.inputs[3210] = 50
@@ -212,6 +218,7 @@ def test_a_spike_of_one_step_stays_visible():
     assert abs(highest[0] - 3210) < 5
 
 
+@pytest.mark.slow
 def test_the_last_block_is_as_long_as_what_is_left():
     history = recorded(lstmx.GRU, length=1001, features=7)
     figure = lstmx.plot.dynamics(history)
@@ -226,6 +233,7 @@ def test_the_last_block_is_as_long_as_what_is_left():
     assert heat.get_xlim() == (-0.5, 1000.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inputs", "limits"),
     [(np.eye(7)[np.arange(20) % 7], (0, 1)), (np.full((20, 7), -2.0), (-2, 2)), (np.zeros((20, 7)), (0, 1))],
@@ -239,6 +247,7 @@ def test_many_features_become_a_heat_map_of_fitting_colours(inputs, limits):
     assert heat.get_ylabel() == "feature"
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_numbers_are_left_blank():
     history = recorded(lstmx.LSTM, length=2500)
     for values in (*history.states, history.stored):
@@ -248,7 +257,7 @@ def test_steps_that_are_not_numbers_are_left_blank():
     assert np.isnan(ydata(panel(figure, "hidden state, first units"))[500:]).all()
 
 
-@pytest.mark.sample(3)
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "sequence"), [((3,), 2), ((3,), -1), ((3,), (1,)), ((2, 3), (1, 2))])
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 def test_a_sequence_of_a_batch_is_picked(batch, sequence, library):
@@ -277,6 +286,7 @@ def test_a_wrong_sequence_is_refused(batch, sequence, error, message):
 # ------------------------------------------------------------------------------------------- statistics
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("library", ["numpy", "jax"])
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
 def test_saturation_is_a_point_for_each_unit_and_gate(kind, library):
@@ -296,6 +306,7 @@ def test_saturation_is_a_point_for_each_unit_and_gate(kind, library):
     assert ax.get_title("left") == "gate saturation of 8 units"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [1, 8, 1024])
 def test_timescales_are_sorted_by_the_geometric_one(hidden):
     statistics = lstmx.gate_statistics(recorded(lstmx.LSTM, hidden=hidden, library="jax"))
@@ -433,6 +444,7 @@ def test_comparison_without_error_has_one_panel():
     assert labelled(ax, "training")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("seeds", "drawn"), [(5, 5), (12, 12), (13, 0)])
 def test_several_seeds_are_drawn_as_means_in_bands_with_a_line_for_each_of_few(seeds, drawn):
     comparison = compared(seeds=seeds, models=2)
@@ -473,6 +485,7 @@ def test_losses_over_decades_are_drawn_on_a_logarithmic_scale(least, scale):
     assert lstmx.plot.comparison(comparison).axes[0].get_yscale() == scale
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("steps", [1, 60])
 def test_short_and_interrupted_comparisons_are_drawn(steps):
     comparison = compared(steps=steps, evaluations=2)
@@ -500,6 +513,7 @@ def test_only_a_comparison_is_compared():
 DRAWN = [(lstmx.plot.dynamics, lambda: recorded(lstmx.LSTM)), (lstmx.plot.comparison, compared)]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("draw", "make"), DRAWN)
 def test_figures_are_drawn_on_the_callers_figure_or_subfigure(draw, make):
     figure = Figure()
@@ -516,6 +530,7 @@ def test_figures_are_drawn_on_the_callers_figure_or_subfigure(draw, make):
         draw(make(), figure="dynamics.png")
 
 
+@pytest.mark.slow
 def test_a_small_figure_keeps_room_for_its_panels():
     figure = Figure(figsize=(8, 6), layout="constrained")
     lstmx.plot.dynamics(recorded(lstmx.LSTM), figure=figure)
@@ -529,6 +544,7 @@ def test_only_a_history_has_dynamics():
         lstmx.plot.dynamics(np.zeros((3, 2)))
 
 
+@pytest.mark.slow
 def test_new_figures_and_axes_show_themselves_in_a_notebook():
     history = recorded(lstmx.LSTM)
     for shown in (lstmx.plot.dynamics(history), lstmx.plot.saturation(lstmx.gate_statistics(history))):

@@ -82,7 +82,7 @@ def test_every_figure_takes_a_sheet_and_a_title():
             assert parameters[argument].default is None
 
 
-@pytest.mark.sample(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAW)
 def test_a_title_is_replaced_left_out_or_refused(name):
     assert title_of(DRAW[name]())
@@ -92,6 +92,7 @@ def test_a_title_is_replaced_left_out_or_refused(name):
         DRAW[name](title=3)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", takers("cmap"))
 def test_a_colour_map_is_that_of_every_map(name):
     drawn = DRAW[name](cmap="cividis")
@@ -102,7 +103,7 @@ def test_a_colour_map_is_that_of_every_map(name):
         DRAW[name](cmap="no such map")
 
 
-@pytest.mark.sample(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", takers("labels"))
 def test_tokens_stand_at_the_steps(name):
     drawn = DRAW[name](labels=TOKENS)
@@ -134,6 +135,7 @@ def test_a_text_is_a_sequence_of_characters():
     assert "".join(text.get_text() for text in ax.get_xticklabels()) == "twenty␣letters␣of␣it"
 
 
+@pytest.mark.slow
 def test_of_many_tokens_as_many_stand_there_as_have_room():
     flow = lstmx.gradient_flow(recorded(lstmx.LSTM, 400))
     ax = lstmx.plot.gates_ledger(flow, labels=[f"word{k}" for k in range(400)])
@@ -147,6 +149,7 @@ def test_of_many_tokens_as_many_stand_there_as_have_room():
 # -------------------------------------------------------------------------------------------------- units
 
 
+@pytest.mark.slow
 def test_units_of_the_dashboard_are_those_asked_for():
     figure = lstmx.plot.dynamics(SHORT, units=[5, -1])
     render(figure)
@@ -160,6 +163,7 @@ def test_units_of_the_dashboard_are_those_asked_for():
     np.testing.assert_allclose(means, SHORT.forget_gate.mean(1), rtol=1e-5)  # of all units
 
 
+@pytest.mark.slow
 def test_units_of_variants_effects_and_statistics_are_those_asked_for():
     image = lstmx.plot.variants({"a": SHORT}, units=[3]).axes[0].images[0]
     np.testing.assert_allclose(image.get_array(), np.asarray(SHORT.forget_gate)[:, [3]].T, atol=1e-6)
@@ -211,6 +215,7 @@ def band(ax, k=0):
     return np.array([end.min() for end in ends]), np.array([end.max() for end in ends])
 
 
+@pytest.mark.slow
 def test_all_sequences_are_a_median_in_a_band():
     flow = lstmx.gradient_flow(BATCH)
     figure = lstmx.plot.gradient_flow(flow, "all")
@@ -267,6 +272,7 @@ def test_the_ledger_of_all_sequences_is_their_mean():
     np.testing.assert_allclose(drawn.values - drawn.baseline, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_orders_of_all_sequences():
     paths = lstmx.path_spectrum(BATCH, max_order=3)
     figure = lstmx.plot.path_spectrum(paths, "all")

@@ -187,7 +187,7 @@ def test_every_figure_is_here():
     assert sorted(DRAW) == sorted(lstmx.plot.__all__)
 
 
-@pytest.mark.sample(5)
+@pytest.mark.slow
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("name", DRAW)
 def test_a_figure_draws_or_says_what_to_do(name, context):
@@ -234,6 +234,7 @@ def of(history, values):
     return np.asarray(values)[:, SEQUENCE] if history.batch else np.asarray(values)
 
 
+@pytest.mark.slow
 def test_the_dashboard_of_a_step_function_has_a_panel_for_each_array():
     history = recorded("step function, masked")
     figure = lstmx.plot.dynamics(history, SEQUENCE)
@@ -268,6 +269,7 @@ def test_a_step_function_of_one_array_is_a_heat_map():
     ]
 
 
+@pytest.mark.slow
 def test_the_dashboard_leaves_steps_that_do_not_count_blank():
     history = recorded("masked")
     figure = lstmx.plot.dynamics(history, SEQUENCE)
@@ -286,12 +288,14 @@ def test_the_dashboard_leaves_steps_that_do_not_count_blank():
     assert figure.get_suptitle() == f"LSTM of 4 units over {len(AT)} of {LENGTH} steps, sequence {SEQUENCE}"
 
 
+@pytest.mark.slow
 def test_whole_sequences_have_no_hatching():
     figure = lstmx.plot.dynamics(recorded("Zoneout"))
     assert panel(figure, "forget gate").patch.get_hatch() is None
     assert figure.get_suptitle().startswith("LSTM with zoneout of 4 units")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", LAYERS)
 def test_layers_are_rows_with_their_states_in_the_order_of_time(context):
     history = recorded(context)
@@ -321,6 +325,7 @@ def test_layers_without_gates_are_drawn():
     assert figure.axes[0].get_title("left") == "layer 1 (SimpleRNN): hidden state"
 
 
+@pytest.mark.slow
 def test_the_flow_of_a_step_function_is_that_of_its_joint_state():
     result = flow(recorded("step function"))
     figure = lstmx.plot.gradient_flow(result)
@@ -330,6 +335,7 @@ def test_the_flow_of_a_step_function_is_that_of_its_joint_state():
     assert figure.get_suptitle().startswith(f"gradient over {LENGTH} steps: ")
 
 
+@pytest.mark.slow
 def test_a_masked_flow_is_blank_where_steps_do_not_count_and_reads_like_its_piece():
     history = recorded("masked")
     figure = lstmx.plot.gradient_flow(flow(history), SEQUENCE)
@@ -347,6 +353,7 @@ def test_a_masked_flow_is_blank_where_steps_do_not_count_and_reads_like_its_piec
     assert labels(compared)[0] == f"masked: half-life {alone.half_life:.4g} steps"
 
 
+@pytest.mark.slow
 def test_losses_at_many_steps_have_no_half_life_anywhere():
     history = recorded("masked")
     result = lstmx.gradient_flow(history, np.ones(history.outputs.shape))
@@ -410,6 +417,7 @@ def test_influence_on_and_of_steps_that_do_not_count_is_blank():
     assert np.isfinite(pairs[AT[-1], AT]).all()
 
 
+@pytest.mark.slow
 def test_variants_are_blank_where_steps_do_not_count():
     history = recorded("masked")
     step = recorded("step function, masked")
@@ -438,6 +446,7 @@ def test_an_effect_is_blank_where_steps_do_not_count():
     np.testing.assert_array_equal(image(pair[1], 4), blanked(effect.edited.forget_gate[:, SEQUENCE]).T)
 
 
+@pytest.mark.slow
 def test_an_effect_on_layers_shows_what_was_edited_in_which():
     effect = effect_of(recorded("stack, masked"))
     figure = lstmx.plot.effect(effect, SEQUENCE)
@@ -449,6 +458,7 @@ def test_an_effect_on_layers_shows_what_was_edited_in_which():
     np.testing.assert_array_equal(image(panel(rows, "layer 0 (LSTM): forget gate"), 4), blanked(forget).T)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["step function, masked", "masked", "stack, masked"])
 def test_a_phase_portrait_has_the_joint_states_that_count(context):
     history = recorded(context)
@@ -515,6 +525,7 @@ def test_a_step_alone_between_holes_has_a_dot():
 # -------------------------------------------------------------------------------------- what is no history
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("make", "words"),
     [

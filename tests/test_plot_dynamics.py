@@ -52,6 +52,7 @@ def followed_latch():
 # -------------------------------------------------------------------------------------------------- spectrum
 
 
+@pytest.mark.sample(1)
 def test_the_exponents_are_drawn_in_order_with_their_errors(kind, library):
     spectrum = to(library, spectrum_of(kind)) if library == "jax" else spectrum_of(kind)
     ax = lstmx.plot.spectrum(spectrum)
@@ -72,6 +73,7 @@ def test_exponents_of_minus_infinity_are_counted():
     assert labels(ax) == ["λ ± standard error (3 are −inf)"]
 
 
+@pytest.mark.slow
 def test_published_recipes_are_drawn_beside():
     spectrum = spectrum_of(lstmx.LSTM, (2,), audit=True)
     ax = lstmx.plot.spectrum(spectrum)
@@ -83,6 +85,7 @@ def test_published_recipes_are_drawn_beside():
     assert labels(ax)[0] == "λ ± standard error"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("batch", [(), (2,)], ids=str)
 def test_local_exponents_end_with_the_pass_and_average_to_the_exponent(batch):
     spectrum = spectrum_of(lstmx.LSTM, batch)
@@ -128,6 +131,7 @@ def test_the_phase_portrait_projects_points_on_the_states_components():
 # ----------------------------------------------------------------------------------------------------- memory
 
 
+@pytest.mark.slow
 def test_every_notion_has_its_mark(kind):
     report = lstmx.memory_report(recorded(kind), lags=50)
     figure = lstmx.plot.memory(report)
@@ -140,6 +144,7 @@ def test_every_notion_has_its_mark(kind):
     np.testing.assert_allclose(curves["error of truncation"], report.truncation_bias)
 
 
+@pytest.mark.slow
 def test_what_is_infinite_is_an_arrow_and_what_is_unknown_no_mark():
     report = lstmx.memory_report(recorded(lstmx.LSTM), lags=50)
     values = iter([np.inf, np.nan])

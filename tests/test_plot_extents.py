@@ -292,7 +292,7 @@ def test_every_figure_is_here():
     assert sorted(FIGURES) == sorted(lstmx.plot.__all__)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_is_cut_or_covered_in_a_column(name, monkeypatch):
     check(drawn(name, COLUMN, *SMALL), monkeypatch)
@@ -306,6 +306,7 @@ def test_nothing_is_cut_or_covered_at_any_size(name, width, size, monkeypatch):
     check(drawn(name, width, *size), monkeypatch)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["compare_flows", "phase_portrait"])
 def test_panels_in_a_row_keep_to_themselves(name, monkeypatch):
     figure = sheet(PAGE, 3)

@@ -59,7 +59,7 @@ SHOWN = {
 }
 
 
-@pytest.mark.sample(4)
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", ["all", "norms"])
 def test_flow_panels_are_fields_of_the_flow(kind, library, outputs):
     flow = to(library, lstmx.gradient_flow(recorded(kind), outputs=outputs))
@@ -105,7 +105,7 @@ def test_the_title_says_what_the_flow_does(slope, words):
     assert title.endswith(" nats per step")
 
 
-@pytest.mark.sample(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 2, 7])
 def test_short_flows_have_no_standard_error(kind, length):
     figure = lstmx.plot.gradient_flow(lstmx.gradient_flow(recorded(kind, length, hidden=1)))
@@ -116,6 +116,7 @@ def test_short_flows_have_no_standard_error(kind, length):
     assert title.endswith("too few steps for a decay rate" if length == 1 else "nats per step")
 
 
+@pytest.mark.slow
 def test_exact_zeros_are_gaps_that_the_legend_counts(library):
     loss = np.zeros((40, 5), "float32")
     loss[:30] = 1
@@ -137,6 +138,7 @@ def test_zeros_of_a_single_line_are_counted_in_the_title():
     assert ax.get_title("left") == "norm of the cotangent (1 exact zero)"
 
 
+@pytest.mark.slow
 def test_a_million_steps_are_drawn_as_a_thousand_blocks():
     log_norm = 0.01 * np.arange(1_000_000.0)
     log_norm[:100_000] = -np.inf
@@ -180,6 +182,7 @@ def stacks(ax):
     return total
 
 
+@pytest.mark.sample(2)
 def test_ledger_stacks_the_shares_of_all_ways(kind, library):
     flow = to(library, lstmx.gradient_flow(recorded(kind)))
     ax = lstmx.plot.gates_ledger(flow)
@@ -213,6 +216,7 @@ def test_steps_without_gradient_are_counted_in_the_ledger():
     assert ax.get_title("left") == "share of each way back (1 of 3 steps without gradient)"
 
 
+@pytest.mark.sample(2)
 def test_the_smallest_ledger_is_drawn(kind):
     ax = lstmx.plot.gates_ledger(lstmx.gradient_flow(recorded(kind, length=1, hidden=1)))
     render(ax.figure)
@@ -228,6 +232,7 @@ def test_a_ledger_needs_the_gates():
 # ---------------------------------------------------------------------------------------- compare_flows
 
 
+@pytest.mark.sample(1)
 def test_flows_of_any_length_are_compared_from_their_ends(library):
     flows = {
         kind.__name__: to(library, lstmx.gradient_flow(recorded(kind, length)))
@@ -270,7 +275,7 @@ def test_only_flows_by_name_are_compared(flows, error, message):
 # ---------------------------------------------------------------------------------------- path_spectrum
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("max_order", [0, 3, 8])
 def test_orders_at_the_first_step_and_their_shares_are_drawn(library, max_order):
     paths = to(library, lstmx.path_spectrum(recorded(lstmx.LSTM, 12), max_order))
@@ -298,6 +303,7 @@ def test_orders_at_the_first_step_and_their_shares_are_drawn(library, max_order)
     assert figure.get_suptitle() == f"orders of the gradient over 12 steps: mean order at least {mean:.4g}"
 
 
+@pytest.mark.sample(1)
 def test_matrix_orders_have_one_panel(library):
     paths = to(library, lstmx.path_spectrum(recorded(lstmx.LSTM, 12), 4, matrix=True))
     figure = lstmx.plot.path_spectrum(paths)
@@ -310,6 +316,7 @@ def test_matrix_orders_have_one_panel(library):
     assert figure.get_suptitle() == f"orders of the Jacobian product: mean order at least {paths.mean_order:.4g}"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("matrix", [False, True])
 def test_orders_without_paths_are_counted(matrix):
     paths = lstmx.path_spectrum(recorded(lstmx.LSTM, 1, hidden=1), 4, matrix=matrix)
@@ -320,6 +327,7 @@ def test_orders_without_paths_are_counted(matrix):
     assert "at least" not in figure.get_suptitle()
 
 
+@pytest.mark.slow
 def test_shares_are_drawn_as_far_as_there_is_something_to_see():
     back = np.arange(1_000_000.0)[::-1]
     logs = np.stack([-0.01 * back, -0.005 * back], axis=1)
@@ -368,7 +376,7 @@ def sloped(outputs, inputs, slope=-0.1):
     return Influence(np.where(lag < 0, -np.inf, slope * lag), np.array(outputs), np.array(inputs), None)
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("probes", [None, 4])
 def test_influence_is_a_map_of_logs_and_a_profile(kind, library, probes):
     result = to(library, lstmx.influence(recorded(kind, 20), probes=probes))
@@ -396,6 +404,7 @@ def test_later_inputs_are_blank_and_colours_span_the_rest():
     assert pairs.images[0].get_cmap().name == "viridis"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("slope", [-50, 50])
 def test_norms_beyond_the_float_range_are_drawn(slope):
     figure = lstmx.plot.influence(sloped(range(40), range(40), slope))
@@ -407,6 +416,7 @@ def test_norms_beyond_the_float_range_are_drawn(slope):
     assert labels(figure.axes[1])[1] == f"95 % within {0 if slope < 0 else 39}"
 
 
+@pytest.mark.sample(1)
 def test_influence_on_one_output_is_a_line(library):
     result = to(library, lstmx.influence(recorded(lstmx.GRU, 20), outputs=19, inputs=range(5, 20)))
     figure = lstmx.plot.influence(result)
@@ -458,6 +468,7 @@ def test_short_influence_on_many_outputs_is_a_map_over_the_lag():
     assert pairs.get_title("left") == "influence on each output, by lag"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("steps", [[0], [0, 1]])
 def test_influence_of_nothing_is_drawn_without_marks(steps):
     nothing = Influence(np.full((len(steps), 2), -np.inf), np.array(steps), np.array([2, 3]), None)
@@ -466,6 +477,7 @@ def test_influence_of_nothing_is_drawn_without_marks(steps):
     assert len(figure.axes[1].lines) == 1
 
 
+@pytest.mark.sample(1)
 def test_the_smallest_influence_is_drawn(kind):
     render(lstmx.plot.influence(lstmx.influence(recorded(kind, 1, hidden=1))))
 
@@ -494,7 +506,7 @@ def content(sheet):
     return found + [patch.get_data().values for ax in axes for patch in ax.patches]
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize(
     ("batch", "sequence"), [((3,), 2), ((3,), -1), ((3,), (1,)), ((2, 3), (1, 2)), ((2, 3), (-1, 0))]
@@ -542,6 +554,7 @@ def test_wrong_results_and_sequences_are_refused(name, called):
         drawn(name, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_on_the_callers_figure_or_subfigure(name):
     result = MAKE[name](recorded(lstmx.LSTM, 12))

@@ -16,6 +16,7 @@ import lstmx.plot
 pytestmark = pytest.mark.usefixtures("_pyplot_is_left_alone")
 
 
+@pytest.mark.slow
 def test_a_training_is_drawn_by_its_readings():
     observatory = observed(lstmx.LSTM(3, 4), 12)
     figure = lstmx.plot.observatory(observatory)
@@ -47,6 +48,7 @@ def test_a_training_is_drawn_by_its_readings():
     assert [text.get_text() for text in shown] == ["0", "40", "70", "110"]
 
 
+@pytest.mark.slow
 def test_lines_are_broken_where_looks_are_missing():
     observatory = lstmx.Observatory(lstmx.LSTM(3, 4), np.ones((12, 2, 3), "float32"), 10)
     for step in (0, 10, 40, 50):
@@ -70,6 +72,7 @@ def test_alarms_are_lines_that_are_named():
     assert not [ax for ax in figure.axes if ax.get_xlabel() == "activation"]  # it has no gates
 
 
+@pytest.mark.slow
 def test_gates_are_those_of_a_layer():
     observatory = observed(lstmx.Stack([lstmx.LSTM(3, 4), lstmx.GRU(4, 5)]), 2)
     titles = [ax.get_title("left") for ax in lstmx.plot.observatory(observatory).axes]
@@ -80,6 +83,7 @@ def test_gates_are_those_of_a_layer():
         lstmx.plot.observatory(observatory, "layer 2")
 
 
+@pytest.mark.slow
 def test_a_film_has_a_frame_for_each_look(tmp_path):
     observatory = observed(lstmx.LSTM(3, 4), 5)
     figure = lstmx.plot.animation(observatory, tmp_path / "film.gif")
@@ -121,6 +125,7 @@ def test_before_the_first_look_there_is_nothing_to_draw():
         lstmx.plot.observatory(observed(lstmx.LSTM(3, 4), 0))
 
 
+@pytest.mark.slow
 def test_a_comparison_shows_when_each_model_reaches_how_far():
     comparison = compared(20, models=2, seeds=3, looks=5)
     reached, far = looked_at([0.8, 0.9, 1.0]), looked_at([1.0, 1.0, 1.0])

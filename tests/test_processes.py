@@ -43,6 +43,7 @@ def done(program, *arguments, **options):
             assert not process.returncode, errors
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     done("basics", tmp_path)
 

@@ -16,7 +16,7 @@ def history(library):
     return lstmx.record(cell, *to(library, (params, xs)))
 
 
-@pytest.mark.sample(3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "analysis",
     [

@@ -79,6 +79,7 @@ def test_one_unit_normalised_is_its_shift():
 # ---------------------------------------------------------------------------------------------------- analyses
 
 
+@pytest.mark.sample(1)
 @each
 def test_influence_is_the_derivative_of_an_output_by_an_input(name):
     history = recorded(name)
@@ -113,6 +114,7 @@ def test_blocks_of_jacobians_have_the_widths_of_their_states(name):
     assert_same(lstmx.jacobians(history, "cell_hidden"), whole[..., p:, :p])
 
 
+@pytest.mark.slow
 def test_fixed_points_of_a_projected_cell_stand_still():
     cell = CELLS["projection"]
     params, _, _, _ = family.draw(cell)

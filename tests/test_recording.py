@@ -24,7 +24,7 @@ def kept_fields(history):
 # ------------------------------------------------------------------------------------------- excerpts
 
 
-@pytest.mark.sample(20)
+@pytest.mark.sample(4)
 @each_batch
 @pytest.mark.parametrize("every", [1, 3, 12, *(pytest.param(every, marks=pytest.mark.slow) for every in (2, 7))])
 def test_an_excerpt_is_the_history_at_its_steps(kind, library, batch, every):
@@ -43,7 +43,7 @@ def test_an_excerpt_is_the_history_at_its_steps(kind, library, batch, every):
     assert set(fields) <= set(dir(made))
 
 
-@pytest.mark.sample(19)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("batch", [(), pytest.param((2,), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize(("dtype", "bits"), [("float16", 11), ("bfloat16", 8)])
@@ -120,7 +120,7 @@ FORMS = [
 ]
 
 
-@pytest.mark.sample(10)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("verb", "form"), FORMS, ids=lambda x: getattr(x, "__name__", str(x)))
 @pytest.mark.parametrize("narrow", [True, False], ids=["narrow", "wide"])
 def test_a_pass_in_old_memory_is_a_fresh_one(kind, library, verb, form, narrow, monkeypatch):
@@ -144,6 +144,7 @@ def test_a_pass_in_old_memory_is_a_fresh_one(kind, library, verb, form, narrow, 
         jax.clear_caches()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("keep", ["all", "states"])
 @pytest.mark.parametrize("batch", [(), (64, 16)], ids=["narrow", "wide"])
 def test_the_memory_is_the_old_one(keep, batch):
@@ -188,7 +189,7 @@ def test_another_form_is_refused_and_nothing_is_lost(library):
 # ------------------------------------------------------------------------------------------- summarise
 
 
-@pytest.mark.sample(7)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("length", "batch"), [(1, ()), (7, (1,)), (300, (2, 3)), (521, ())], ids=["T = 1", "7", "300", "prime"]
 )
@@ -201,6 +202,7 @@ def test_summarise_is_the_statistics_of_the_history(kind, library, length, batch
     assert str(found) == str(lstmx.gate_statistics(lstmx.record(cell, *given)))
 
 
+@pytest.mark.slow
 def test_float32_sums_hold_over_many_steps():
     cell, params, xs, _ = draw_pass(lstmx.LSTM, 50_000, dtype="float32", hidden=2)
     exact = lstmx.summarise(cell, *jax.tree.map(lambda x: x.astype("float64"), (params, xs)))
@@ -230,6 +232,7 @@ def test_what_is_not_finite_is_named(library):
         lstmx.summarise(lstmx.SimpleRNN(3, 4), lstmx.SimpleRNN(3, 4).init(0), np.zeros((2, 3), "float32"))
 
 
+@pytest.mark.slow
 def test_summarise_takes_no_memory_for_the_pass():
     cell = lstmx.LSTM(2, 8)
     params = cell.init(0)
@@ -244,6 +247,7 @@ def test_summarise_takes_no_memory_for_the_pass():
     )  # a few bytes for each of 72 chunks more
 
 
+@pytest.mark.slow
 def test_the_same_again_is_traced_once():
     traced = []
 

@@ -26,6 +26,7 @@ def drawn(name, length=7, seed=0):
     return recurrence, *recurrence.draw(length=length, seed=seed)[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_THE_LIBRARY)
 def test_a_cell_of_the_library_as_a_step_function_is_that_cell(name):
     recurrence, cell = ZOO[name], OF_THE_LIBRARY[name]
@@ -41,6 +42,7 @@ def test_a_cell_of_the_library_as_a_step_function_is_that_cell(name):
             np.testing.assert_allclose(getattr(history, gate), values, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_linear_unit_is_a_sum_of_powers_of_complex_numbers():
     recurrence, params, xs = drawn("linear unit")
     B = np.asarray(params["B"])

@@ -246,6 +246,7 @@ def test_a_spectrum_of_no_state_is_refused():
         lstmx.autonomous_spectrum(cell, params, None, cell.initial_state(params, (0,)), 10)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["LSTM", "step function", "stack"])
 def test_a_pass_and_its_gradient_may_have_no_sequence(kind):
     if kind == "step function":
@@ -456,6 +457,7 @@ def test_a_path_spectrum_is_told_in_three_lines(matrix):
     assert f"{np.median(whole):.4g} of the whole" in share
 
 
+@pytest.mark.slow
 def test_results_inside_a_transformation_are_shown_without_numbers():
     jax = pytest.importorskip("jax")
     cell, told = things()["cell"], {}

@@ -33,6 +33,7 @@ def outputs_of(params, xs, state):
     return jnp.stack(made)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
 def test_the_outputs_are_those_of_the_equations(library, batch):
     params, xs, state = drawn(batch=batch)
@@ -45,6 +46,7 @@ def test_the_outputs_are_those_of_the_equations(library, batch):
     assert_close(history.final, final, 1e-14)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_autodiff():
     given = drawn(batch=(2,))
     cotangent = np.random.default_rng(1).normal(size=(9, 2, 4))
@@ -59,6 +61,7 @@ def test_gradients_are_those_of_autodiff():
     assert_close((in_numpy.parameters, in_numpy.inputs, in_numpy.initial), expected, 1e-12)
 
 
+@pytest.mark.sample(1)
 def test_tangents_and_jacobians_are_those_of_autodiff(library):
     params, xs, state = to(library, drawn())
     history = lstmx.record(CELL, params, xs, state)
@@ -84,6 +87,7 @@ def test_a_flow_ends_where_all_units_are_dead():
     assert np.isfinite(flow.log_norm[5:]).all()
 
 
+@pytest.mark.sample(1)
 def test_the_identity_network_keeps_a_positive_state(library):
     """The IRNN at rest: J = I, all exponents 0, on a state that is positive."""
     key = np.random.default_rng(0) if library == "numpy" else jax.random.key(0)
@@ -104,6 +108,7 @@ def test_dead_units_have_exponents_of_minus_infinity_and_live_ones_those_of_thei
     assert np.isneginf(spectrum.exponents[2:]).all()
 
 
+@pytest.mark.sample(1)
 def test_the_fixed_point_of_a_live_network_solves_its_linear_equation(library):
     draws = np.random.default_rng(2)
     kernel, bias = 0.2 * np.abs(draws.normal(size=(4, 4))), np.abs(draws.normal(size=4))
@@ -116,6 +121,7 @@ def test_the_fixed_point_of_a_live_network_solves_its_linear_equation(library):
     assert "WARNING" not in points.summary()
 
 
+@pytest.mark.slow
 def test_every_report_takes_it():
     history = lstmx.record(CELL, *drawn(length=120))
     report = lstmx.memory_report(history, lags=20)

@@ -87,6 +87,7 @@ def test_the_exponent_at_the_ends_of_the_range_and_of_zero_is_in_it(library, dty
     assert high in (BIAS[dtype] - 1, BIAS[dtype])
 
 
+@pytest.mark.sample(3)
 def test_scaling_and_unscaling_gives_the_same_bits(library, dtype):
     for seed in range(5):
         values = draw(dtype, seed)
@@ -125,6 +126,7 @@ def test_the_numbers_of_one_row_share_an_exponent_and_rows_do_not(library, dtype
     assert_same(number.value, np.array([[1, 0.25], [1, 0.5], [0, 0]], dtype))
 
 
+@pytest.mark.sample(3)
 def test_an_exact_zero_has_the_least_exponent_and_keeps_it(library, dtype):
     number = scaled(to(library, np.zeros((2, 3), dtype)), exponents(library, 900))
     assert_same(number.exponent, np.full(2, NOTHING, np.int32))
@@ -144,6 +146,7 @@ def test_adding_a_zero_changes_no_bit(library, dtype):
     assert_same(add(zero, zero), zero)
 
 
+@pytest.mark.sample(3)
 def test_normalising_a_zero_lets_a_small_number_be_added_to_it_whatever_scale_it_came_from(library, dtype):
     """A cotangent that exploded and then met a shut gate is an exact zero at a large exponent."""
     zero = normalised(Scaled(to(library, np.zeros((1, 2), dtype)), exponents(library, [5000])))
@@ -289,6 +292,7 @@ def test_the_log_norm_of_a_part_far_smaller_than_the_whole_is_right(library, dty
     np.testing.assert_allclose(log_norm(number), [exact_log_norm(whole[:, :2], -7000)], rtol=2 * TINY[dtype])
 
 
+@pytest.mark.sample(2)
 def test_the_log_norm_of_a_zero_is_minus_infinity_at_every_exponent(library, dtype):
     number = Scaled(to(library, np.zeros((4, 2), dtype)), exponents(library, [NOTHING, -3, 0, 5000]))
     assert_same(log_norm(number), np.full(4, -np.inf, dtype))
@@ -318,6 +322,7 @@ def test_the_log_of_a_root_of_a_sum_of_squares_is_that_of_sixty_digits(library, 
     assert made.dtype == dtype
 
 
+@pytest.mark.sample(1)
 def test_the_log_of_a_root_of_a_sum_of_squares_takes_zeros(library, dtype):
     logs = np.array([[-np.inf, -np.inf, 2], [-np.inf, 1, -np.inf]], dtype)
     assert_same(log_hypot(to(library, logs), axis=0), np.array([-np.inf, 1, 2], dtype))

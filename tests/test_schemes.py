@@ -78,6 +78,7 @@ def test_chrono_has_the_known_retention(kind, longest, expected):
         np.testing.assert_allclose(np.exp(-lag * np.logaddexp(0, -biases)).mean(), value, rtol=0.02)
 
 
+@pytest.mark.sample(1)
 def test_uniform_gates_are_uniform(library):
     cell = lstmx.LSTM(1, H)
     params = init(cell, library, scheme=lstmx.schemes.uniform_gates())
@@ -187,6 +188,7 @@ def test_kernels_are_spread_as_the_frameworks_own(framework, kind):
             assert np.abs(kernel).max() > 0.98 * bound
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("framework", ["pytorch", "keras", "flax", "haiku"])
 def test_jax_draws_from_the_same_distributions(framework):
     params, expected = default(framework, lstmx.LSTM, "jax"), MEASURED[framework, lstmx.LSTM]
@@ -270,6 +272,7 @@ def test_a_frameworks_network_at_rest_has_the_known_spectral_radius(schemes, rad
 # ------------------------------------------------------------------------------------------------------ using them
 
 
+@pytest.mark.slow
 def test_a_key_gives_the_same_parameters_again(library):
     schemes = [lstmx.schemes.defaults_of("pytorch"), lstmx.schemes.chrono(100)]
     first, again, other = (init(lstmx.LSTM(2, 5), library, "float32", schemes, seed) for seed in (3, 3, 4))
@@ -277,6 +280,7 @@ def test_a_key_gives_the_same_parameters_again(library):
     assert all(np.abs(np.asarray(a) - np.asarray(b)).max() > 1e-3 for a, b in zip(first, other, strict=True))
 
 
+@pytest.mark.slow
 def test_an_int_seeds_jax():
     params = lstmx.GRU(2, 5).init(3, scheme=lstmx.schemes.defaults_of("haiku"))
     assert_same(params, lstmx.GRU(2, 5).init(jax.random.key(3), scheme=lstmx.schemes.defaults_of("haiku")))
@@ -314,6 +318,7 @@ def test_a_function_of_ones_own_is_a_scheme(library):
     assert is_in(library, params)
 
 
+@pytest.mark.sample(2)
 def test_float32_parameters_stay_float32(kind, library):
     schemes = [
         lstmx.schemes.orthogonal(0.5),

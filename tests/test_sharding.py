@@ -169,6 +169,7 @@ def test_only_numbers_are_placed():
     assert lstmx.shard_batch(jax.random.split(jax.random.key(0), (4, 2, 3))).shape == (4, 2, 3)
 
 
+@pytest.mark.slow
 def test_cores_become_devices_before_jax_starts_and_never_after():
     program = "import jax, lstmx; lstmx.use_cores(3); print(jax.device_count())"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -201,6 +202,7 @@ def spread_over(monkeypatch, compute):
     return one, two, count
 
 
+@pytest.mark.slow
 def test_training_uses_the_devices_that_are_there(monkeypatch):
     task = lstmx.tasks.next_step(np.random.default_rng(0).normal(size=(9, 12, 2)).astype("float32"), batch=4)
     model = lstmx.Model(lstmx.LSTM(2, 3), 2, "mean_squared_error")
@@ -222,6 +224,7 @@ def test_training_uses_the_devices_that_are_there(monkeypatch):
     assert spread_over(monkeypatch, lambda: lstmx.train(*given, progress=False))[2] == 0
 
 
+@pytest.mark.slow
 def test_attribution_uses_the_devices_that_are_there(monkeypatch):
     cell = lstmx.GRU(2, 3)
     history = lstmx.record(

@@ -120,6 +120,7 @@ def test_logs_of_gates_that_round_to_0_or_1_are_exact(activation, dtype):
     np.testing.assert_allclose(cell.log_retention(before, a), kept, rtol=100 * np.finfo(dtype).eps)
 
 
+@pytest.mark.slow
 def test_statistics_and_excerpts_read_the_gates_that_act(library):
     cell, params, xs, _, _ = drawn("sigmoid", (2,), length=40)
     given = to(library, (params, xs))
@@ -153,6 +154,7 @@ def test_the_gate_kernel_weighs_candidates_into_the_output():
     np.testing.assert_allclose(history.hidden_state[-1], output, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_reset_empties_the_state(library):
     cell, params, xs, _, _ = drawn("exponential", (2,), length=10)
     resets = np.zeros((10, 2), bool)
@@ -168,6 +170,7 @@ def test_a_reset_empties_the_state(library):
 # ----------------------------------------------------------------------------------------------- derivatives
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("bias", [0.0, -800.0, 800.0])
 @each
 def test_the_derivative_from_an_empty_state_is_the_one_of_autodiff(activation, bias):
@@ -232,6 +235,7 @@ def test_path_orders_add_up_and_the_carousel_is_of_order_0(activation):
 # -------------------------------------------------------------------------------------------------- dynamics
 
 
+@pytest.mark.slow
 def test_each_unit_has_an_exponent_of_minus_infinity():
     cell, params, xs, _, _ = drawn(length=400, hidden=2)
     history = lstmx.record(cell, params, xs)
@@ -243,6 +247,7 @@ def test_each_unit_has_an_exponent_of_minus_infinity():
     np.testing.assert_allclose(every[:6], first, rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["numpy", pytest.param("jax", marks=pytest.mark.slow)])
 def test_fixed_points_rest_where_the_normaliser_does(library):
     cell, params, xs, _, _ = drawn(length=30)

@@ -58,7 +58,7 @@ def dies(windows, share, time, rest=0.02, series=100):
 # ---------------------------------------------------------------------------------------------------- specificity
 
 
-@pytest.mark.sample(11)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("mean", [0.0, CHAOS])
 @pytest.mark.parametrize("time", [0, 1, 3, 5, 10])
 @pytest.mark.parametrize("windows", [128, 250, pytest.param(1000, marks=pytest.mark.slow)])
@@ -193,6 +193,7 @@ def test_a_network_whose_chaos_dies_early_is_not_stationary():
     assert f"the last three quarters are, with λ₁ {spectrum.settled[0]:+.5g}" in str(spectrum)
 
 
+@pytest.mark.slow
 def test_a_network_whose_chaos_dies_late_is_not_stationary():
     """λ₁ is about 0.15 until step 1,300, and below 0 from then on."""
     spectrum, at_rest = silenced(1300, 2000)
@@ -204,6 +205,7 @@ def test_a_network_whose_chaos_dies_late_is_not_stationary():
     np.testing.assert_allclose(later.settled, at_rest, rtol=0, atol=1e-3)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("seed", range(3))
 def test_networks_with_lasting_chaos_are_stationary(seed):
     spectrum = left_alone(lstmx.SimpleRNN, 64, 2.5, seed, 4000)
@@ -269,6 +271,7 @@ def test_the_exponents_of_a_network_left_alone_can_be_differentiated(of):
     np.testing.assert_allclose(found, (up - down) / 2e-5, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_spectrum_left_alone_can_be_had_for_many_gains_at_once():
     cell, params, xs, state = draw_pass(lstmx.GRU, features=2, hidden=3)
     given = to("jax", (params, xs[0], state))

@@ -29,6 +29,7 @@ def constant(library, bias, length, dtype="float64"):
 # ----------------------------------------------------------------------------------------- known numbers
 
 
+@pytest.mark.sample(1)
 def test_the_known_network_has_its_statistics(library):
     cell, params = lcg_params(lstmx.LSTM, 3, 5, 1.0, forget_bias=1)
     history = lstmx.record(cell, *to(library, (params, lcg((40, 3), 5, 1.5))))
@@ -103,7 +104,7 @@ def assert_direct(found, history, tolerance):
     assert found.retention_gate == history.cell.retention_gate
 
 
-@pytest.mark.sample(10)
+@pytest.mark.sample(2)
 @gated
 @pytest.mark.parametrize(("batch", "keep"), [((), "all"), ((2,), "states"), ((2, 3), "all")])
 def test_statistics_are_those_of_the_gates(kind, library, batch, keep):
@@ -114,6 +115,7 @@ def test_statistics_are_those_of_the_gates(kind, library, batch, keep):
     assert_direct(found, history, 1e-12)
 
 
+@pytest.mark.sample(3)
 @gated
 @pytest.mark.parametrize("elements", [1, 100, 333])
 def test_chunks_give_what_the_whole_gives(kind, library, elements, monkeypatch):
@@ -141,6 +143,7 @@ def test_the_arithmetic_time_scale_is_never_the_smaller(kind, library):
     assert np.all(np.asarray(found.timescale_arithmetic) > np.asarray(found.timescale))
 
 
+@pytest.mark.sample(2)
 @gated
 def test_float32_statistics_are_those_of_float64(kind, library):
     wide = random_history(kind, length=200, dtype="float64")
@@ -154,6 +157,7 @@ def test_float32_statistics_are_those_of_float64(kind, library):
     assert_close(found.timescale, expected.timescale, 1e-5)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("x64", [False, True])
 def test_a_long_float32_pass_keeps_its_time_scale(x64):
     bias = np.array([0.0, 1, 3, 5])
@@ -168,6 +172,7 @@ def test_a_long_float32_pass_keeps_its_time_scale(x64):
 # ----------------------------------------------------------------------------------------- in use
 
 
+@pytest.mark.sample(1)
 @gated
 def test_statistics_work_under_jit(kind):
     history = random_history(kind, "jax", "states", length=30, batch=(2,))
@@ -176,6 +181,7 @@ def test_statistics_work_under_jit(kind):
     assert_close(found, lstmx.gate_statistics(history), 1e-13)
 
 
+@pytest.mark.sample(1)
 @gated
 def test_statistics_of_each_sequence_by_vmap(kind):
     cell, params, xs, state = draw_pass(kind, batch=(2,))
@@ -259,6 +265,7 @@ def test_parameters_that_are_not_finite_are_named(kind, library):
         lstmx.gate_statistics(history)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_gate_that_is_almost_closed_has_the_time_scale_of_its_logarithm(library, dtype):
     """1 − f rounds to 1 from a bias of −17 in float32, and f itself to 0 from −104."""
@@ -274,6 +281,7 @@ def test_a_gate_that_is_almost_closed_has_the_time_scale_of_its_logarithm(librar
             np.testing.assert_allclose(scale, expected, rtol=4e-6 if dtype == "float32" else 1e-12)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("elements", [1, 10**7])
 def test_the_arithmetic_time_scale_of_gates_from_closed_to_open(library, elements, monkeypatch):
     """Gates whose pre-activations are inputs, against sums in logarithms in float64; it is the greater."""

@@ -50,6 +50,7 @@ def stop_after(monkeypatch, chunks, error):
 # ------------------------------------------------------------------------------------------- the same pass
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("keep", ["all", "states"])
 def test_a_streamed_pass_is_the_recorded_one(library, keep, tmp_path):
     cell, params, xs, state = a_pass(library)
@@ -75,7 +76,7 @@ def test_a_streamed_pass_of_other_cells_and_lengths(name, length, tmp_path):
         np.testing.assert_allclose(left, right, rtol=0, atol=1e-14)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [(), (2,), (2, 2)])
 def test_a_streamed_pass_of_unequal_sequences(library, batch, tmp_path, monkeypatch):
     cell, params, xs, state = a_pass(library, batch=batch)
@@ -100,6 +101,7 @@ def test_a_streamed_pass_of_unequal_sequences(library, batch, tmp_path, monkeypa
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_two_programs_are_compiled(tmp_path, caplog):
     given = a_pass("jax")
     jax.clear_caches()
@@ -137,7 +139,7 @@ def test_a_bar_counts_steps(tmp_path, capsys, monkeypatch):
 # ----------------------------------------------------------------------------------- stopped, and gone on with
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("chunks", [0, 1, 6])
 def test_a_stopped_run_goes_on_to_the_same_bytes(library, chunks, tmp_path, monkeypatch):
     cell, params, xs, state = a_pass(library)
@@ -172,6 +174,7 @@ def test_a_full_disk_loses_no_finished_chunk(tmp_path, monkeypatch):
     assert contents(tmp_path / "pass") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_limit_of_the_system_is_told_likewise(tmp_path):
     """A real failure of the file system, inside zarr: no file may grow over 20 kB."""
     code = f"""
@@ -247,6 +250,7 @@ def killed_at_random(library, folder, kills, seed):
     return least
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
     killed_at_random("numpy", tmp_path, 1, 0)
 
@@ -330,6 +334,7 @@ def test_wrong_arguments_make_no_folder(tmp_path):
 # --------------------------------------------------------------------------------------- parts of the batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["V", "SLSTM"])
 def test_parts_of_the_batch_are_run_and_written_apart(library, name, tmp_path):
     cell, params, xs, state = a_pass(library, name, batch=(6, 2))
@@ -342,6 +347,7 @@ def test_parts_of_the_batch_are_run_and_written_apart(library, name, tmp_path):
         np.testing.assert_allclose(left, right, rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_goes_on_in_its_parts(tmp_path, monkeypatch):
     cell, params, xs, state = a_pass(batch=(4,))
     given = cell, params, xs, state
@@ -356,6 +362,7 @@ def test_a_run_in_parts_goes_on_in_its_parts(tmp_path, monkeypatch):
     assert contents(tmp_path / "pass") == contents(whole.path)
 
 
+@pytest.mark.slow
 def test_what_lies_on_devices_is_written_in_their_parts(tmp_path):
     cell, params, xs, state = a_pass("jax", batch=(4,))
     split = lstmx.shard_batch(xs)
@@ -396,6 +403,7 @@ def test_parts_and_processes_that_cannot_be_are_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_long_sequence_goes_from_one_writer_to_the_next(library, tmp_path):
     cell, params, xs, state = a_pass(library)
     whole = lstmx.record(cell, params, xs, state)

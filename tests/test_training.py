@@ -17,6 +17,7 @@ def norm(tree):
     return np.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(tree)))
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss():
     training = lstmx.train(MODEL, MODEL.init(0), TASK.batch, adam(3e-2), 200, progress=False)
     assert training.step == 200
@@ -44,6 +45,7 @@ def test_what_is_handed_on_after_a_step_has_the_losses_so_far():
         np.testing.assert_array_equal(training.gradient_norms, rest.gradient_norms[: training.step])
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_norm_are_those_of_the_batch():
     params = MODEL.init(1)
     training = lstmx.train(MODEL, params, TASK.batch, steps=1, progress=False)
@@ -106,11 +108,13 @@ def test_interrupting_returns_what_was_trained():
     assert training.step == len(training.losses) == 4
 
 
+@pytest.mark.slow
 def test_float64_parameters_train_in_float64():
     training = lstmx.train(MODEL, MODEL.init(0, "float64"), TASK.batch, steps=2, progress=False)
     assert {leaf.dtype for leaf in jax.tree.leaves(training.params)} == {np.dtype("float64")}
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [

@@ -126,6 +126,7 @@ def errors(tmp_path):
     return errors
 
 
+@pytest.mark.slow
 def test_types_are_known_and_wrong_uses_are_errors(errors):
     wrong = list(WRONG)
     found = errors(START + KNOWN + "\n".join(wrong) + "\n")

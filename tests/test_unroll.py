@@ -112,7 +112,7 @@ def test_record_is_the_textbook_loop(kind, seed, length, batch, features, hidden
 # ------------------------------------------------------------------------------------ shapes and libraries
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(1)
 @each_dtype
 @pytest.mark.parametrize(
     ("length", "hidden", "batch"),
@@ -170,6 +170,7 @@ def test_the_default_state_is_zero(kind, library):
     assert_same(lstmx.record(cell, *given), lstmx.record(cell, *given, state=zeros))
 
 
+@pytest.mark.sample(4)
 def test_a_pass_continues_from_its_final_state(kind, library):
     cell, params, xs, state = draw_pass(kind, length=9)
     params, xs, state = to(library, (params, xs, state))
@@ -188,6 +189,7 @@ def test_jax_parameters_take_numpy_inputs(kind):
     assert_close(lstmx.run(cell, device, xs, state), lstmx.run(cell, params, xs, state), 1e-12)
 
 
+@pytest.mark.sample(1)
 def test_tracers_with_numpy_parameters_are_jax(kind):
     cell, params, xs, state = draw_pass(kind)
     outputs, _ = lstmx.run(cell, params, xs, state)
@@ -213,7 +215,7 @@ def test_numpy_arguments_are_neither_changed_nor_needed_writable(kind):
 # ------------------------------------------------------------------------------------- transformations
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(1)
 @each_dtype
 def test_vmap_over_sequences_is_the_batch(kind, dtype):
     cell, params, xs, state = draw_pass(kind, batch=(3,), dtype=dtype)
@@ -226,6 +228,7 @@ def test_vmap_over_sequences_is_the_batch(kind, dtype):
     assert_close(jnp.swapaxes(history.stored, 0, 1), batched.stored, TOLERANCE[dtype])
 
 
+@pytest.mark.sample(2)
 def test_vmap_over_parameters_is_an_ensemble(kind):
     members = [draw_pass(kind, seed=seed) for seed in range(3)]
     cell, _, xs, _ = members[0]
@@ -256,6 +259,7 @@ def scanned(cell, params, xs, state):
     return outputs, final
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("batch", [(), (2, 3)], ids=["one", "two batch axes"])
 def test_grad_of_run_is_grad_of_the_plain_scan(kind, batch):
     cell, *given = draw_pass(kind, batch=batch)
@@ -276,6 +280,7 @@ def test_grad_of_run_is_grad_of_the_plain_scan(kind, batch):
     assert_close(*gradients(*given), 1e-12)
 
 
+@pytest.mark.sample(1)
 def test_grad_through_a_history_is_grad_of_run(kind):
     cell, *given = draw_pass(kind)
 
@@ -290,6 +295,7 @@ def test_grad_through_a_history_is_grad_of_run(kind):
         assert_close(through_history, through_run, 1e-12)
 
 
+@pytest.mark.sample(1)
 def test_grad_through_the_gates_of_a_history(kind):
     # The gate at step t depends on what came before it too, so rebuilt gates must carry the same gradient.
     cell, params, xs, state = draw_pass(kind)
@@ -300,6 +306,7 @@ def test_grad_through_the_gates_of_a_history(kind):
     assert_close(*jax.jit(lambda params: [jax.grad(loss)(params, keep) for keep in KEEP])(params), 1e-12)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("forward", [lstmx.run, lstmx.record], ids=["run", "record"])
 @pytest.mark.parametrize("outer", [lambda f: f, jax.jit], ids=["called", "under jit"])
 def test_the_same_shapes_compile_once(forward, outer):
@@ -326,6 +333,7 @@ def test_the_same_shapes_compile_once(forward, outer):
     assert len(traced) > once
 
 
+@pytest.mark.sample(1)
 def test_a_batch_split_over_two_devices_is_the_batch(kind):
     assert jax.device_count() == 2
     cell, params, xs, _ = draw_pass(kind, batch=(4,))

@@ -186,6 +186,7 @@ def test_choices_that_a_file_has_no_use_for_are_refused(tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_cast_and_a_backward_layer_are_said(tmp_path):
     arrays = state_dict() | {f"{name}_reverse": x for name, x in state_dict().items()}
     save_file({name: x.astype("float16") for name, x in arrays.items()}, tmp_path / "m.safetensors")

@@ -90,6 +90,7 @@ lstmx.record_to(sys.argv[1], cell, params, Told(xs, tell), state)
 """
 
 
+@pytest.mark.slow
 def test_a_live_writer_is_not_joined_and_a_killed_one_holds_nobody_off(tmp_path):
     cell, params, xs, state = a_pass()
     command = [sys.executable, "-c", LIVE, str(tmp_path / "pass"), str(Path(__file__).parent)]
@@ -167,6 +168,7 @@ def killed_at(moments, folder):
     return int(made.stdout.splitlines()[0])  # calls in all
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_runs_killed_in_every_part_of_the_work_go_on_to_the_same_bytes(tmp_path):
     assert killed_at((5, 101, 24), tmp_path) > 101

@@ -46,6 +46,7 @@ def test_without_a_key_each_unit_keeps_its_share(name, library):
     assert history.controls is None
 
 
+@pytest.mark.sample(3)
 @each
 def test_with_a_key_units_keep_their_state_or_do_not(name, library):
     cell, params, xs, state, _ = drawn(name)
@@ -67,7 +68,7 @@ def test_each_field_is_kept_with_its_own_probability():
     np.testing.assert_allclose([kept.hidden.mean(), kept.cell.mean()], [0.2, 0.7], atol=0.02)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @each
 @pytest.mark.parametrize("key", [None, 1])
 def test_derivatives_are_those_of_autodiff(name, key):
@@ -111,6 +112,7 @@ def test_derivatives_are_those_of_autodiff(name, key):
         np.testing.assert_allclose(whole, 1, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_gradients_of_a_run_in_jax_go_through_the_masks():
     cell, params, xs, state, _ = drawn("NP", seed=2)
     given = to("jax", (params, xs, state))

@@ -41,7 +41,8 @@ def files():
     for path in sorted(HOUSE.rglob("*.py")):
         name, *parts = path.relative_to(HOUSE).with_suffix("").parts
         if name != "__init__":
-            found.append((name, ".".join(part for part in parts if part != "__init__"), ast.parse(path.read_text())))
+            part = ".".join(part for part in parts if part != "__init__")
+            found.append((name, part, ast.parse(path.read_text())))
     return found
 
 

@@ -70,9 +70,7 @@ def number_of(history, weights):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", slow_but([*CELLS, *OTHERS, *LAYERS], lambda name: name in ("LSTM", "both in a stack"))
-)
+@pytest.mark.parametrize("name", [*CELLS, *OTHERS, *LAYERS])
 def test_integrated_gradients_are_the_integral_of_autodiff(name):
     cell = (CELLS | OTHERS | LAYERS)[name]
     history = passed(cell, library="jax", lengths=np.array([9, 5]))
@@ -95,13 +93,7 @@ def test_integrated_gradients_are_the_integral_of_autodiff(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "library"),
-    slow_but(
-        itertools.product(["LSTM", "GRU", *LAYERS], LIBRARIES),
-        lambda name, library: library == "numpy" or name == "stack",
-    ),
-)
+@pytest.mark.parametrize(("name", "library"), itertools.product(["LSTM", "GRU", *LAYERS], LIBRARIES))
 def test_integrated_gradients_add_up(name, library):
     history = passed((CELLS | LAYERS)[name], 40, (3,), library, lengths=np.array([40, 17, 1]))
     found = lstmx.attribute(history, *to(library, (weights_for(history),)))

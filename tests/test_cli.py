@@ -138,9 +138,7 @@ def test_interrupted_training_still_reports(tmp_path, text_file, monkeypatch, ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind", [lstmx.LSTM, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (lstmx.GRU, lstmx.SimpleRNN))]
-)
+@pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU, lstmx.SimpleRNN])
 def test_analyze_reports_on_your_own_arrays(tmp_path, kind):
     cell = kind(3, 5)
     params = cell.init(np.random.default_rng(0))

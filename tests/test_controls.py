@@ -70,12 +70,7 @@ def counted(said):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said"),
-    slow_but(
-        [(name, said) for name in EVERY for said in ("lengths", "all")] + [("LSTM", "mask"), ("LSTM", "resets")],
-        lambda name, said: (
-            name in ("LSTM", "wide GRU before", "both", "Zoneout LSTM") or (said == "all" and "wide" not in name)
-        ),
-    ),
+    [(name, said) for name in EVERY for said in ("lengths", "all")] + [("LSTM", "mask"), ("LSTM", "resets")],
 )
 def test_gradients_are_those_of_autodiff_and_of_each_compacted_sequence(name, said):
     model, said = EVERY[name], SAID[said]
@@ -116,7 +111,7 @@ def test_gradients_under_vmap_are_those_of_each_batch(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("said", [pytest.param("lengths", marks=pytest.mark.slow), "all"])
+@pytest.mark.parametrize("said", ["lengths", "all"])
 @pytest.mark.parametrize("name", ZONED)
 def test_gradients_with_draws_are_those_of_autodiff(name, said):
     model, said = ZONED[name], SAID[said] | {"key": 3}

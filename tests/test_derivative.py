@@ -42,11 +42,7 @@ def problem(kind, length=7, batch=(), **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "batch",
-    [(), pytest.param((1,), marks=pytest.mark.slow), (2,), pytest.param((2, 3), marks=pytest.mark.slow)],
-    ids=str,
-)
+@pytest.mark.parametrize("batch", [(), (1,), (2,), (2, 3)], ids=str)
 def test_the_gradient_is_autodiff_s_at_every_chunk_length(kind, batch):
     cell, given, cotangents = problem(kind, 6, batch)
     chunks = (None, 1, 3, 4, 6)  # chosen, single steps, a divisor, none, the whole
@@ -162,7 +158,7 @@ def test_both_platforms_forms_agree(kind, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [(), pytest.param((1,), marks=pytest.mark.slow)], ids=["one", "batch of one"])
+@pytest.mark.parametrize("batch", [(), (1,)], ids=["one", "batch of one"])
 def test_temporary_memory_does_not_grow_with_the_pass(kind, batch):
     cell = kind(2, 8)
     params = cell.init(0)

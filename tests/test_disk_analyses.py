@@ -80,9 +80,7 @@ def test_a_flow_through_padding(both):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["V", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SLSTM", "MinGRU"))]
-)
+@pytest.mark.parametrize("name", ["V", "SLSTM", "MinGRU"])
 def test_gate_statistics(both, name, monkeypatch):
     from lstmx import statistics
 

@@ -220,7 +220,7 @@ def from_a_pass(library, kind, units, dtype, seed=0, **options):
         ("numpy", "rnn", 3, "float64"),
         ("numpy", "lstm", 2, "float32"),
         *(
-            pytest.param(library, kind, units, dtype, marks=pytest.mark.slow)
+            (library, kind, units, dtype)
             for library, units in (("numpy", 4), ("jax", 3), ("numpy", 5))
             for kind in ("rnn", "lstm")
             for dtype in ("float64", "float32")

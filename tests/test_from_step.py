@@ -668,7 +668,7 @@ def test_its_dynamics_and_memory_are_those_of_the_cell(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["LSTM", pytest.param("GRU", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
 def test_its_fixed_points_are_those_of_the_cell(name):
     own, cell = both(name, (), 60)
     x = jnp.asarray([0.2, -0.4, 0.1])

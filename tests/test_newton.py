@@ -46,9 +46,11 @@ def test_outputs_and_gradients_are_those_of_the_loop(name):
     ("name", "kind"),
     [
         ("SimpleRNN", "units"),
-        *(pytest.param(name, "units", marks=pytest.mark.slow) for name in ("V", "GRU before", "SLSTM")),
-        pytest.param("projection", "diagonal", marks=pytest.mark.slow),
-        pytest.param("layer norm", "diagonal", marks=pytest.mark.slow),
+        ("V", "units"),
+        ("GRU before", "units"),
+        ("SLSTM", "units"),
+        ("projection", "diagonal"),
+        ("layer norm", "diagonal"),
     ],
 )
 def test_wide_states_in_windows_are_those_of_the_loop(name, kind):
@@ -67,10 +69,7 @@ def test_the_way_back_of_very_wide_states_is_a_loop():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "context",
-    [name if name == "mask" else pytest.param(name, marks=pytest.mark.slow) for name in contexts.CONTEXTS],
-)
+@pytest.mark.parametrize("context", contexts.CONTEXTS)
 def test_in_every_context_it_is_what_a_plain_loop_gives(context):
     """Outputs, final states and gradients, also of a second set of parameters under vmap."""
     case = contexts.case_of(context, "small", "jax")
@@ -141,7 +140,7 @@ def iterates(cell, given, counts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gain", [1.0, pytest.param(30.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("gain", [1.0, 30.0])
 def test_after_k_iterations_k_steps_are_exact(gain):
     cell, (params, xs, state), _ = drawn("SimpleRNN", (), 12)
     given = params._replace(recurrent_kernel=gain * params.recurrent_kernel), xs, state
@@ -249,10 +248,14 @@ def test_forward_mode_is_refused():
 
 
 def random_network(k):
-    """A network of some kind and size, with a gain from 0.3 to 5 and inputs of a scale from 0.1 to 1.5."""
+    """A network of the next kind, with a gain from 0.3 to 5 and inputs of a scale from 0.1 to 1.5.
+
+    Each kind has one size, of 3 to 7 units, so that it is compiled once.
+    """
     draws = np.random.default_rng(1000 + k)
-    name = family.NAMES[k % len(family.NAMES)]
-    cell = family.of_size(3, int(draws.integers(3, 8)))[name]
+    kind = k % len(family.NAMES)
+    name = family.NAMES[kind]
+    cell = family.of_size(3, 3 + kind % 5)[name]
     gain, scale = (np.exp(draws.uniform(np.log(low), np.log(high))) for low, high in ((0.3, 5.0), (0.1, 1.5)))
     params, state, xs, _ = family.draw(cell, length=512, seed=k)
     if hasattr(params, "recurrent_kernel"):
@@ -286,6 +289,15 @@ def test_what_is_expected_is_what_60_networks_of_all_cells_need():
 @pytest.mark.slow
 def test_what_is_expected_of_a_few_networks():
     assert agreement([34, 5]) > 0.99
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_where_no_gate_reads_the_state_one_iteration_is_expected(layers):
+    cell = lstmx.Stack([lstmx.MinGRU(3, 3)] * layers)
+    draws = np.random.default_rng(0)
+    history = lstmx.record(cell, cell.init(draws, "float64"), draws.normal(size=(300, 3)))
+    found = lstmx.parallelisability(history)
+    assert (found.iterations, found.longest, found.pays) == (1, None, True)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import plain
 import pytest
-from reference import slow_but, to
+from reference import to
 from test_differentiable import PASSES, check, linear, recorder
 
 import lstmx
@@ -105,7 +105,7 @@ def test_an_objective_is_that_of_a_plain_loop_or_refused_in_words(name, context,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", slow_but(PASSES, lambda name: name in ("LSTM", "lengths")))
+@pytest.mark.parametrize("name", PASSES)
 def test_objectives_can_be_differentiated(name):
     params, record = recorder(name)
 
@@ -118,16 +118,16 @@ def test_objectives_can_be_differentiated(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", slow_but(["LSTM", "stack", "lengths"], lambda name: name == "LSTM"))
+@pytest.mark.parametrize("name", ["LSTM", "stack", "mask"])
 def test_gradient_flossing_can_be_differentiated(name):
     """Of a padded batch outside of `jax.jit`."""
     params, record = recorder(name)
-    padded = name == "lengths"
+    padded = name == "mask"
     check(lambda params: gradient_flossing(record(params), 3, 0.2, transient=1), params, compiled=not padded)
 
 
 def test_a_padded_batch_is_not_flossed_inside_jit():
-    params, record = recorder("lengths")
+    params, record = recorder("mask")
     with pytest.raises(ValueError, match="how many is unknown inside a JAX transformation"):
         jax.jit(lambda params: gradient_flossing(record(params)))(params)
 

@@ -34,7 +34,7 @@ def close(found, expected, tolerance=1e-9):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [(), pytest.param((2, 2), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("batch", [(), (2, 2)], ids=str)
 def test_readings_are_those_of_the_analyses(library, batch):
     cell = lstmx.LSTM(3, 4)
     _, params, probe = drawn(cell, batch=batch)

@@ -20,15 +20,10 @@ def history(library):
 @pytest.mark.parametrize(
     "analysis",
     [
-        pytest.param(
-            lambda h, **options: lstmx.gradient_flow(h, np.asarray(h.hidden_state) * 1.0, **options),
-            marks=pytest.mark.slow,
-        ),
+        lambda h, **options: lstmx.gradient_flow(h, np.asarray(h.hidden_state) * 1.0, **options),
         lambda h, **options: lstmx.gradient_flow(h, "last", outputs="norms", **options),
         lambda h, **options: lstmx.path_spectrum(h, 3, **options),
-        pytest.param(
-            lambda h, **options: lstmx.path_spectrum(h, 3, matrix=True, **options), marks=pytest.mark.slow
-        ),
+        lambda h, **options: lstmx.path_spectrum(h, 3, matrix=True, **options),
         lambda h, **options: lstmx.influence(h, **options),
     ],
     ids=["flow", "norms", "paths", "matrix", "influence"],

@@ -248,7 +248,7 @@ def test_each_unit_has_an_exponent_of_minus_infinity():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("library", ["numpy", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("library", ["numpy", "jax"])
 def test_fixed_points_rest_where_the_normaliser_does(library):
     cell, params, xs, _, _ = drawn(length=30)
     params, xs = to(library, (params, 0.3 * xs))

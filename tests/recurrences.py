@@ -410,8 +410,3 @@ ZOO = {
 }
 OF_FRAMEWORKS = tuple(name for name in ZOO if "Cell" in name)
 FORMS = ("linear unit", "mLSTM", "LSTM")  # one array and several, gates and none, functions and names
-
-
-def cases(names, always=FORMS):
-    """Cases of `parametrize`: those of every kind of state, and the others where time is no matter."""
-    return [name if name in always else pytest.param(name, marks=pytest.mark.slow) for name in names]

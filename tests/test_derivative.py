@@ -42,7 +42,7 @@ def problem(kind, length=7, batch=(), **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [(), (1,), (2,), (2, 3)], ids=str)
+@pytest.mark.parametrize(("kind", "batch"), [(lstmx.LSTM, (2, 3)), (lstmx.GRU, ()), (lstmx.SimpleRNN, (1,))])
 def test_the_gradient_is_autodiff_s_at_every_chunk_length(kind, batch):
     cell, given, cotangents = problem(kind, 6, batch)
     chunks = (None, 1, 3, 4, 6)  # chosen, single steps, a divisor, none, the whole
@@ -61,9 +61,16 @@ def test_the_gradient_is_autodiff_s_at_every_chunk_length(kind, batch):
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(
-    ("length", "batch", "features", "hidden"),
-    [(521, (), 2, 3), (521, (2,), 2, 3), (20, (2,), 60, 50), (20, (1,), 60, 50), (1, (), 2, 3), (5, (2,), 2, 1)],
-    ids=["prime length", "prime length, batch", "kept", "kept, batch of one", "T = 1", "H = 1"],
+    ("kind", "length", "batch", "features", "hidden"),
+    [
+        (lstmx.GRU, 521, (), 2, 3),  # a prime length
+        (lstmx.LSTM, 521, (2,), 2, 3),
+        (lstmx.LSTM, 20, (2,), 60, 50),  # kept
+        (lstmx.SimpleRNN, 20, (2,), 60, 50),
+        (lstmx.GRU, 20, (1,), 60, 50),
+        (lstmx.LSTM, 1, (), 2, 3),
+        (lstmx.GRU, 5, (2,), 2, 1),
+    ],
 )
 def test_the_gradient_is_autodiff_s_at_every_size(kind, length, batch, features, hidden):
     cell, given, cotangents = problem(kind, length, batch, features=features, hidden=hidden)
@@ -74,6 +81,7 @@ def test_the_gradient_is_autodiff_s_at_every_size(kind, length, batch, features,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.SimpleRNN])
 def test_it_composes_with_vmap_checkpoint_and_grad(kind):
     cell, (params, xs, _), _ = problem(kind, 6, (3,))
 
@@ -158,7 +166,7 @@ def test_both_platforms_forms_agree(kind, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [(), (1,)], ids=["one", "batch of one"])
+@pytest.mark.parametrize(("kind", "batch"), [(lstmx.LSTM, (1,)), (lstmx.GRU, ()), (lstmx.SimpleRNN, ())])
 def test_temporary_memory_does_not_grow_with_the_pass(kind, batch):
     cell = kind(2, 8)
     params = cell.init(0)
@@ -174,8 +182,7 @@ def test_temporary_memory_does_not_grow_with_the_pass(kind, batch):
         return jax.jit(both).lower(xs, cotangent).compile().memory_analysis().temp_size_in_bytes
 
     whole = 20_000 * cell.preactivation_size * 4
-    assert temporary(20_000) < whole / 4
-    assert temporary(20_000) < 3 * temporary(2_000)
+    assert temporary(20_000) < min(whole / 4, 3 * temporary(2_000))
     assert temporary(20_000, differentiation="autodiff") > whole
 
 

@@ -217,15 +217,11 @@ def from_a_pass(library, kind, units, dtype, seed=0, **options):
 @pytest.mark.parametrize(
     ("library", "kind", "units", "dtype"),
     [
-        ("numpy", "rnn", 3, "float64"),
+        ("numpy", "rnn", 4, "float32"),
         ("numpy", "lstm", 2, "float32"),
-        *(
-            (library, kind, units, dtype)
-            for library, units in (("numpy", 4), ("jax", 3), ("numpy", 5))
-            for kind in ("rnn", "lstm")
-            for dtype in ("float64", "float32")
-            if units < 5 or (kind, dtype) == ("lstm", "float64")
-        ),
+        ("numpy", "lstm", 4, "float64"),
+        ("jax", "rnn", 3, "float64"),
+        ("jax", "lstm", 3, "float32"),
     ],
 )
 def test_a_pass_leads_to_all_combinations_of_latches(library, kind, units, dtype):
@@ -431,7 +427,7 @@ def test_no_slow_point_is_left_where_they_have_merged_long_ago():
 
 
 @pytest.mark.sample(1)
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_what_is_returned_as_fixed_stands_still(kind, seed):
     draws = np.random.default_rng(seed)
     cell = kind(2, int(draws.integers(1, 5)))
@@ -658,8 +654,7 @@ def test_gates_that_a_cell_has_not_are_refused():
 
 
 @pytest.mark.sample(1)
-@pytest.mark.parametrize("scale", [0.3, 0.7, 1.5])
-@pytest.mark.parametrize("seed", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("scale", "seed"), [(0.3, 0), (0.7, 0), (1.5, 2)])
 def test_a_gate_that_rounds_to_one_makes_no_fixed_point(scale, seed):
     """Far out, where an update gate is 1 to the bit, every state stands still; at a fixed point h = n."""
     draws, cell = np.random.default_rng(seed), lstmx.GRU(2, 4)

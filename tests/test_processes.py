@@ -49,35 +49,13 @@ def test_two_processes_do_what_one_does(tmp_path):
 
 
 @pytest.mark.slow
-def test_analyses_of_what_lies_with_two_processes_are_those_of_one():
-    done("analyses")
+def test_analyses_and_figures_of_what_lies_on_two_devices_of_each_process_are_those_of_one(tmp_path):
+    done("analyses", tmp_path, devices=2)
 
 
 @pytest.mark.slow
-def test_analyses_of_what_lies_on_two_devices_of_each_process_are_those_of_one():
-    done("analyses", "run", "gradients", "record", "gradient_flow", devices=2)
-
-
-@pytest.mark.slow
-def test_what_one_process_reads_and_all_refuse():
-    done("words")
-
-
-@pytest.mark.slow
-def test_figures_and_pages_of_what_lies_with_two_processes(tmp_path):
-    done("shown", tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("devices", [1, 2])
-def test_shard_map_over_two_processes(devices):
-    done("mapped", devices=devices)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("together", ["", "yes"])
-def test_whoever_is_killed_no_finished_chunk_is_lost_and_none_is_written_twice(together, tmp_path):
-    for step, victims in ((5, "1"), (10, "0"), (15, "01")):
+def test_whoever_is_killed_no_finished_chunk_is_lost_and_none_is_written_twice(tmp_path):
+    for together, step, victims in (("yes", 5, "1"), ("", 10, "0"), ("yes", 15, "01")):
         with job("record", tmp_path, "pass", together, step, victims) as processes:
             for number in map(int, victims):
                 assert "here\n" in iter(processes[number].stdout.readline, "")  # after what Gloo says
@@ -87,12 +65,12 @@ def test_whoever_is_killed_no_finished_chunk_is_lost_and_none_is_written_twice(t
                 process.communicate(timeout=200)
                 assert process.returncode
         assert len(lstmx.load_history(tmp_path / "pass")) == step
-    done("record", tmp_path, "pass", together)
+    done("record", tmp_path, "pass")
     written = (tmp_path / "written").read_text().splitlines()
     again = {name for name in written if written.count(name) > 1}
     assert all(name.split("/c.")[1][0] in "123" for name in again)  # of chunks that were not finished
     assert {file.name for file in tmp_path.iterdir()} == {"pass", "written"}
-    done("record", tmp_path, "one", together, processes=1, devices=2)
+    done("record", tmp_path, "one", processes=1, devices=2)
     assert contents(tmp_path / "pass") == contents(tmp_path / "one")
 
 

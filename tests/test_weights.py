@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import lstmx
+from lstmx.app import report
 from lstmx.app.cli import main
 from lstmx.app.storage import save_with
 from lstmx.app.weights import features_of_text, read_weights, vocabulary_of
@@ -18,6 +19,12 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 XS = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
 slow = pytest.mark.slow
 frameworks = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def _figures_are_not_drawn(monkeypatch):
+    """They are drawn in `test_cli.py`."""
+    monkeypatch.setattr(report, "_save", lambda figure, path: None)
 
 
 def state_dict(d=3, h=4, layers=1, prefix=""):

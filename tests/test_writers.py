@@ -116,14 +116,15 @@ import os, shutil, signal, sys
 sys.modules["jax"] = None  # a process that is forked has no threads yet
 from pathlib import Path
 import numpy as np
+import numpy.ma  # once, or each process imports it
 import zarr
 import lstmx
 from lstmx.history import store
-store._CHUNK = 256
-folder, moments = Path(sys.argv[1]), range(*map(int, sys.argv[2:]))
-cell = lstmx.LSTM(3, 8)
+store._CHUNK = 128  # two chunks
+folder = Path(sys.argv[1])
+cell = lstmx.SimpleRNN(3, 8)
 params = cell.init(np.random.default_rng(0))
-xs = np.random.default_rng(1).normal(size=(30, 3)).astype("float32")
+xs = np.random.default_rng(1).normal(size=(20, 3)).astype("float32")
 left = 0
 
 def counted(function):
@@ -145,13 +146,13 @@ def record(name, moment=0):
         left = moment
         os.fsync, os.replace = counted(os.fsync), counted(os.replace)
         Path.replace, Path.rename = counted(Path.replace), counted(Path.rename)
-        lstmx.record_to(folder / name, cell, params, xs)
+        lstmx.record_to(folder / name, cell, params, xs, keep="states")
         print(-left, flush=True)
         os._exit(0)
     return os.waitpid(process, 0)[1]
 
 assert not record("whole")
-for moment in moments:
+for moment in range(1, 80):
     assert os.WIFSIGNALED(record("pass", moment)), moment
     assert not record("pass"), moment
     assert contents(folder / "pass") == contents(folder / "whole"), moment
@@ -160,24 +161,13 @@ for moment in moments:
 """
 
 
-def killed_at(moments, folder):
-    """Kill runs before the given calls that write; each goes on to the bytes of one that ran through."""
-    command = [sys.executable, "-c", KILLS, str(folder), *map(str, moments)]
-    made = subprocess.run(command, capture_output=True, text=True)
-    assert not made.returncode, made.stderr
-    return int(made.stdout.splitlines()[0])  # calls in all
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-def test_runs_killed_in_every_part_of_the_work_go_on_to_the_same_bytes(tmp_path):
-    assert killed_at((5, 101, 24), tmp_path) > 101
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_runs_killed_at_every_call_go_on_to_the_same_bytes(tmp_path):
-    assert killed_at((1, 102), tmp_path) > 101
+    """Of those that write: each run goes on to the bytes of one that ran through."""
+    made = subprocess.run([sys.executable, "-c", KILLS, str(tmp_path)], capture_output=True, text=True)
+    assert not made.returncode, made.stderr
+    assert int(made.stdout.splitlines()[0]) > 79  # calls in all
 
 
 def test_what_is_gone_is_not_said_to_be_safe(tmp_path):

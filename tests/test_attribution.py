@@ -93,7 +93,7 @@ def test_integrated_gradients_are_the_integral_of_autodiff(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "library"), itertools.product(["LSTM", "GRU", *LAYERS], LIBRARIES))
+@pytest.mark.parametrize(("name", "library"), [*itertools.product(["LSTM", "GRU", *LAYERS], LIBRARIES)])
 def test_integrated_gradients_add_up(name, library):
     history = passed((CELLS | LAYERS)[name], 40, (3,), library, lengths=np.array([40, 17, 1]))
     found = lstmx.attribute(history, *to(library, (weights_for(history),)))

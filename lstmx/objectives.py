@@ -131,12 +131,12 @@ def gradient_flossing(
 
     Example:
         >>> import jax, lstmx
-        >>> cell = lstmx.LSTM(3, 8)
+        >>> cell = lstmx.SimpleRNN(3, 8)
         >>> xs = jax.random.normal(jax.random.key(1), (50, 3), "float32")
         >>> def loss(params):
         ...     return lstmx.objectives.gradient_flossing(lstmx.record(cell, params, xs), count=4)
         >>> jax.grad(loss)(cell.init(0)).recurrent_kernel.shape
-        (8, 32)
+        (8, 8)
     """
     finite_number("target", target)
     spectrum = lyapunov_spectrum(

@@ -220,6 +220,7 @@ def test_a_gate_kernel_without_an_output_gate_stops_at_a_closed_forget_gate(libr
     np.testing.assert_allclose(lstmx.gate_kernel(history, 3), [[0, 1 / 7, 2 / 7, 4 / 7]], rtol=1e-14)
 
 
+@pytest.mark.sample(3)
 @each_hard
 def test_a_gate_that_is_open_keeps_the_state_for_ever(library, kind):
     cell, params = constant_lstm([-4, 3, 1, 0], library, gate_activation=kind)

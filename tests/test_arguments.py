@@ -144,12 +144,14 @@ COUNTS = [
 ]
 
 
+@pytest.mark.sample(17)
 @pytest.mark.parametrize(("name", "argument"), FLAGS)
 def test_a_flag_is_true_or_false(name, argument):
     for value in ("no", "", 0, 1, None, [], 1.0, np.array(True), np.ones(2, bool), Thing()):
         assert said(name, argument, value) is None, value
 
 
+@pytest.mark.sample(53)
 @pytest.mark.parametrize(("name", "argument"), COUNTS)
 def test_a_count_is_a_whole_number(name, argument):
     for value in (True, np.True_, 1.5, 2.0, 1j, "3", b"3", [3], np.ones(2, int), float("nan"), Thing(), -1):

@@ -349,6 +349,7 @@ def source(library, seed=0):
     return np.random.default_rng(seed) if library == "numpy" else jax.random.key(seed)
 
 
+@pytest.mark.sample(7)
 @each_cell
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_key_decides_the_library(kind, library, dtype):
@@ -379,6 +380,7 @@ def test_a_seed_repeats_and_another_differs(kind, library):
     assert not np.any(np.asarray(one.recurrent_kernel) == np.asarray(other.recurrent_kernel))
 
 
+@pytest.mark.sample(5)
 @each_cell
 def test_the_input_kernel_is_glorot_uniform_for_each_gate(kind, library):
     cell = kind(30, 20)
@@ -390,6 +392,7 @@ def test_the_input_kernel_is_glorot_uniform_for_each_gate(kind, library):
         assert abs(block.mean()) < 0.1 * limit
 
 
+@pytest.mark.sample(7)
 @each_cell
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 1e-14)])
 def test_the_recurrent_kernel_is_orthogonal_for_each_gate(kind, library, dtype, tolerance):

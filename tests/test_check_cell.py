@@ -8,7 +8,7 @@ import lstmx
 from lstmx.cells.recurrence import ResetAfter
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cell_of_the_library_has_the_derivatives_of_its_equations(name):
     found = lstmx.check_cell(of_size(3, 4)[name], seed=1)
@@ -43,6 +43,7 @@ def test_a_wrong_factor_is_named(factor):
         assert not [name for name in others if name in str(error.value) and "readout" not in name]
 
 
+@pytest.mark.slow
 def test_a_wrong_cotangent_of_a_parameter_and_wrong_parts_are_named():
     def gru_of(kind):
         mine = {"recurrence": property(lambda cell: kind(cell.hidden_size)), "linearise": lstmx.GRU.linearise}

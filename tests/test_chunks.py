@@ -9,7 +9,7 @@ from lstmx.arrays import namespace, scan
 from lstmx.scans.chunks import chunk_length, scan_chunks
 
 
-@pytest.mark.sample(21)
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("size", [1, 2, 3, 7], ids="size {}".format)
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("in_place", [False, True], ids=["stacked", "in place"])

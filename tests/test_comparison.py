@@ -161,6 +161,7 @@ def test_every_run_is_kept(three):
     np.testing.assert_array_equal(three.operations, [model.operations() for model in models])
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_run_alone(three):
     alone = compared(seeds=[2])
     counted = compared(seed=2)
@@ -313,7 +314,7 @@ def interrupting(at):
 CELLS = [lstmx.LSTM(2, 4), lstmx.GRU(2, 4), lstmx.SimpleRNN(2, 4)]
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_an_interruption_of_the_first_seed_leaves_the_models_begun(seeds):
     comparison = compared(CELLS, interrupting(6), seeds=seeds)  # the second step of the second model

@@ -69,7 +69,7 @@ def is_right_inside_jit(name, context, library, size):
     return is_traced(name, context, library, size) and traced is True and not is_fast(name, context, library, size)
 
 
-@pytest.mark.sample(300)
+@pytest.mark.sample(200)
 @pytest.mark.parametrize(
     ("name", "context", "library", "size"), [one for one in ENTRIES if not is_right_inside_jit(*one.values)]
 )

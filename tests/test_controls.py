@@ -179,7 +179,7 @@ def test_what_stands_at_a_step_that_does_not_count_is_never_read(library):
         assert_same(one(params, dirty), one(params, xs))
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["wide LSTM", "both", "Zoneout LSTM"])
 @pytest.mark.parametrize("said", ["lengths", "mask"])
 def test_no_gradient_sees_what_is_not_read(name, said):
@@ -355,7 +355,7 @@ ANALYSES = {
 }
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ANALYSES)
 def test_a_compiled_function_may_close_over_inputs_or_parameters(name):
     model = CELLS["LSTM"]

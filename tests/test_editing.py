@@ -48,6 +48,7 @@ def assert_pass(edited, expected, tolerance=1e-13):
 # ---------------------------------------------------------------------------------------- against plain loops
 
 
+@pytest.mark.sample(9)
 @each
 def test_a_function_that_bends_everything_bends_what_the_equations_compute_from_it(name, library):
     cell, params, xs, state = passed(name)
@@ -104,6 +105,7 @@ def test_without_a_change_the_pass_is_the_recorded_one(name):
     assert not any(np.any(acted) for acted in same.acted.values())
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("name", "held", "kept"),
@@ -462,7 +464,7 @@ def said_of_steps(length=9):
     return mask, resets
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("zoneout", [None, "mean", "drawn"])
 def test_edits_of_gapped_passes_and_zoneouts_are_those_of_a_plain_loop(zoneout, library):
     mask, resets = said_of_steps()

@@ -104,7 +104,7 @@ def test_the_latch_has_its_three_points(library):
     assert repr(found.fixed) == "Points(3 states)"
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("biases", FAR, ids=["far", "near"])
 def test_without_recurrent_weights_the_point_is_a_quotient(library, biases):
     """c* = i g / (1 − f), which lies at 271 for a forget bias of 6; V44 for the other."""
@@ -399,7 +399,7 @@ def test_points_far_from_the_candidates_are_set_apart_and_counted():
 # --------------------------------------------------------------------------------------------------- slow points
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("beyond", [1e-3, 1e-4])
 def test_where_two_points_have_just_merged_there_is_a_slow_one(library, beyond):
     """tanh(1.5 h + b) touches h at −√⅓ for one b; past it the least |F − h| is (b − b_c) / 1.5 there."""
@@ -476,6 +476,7 @@ def test_numpy_and_jax_find_the_same_points(kind):
     assert jax.index_sum == numpy.index_sum == 1
 
 
+@pytest.mark.slow
 def test_eigenvalues_are_those_of_the_jacobian_at_the_point(kind):
     cell, params, x, (found, _) = drawn_network(kind)
     matrices = lstmx.jacobians(lstmx.record(cell, params, np.tile(x, (1, len(found.fixed), 1)), found.points))[0]
@@ -523,7 +524,7 @@ def test_float32_finds_the_points_to_its_own_tolerance():
 # --------------------------------------------------------------------------------------------------- Newton's step
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(3)
 def test_newtons_step_solves_the_whole_system(kind, library):
     history = random_history(kind, length=2, batch=(3,), hidden=4, seed=3)
     history = to(library, history)

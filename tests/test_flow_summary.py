@@ -48,14 +48,14 @@ def padded(library="numpy", kind=lstmx.LSTM):
 # ------------------------------------------------------------------------------------------ where losses enter
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_the_direct_part_of_the_last_output_is_a_vector_of_ones(kind, library):
     flow = lstmx.gradient_flow(random_history(kind, library, batch=(2,)))
     np.testing.assert_allclose(flow.log_direct[-1], 0.5 * np.log(4), rtol=1e-15)
     assert np.isneginf(np.asarray(flow.log_direct[:-1])).all()
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", ["all", "norms"])
 def test_the_direct_part_has_the_norm_of_what_the_loss_hands_to_each_output(library, outputs):
     history = random_history(lstmx.GRU, library, batch=(3,))

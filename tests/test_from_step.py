@@ -171,7 +171,7 @@ def test_a_stretch_and_a_sequence_of_a_history_go_on_from_their_own_states():
     assert_close(lstmx.History.concatenate(history[:2], history[2:]).states, history.states, 0)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @each
 def test_statistics_are_of_the_gates_that_were_named(name):
     recurrence, cell, params, xs, state = made(name, (2,))
@@ -484,7 +484,7 @@ def test_a_long_jacobian_of_a_linear_unit_has_the_powers_of_its_magnitudes():
     np.testing.assert_allclose(found.log_singular_values, 3000 * np.repeat(np.log(MAGNITUDES), 2), rtol=1e-11)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @each
 def test_a_long_jacobian_has_the_singular_values_of_the_product(name):
     _, history, _ = steps_of(name, (2,))
@@ -677,6 +677,7 @@ def test_its_fixed_points_are_those_of_the_cell():
 # ------------------------------------------------------------------------------------------ what it does not have
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize(
     "analysis",
     [

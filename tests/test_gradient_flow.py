@@ -312,6 +312,7 @@ def test_gradients_at_a_stacked_output_are_not_those_through_the_recurrence(libr
         np.testing.assert_allclose(np.linalg.norm(flow.cell, axis=-1)[STEPS], cell, rtol=1e-12, atol=0)
 
 
+@pytest.mark.sample(1)
 def test_a_summed_loss_has_another_gradient_than_one_at_every_output(library):
     """Trap T2: at a stacked output it is identically 1."""
     flow = check_flow(library, np.ones((40, 5)))
@@ -379,7 +380,7 @@ def test_the_joint_norm_is_that_of_a_product_of_jacobians(kind, library):
     assert_close(initial, v, 1e-12)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_gradients_of_parameters_inputs_and_initial_state_are_those_of_autodiff(kind, library, batch):
     made, loss, expected = example(kind, batch)
@@ -419,6 +420,7 @@ def test_the_word_last_is_the_sum_of_the_last_output(kind, library):
     assert_close(flow_of(made, library, "last"), flow_of(made, library, loss), 1e-13)
 
 
+@pytest.mark.slow
 def test_a_function_of_the_outputs_is_differentiated_under_jax(kind):
     made, weights, _ = example(kind, (2, 3))
     outputs = lstmx.record(*made).hidden_state
@@ -484,7 +486,7 @@ def test_jacobians_that_do_not_commute_are_multiplied_backwards_in_time(kind, li
 # ------------------------------------------------------------------------------------ profiles and ledger
 
 
-@pytest.mark.sample(11)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_the_profile_is_the_norm_of_each_steps_share_of_the_recurrent_gradient(kind, library, batch):
     made, loss, expected = example(kind, batch)
@@ -504,6 +506,7 @@ def test_the_steps_shares_add_up_to_the_whole_recurrent_gradient(kind, library):
     np.testing.assert_allclose(along, np.linalg.norm(whole), rtol=1e-12)
 
 
+@pytest.mark.sample(4)
 def test_a_first_step_from_the_zero_state_has_no_share_and_no_direction(kind, library):
     (cell, params, xs, _), loss, _ = example(kind)
     flow = lstmx.gradient_flow(lstmx.record(cell, *to(library, (params, xs))), to(library, loss))
@@ -513,7 +516,7 @@ def test_a_first_step_from_the_zero_state_has_no_share_and_no_direction(kind, li
     assert np.isfinite(flow.parameter_alignment[1:]).all()
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_a_single_step_from_the_zero_state_has_a_flow_and_no_recurrent_gradient(kind, library):
     (cell, params, xs, _), loss, _ = example(kind)
     flow = lstmx.gradient_flow(lstmx.record(cell, *to(library, (params, xs[:1]))), to(library, loss[:1]))
@@ -593,6 +596,7 @@ def test_the_highway_is_what_travels_along_the_retention_gates_alone(kind, libra
     assert_close(flow.log_highway, np.array(expected[::-1]), 1e-12)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
 def test_without_recurrent_weights_only_the_highway_is_left(kind, library):
     """And it is the closed form: ln ‖readout‖ and the sum of ln f per unit."""
@@ -686,6 +690,7 @@ def test_what_one_step_shrinks_beyond_the_float_range_counts_as_an_exact_zero(li
     np.testing.assert_allclose(flow.log_norm, [-np.inf, -np.inf, -np.inf, 0], atol=1e-6)
 
 
+@pytest.mark.sample(2)
 @IN_EITHER_LIBRARY_AND_TYPE
 def test_ordinary_networks_in_each_float_type_have_the_log_norms_of_sixty_digits(kind, library, dtype):
     draws = np.random.default_rng(8)
@@ -907,7 +912,7 @@ def test_numpy_and_jax_give_the_same_flow(kind):
     assert_close(jaxed, numpy, 1e-13)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_ways_back_are_listed_in_the_order_of_the_gates(kind, library):
     history = random_history(kind, library)
     assert list(lstmx.gradient_flow(history, history.hidden_state).gates) == WAYS[kind]
@@ -918,6 +923,7 @@ def test_a_flow_in_float32_is_in_float32(kind):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(flow)} == {"float32"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [(2, 3)])
 def test_each_sequence_of_a_batch_has_the_flow_it_has_alone(kind, library, batch):
     (cell, params, xs, state), loss, _ = example(kind, batch)
@@ -1090,6 +1096,7 @@ def test_a_printed_flow_says_how_fast_and_which_way(kind):
         assert f"{way.replace('_', ' ')} " in text
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("library", "outputs"), [("numpy", "all"), ("numpy", "norms"), ("jax", "norms")])
 def test_a_printed_batch_counts_its_verdicts(library, outputs):
     history = random_history(lstmx.GRU, library, batch=(2, 3))
@@ -1210,7 +1217,7 @@ def test_a_bad_loss_is_named_by_its_first_step_and_unit(kind, library):
             lstmx.gradient_flow(history, lambda outputs: jnp.sum(outputs) * jnp.nan)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_parameters_of_an_exploding_gradient_are_right_wherever_they_are_in_range(library, dtype):
     """Units at rest with a loop of weight 4, and W = 0: ∂L/∂W is Σ 4^(T-1-t) x_t, and ∂L/∂U is 0.

@@ -27,6 +27,7 @@ GATES = {
 # ------------------------------------------------------------------------------------- what can be read off
 
 
+@pytest.mark.sample(18)
 @each_keep
 @each_batch
 def test_a_history_holds_its_pass(kind, library, keep, batch):
@@ -51,6 +52,7 @@ def test_before_is_the_state_one_step_earlier(kind, library, keep):
         np.testing.assert_array_equal(start[1:], whole[:-1])
 
 
+@pytest.mark.sample(17)
 @each_batch
 def test_rebuilt_preactivations_are_the_stored_ones(kind, library, batch):
     stored, rebuilt = (random_history(kind, library, keep, batch=batch) for keep in ("all", "states"))

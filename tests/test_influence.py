@@ -91,7 +91,7 @@ def test_the_check_net_has_the_known_influence_of_its_initial_state():
 # ------------------------------------------------------------------------------------------------- all pairs
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "of", "batch"),
     [("numpy", of, batch) for of in ("inputs", "state") for batch in ((), (2, 2))]
@@ -122,6 +122,7 @@ def test_a_single_unit_at_a_single_step_has_an_influence(kind):
         assert_close(lstmx.influence(history_of(made, "numpy"), of=of).norms, expected[of], 1e-14)
 
 
+@pytest.mark.sample(2)
 def test_chosen_steps_are_reported_in_the_order_given(kind):
     made, expected = example(kind)
     for library in LIBRARIES if kind is lstmx.LSTM else ["numpy"]:
@@ -148,6 +149,7 @@ def test_a_long_history_is_reported_for_its_last_output_alone():
     assert lstmx.influence(history[:512], inputs=[0]).norms.shape == (512, 1)
 
 
+@pytest.mark.sample(1)
 def test_numpy_and_jax_find_the_same_influence(kind):
     made, _ = example(kind, (2, 2))
     numpy, jaxed = (lstmx.influence(history_of(made, library)) for library in LIBRARIES)

@@ -62,6 +62,7 @@ def test_jacobians_are_those_of_autodiff(kind, batch):
     assert_close(lstmx.input_jacobians(history), by_input, 1e-14)
 
 
+@pytest.mark.sample(2)
 def test_jacobians_under_jax_are_those_of_autodiff(kind):
     history, expected, by_input = largest(kind)
     made = lstmx.jacobians(in_library("jax", history)), lstmx.input_jacobians(in_library("jax", history))

@@ -31,7 +31,7 @@ def by_hand(params, xs, state):
     return lstmx.run(STACK.cells[2], high, np.concatenate([forward, backward[::-1]], axis=-1), state[2])[0]
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_a_stack_runs_each_layer_on_the_outputs_of_the_one_below(library):
     params, xs, state = drawn(STACK)
     given = to(library, (params, xs, state))
@@ -82,6 +82,7 @@ def dataclass_leaves(gradients):
     return gradients.parameters, gradients.inputs, gradients.initial
 
 
+@pytest.mark.sample(1)
 def test_a_padded_batch_through_layers_is_each_sequence_alone(library):
     params, xs, state = drawn(STACK, seed=3)
     xs[4:, 1] = 1e3

@@ -62,7 +62,7 @@ def test_a_padded_batch_is_each_sequence_alone(name, library):
     assert_same(np.asarray(history.inputs), np.where(past[..., None], 0, made[2]))
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @each
 def test_gradients_of_a_padded_batch_are_the_sum_over_sequences(name):
     cell, params, xs, state = drawn(name, seed=1)
@@ -92,7 +92,7 @@ def test_gradients_of_a_padded_batch_are_the_sum_over_sequences(name):
     assert_close(found.parameters, total, 1e-11)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @few
 def test_gradient_flow_and_its_summary_leave_the_padding_out(name, library):
     made = drawn(name, seed=3)
@@ -113,7 +113,7 @@ def test_gradient_flow_and_its_summary_leave_the_padding_out(name, library):
     assert "nan" not in str(flow).splitlines()[1]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @few
 def test_statistics_count_each_step_of_each_sequence_once(name, library):
     made = drawn(name, seed=4)
@@ -152,7 +152,7 @@ def test_influence_jacobians_and_highway_of_a_padded_batch(name):
         np.testing.assert_allclose(lstmx.highway(history)[index], lstmx.highway(one), atol=1e-12)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @each
 def test_a_reset_starts_a_sequence_anew(name, library):
     cell, params, xs, state = drawn(name, seed=6)

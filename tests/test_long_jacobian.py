@@ -74,6 +74,7 @@ def test_a_stretch_is_that_of_the_history_cut_out(kind, start, stop):
 # -------------------------------------------------------------------------------------------------- closed forms
 
 
+@pytest.mark.sample(1)
 def test_without_weights_half_of_the_directions_are_lost_and_the_others_decay_by_the_forget_gate(library):
     """V05: per step −0.0485873515737421 = ln σ(3); after the first step h adds its own slope to the norm."""
     history = without_weights(library, 300)
@@ -164,6 +165,7 @@ def test_a_batch_is_its_sequences_each_alone(kind):
         assert_close(made.log_singular_values[index], alone.log_singular_values, 1e-11)
 
 
+@pytest.mark.sample(2)
 def test_numpy_and_jax_agree(kind):
     history = three_units(kind)
     made = lstmx.long_jacobian(to("jax", history))

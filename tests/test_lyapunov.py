@@ -229,6 +229,7 @@ def test_without_a_cell_state_the_hidden_block_is_the_whole(kind):
 # ------------------------------------------------------------------------------------------------- the sum rule
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("seed", range(3))
 def test_all_exponents_add_up_to_the_log_determinants(kind, seed):
     draws = np.random.default_rng(seed)

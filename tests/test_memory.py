@@ -88,6 +88,7 @@ def test_a_linear_network_remembers_as_many_inputs_as_it_has_units():
         assert (made.capacity <= 1).all()
 
 
+@pytest.mark.slow
 def test_linear_memory_has_the_known_shape_over_lags():
     """V42; and (U^k w) C⁻¹ (U^k w) with C = Σ U^j w wᵀ U^jᵀ, here for a diagonal U, where w scales away."""
     decays = np.array([0.9, 0.7, 0.5, 0.3])
@@ -149,6 +150,7 @@ def test_truncation_to_the_whole_pass_has_no_bias(kind):
     assert biases[0] > 0.1
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_has_its_own_bias():
     history = short(lstmx.LSTM)
     weights = np.array([1.0, -2.0, 0.5])

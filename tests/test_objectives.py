@@ -78,7 +78,7 @@ OBJECTIVES = {
 FAST = ("mask", "step function")
 
 
-@pytest.mark.sample(9)
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(
     ("name", "context", "library"),
     [

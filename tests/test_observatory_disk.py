@@ -48,6 +48,7 @@ def test_they_go_on_with_the_training(tmp_path):
     same(lstmx.Observatory(MODEL.cell, PROBE, 2, path=tmp_path / "looks"), whole)
 
 
+@pytest.mark.slow
 def test_xarray_reads_the_folder(tmp_path):
     observatory, _ = observed(tmp_path / "looks")
     dataset = xarray.open_zarr(tmp_path / "looks", consolidated=False)

@@ -82,7 +82,7 @@ def test_real_time_recurrent_learning_is_backpropagation(name, library):
     close(lstmx.online(cell, params, xs, weights, state=state).parameters, expected)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", family.one_of_each_form(family.NAMES))
 def test_snap1_is_the_influence_on_what_a_parameter_reaches_at_once(name):
     """Against a whole matrix that is masked at every step."""

@@ -172,7 +172,7 @@ def test_each_sequence_of_a_batch_has_the_matrices_it_has_alone(library):
 # ---------------------------------------------------------------------------------------------- vector face
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("library", "max_order"), [("numpy", 0), ("numpy", 1), ("numpy", 3), ("jax", 3)])
 def test_vector_orders_are_the_rows_of_the_expanded_product(library, max_order):
     made, jacobians = example()
@@ -272,6 +272,7 @@ def test_each_sequence_of_a_batch_has_the_orders_it_has_alone(library, batch):
         assert_close(whole, alone.initial, 1e-13)
 
 
+@pytest.mark.slow
 def test_numpy_and_jax_expand_alike():
     made, _ = example((2, 2))
     for matrix in (False, True):
@@ -355,7 +356,7 @@ def two_lane_orders(steps, retained, crossing, max_order):
         return np.array(orders[: max_order + 1]), rest, log(mpmath.fsum(a), mpmath.fsum(b))
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("retained", "crossing"),

@@ -43,7 +43,7 @@ def test_an_excerpt_is_the_history_at_its_steps(kind, library, batch, every):
     assert set(fields) <= set(dir(made))
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("batch", [(), pytest.param((2,), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize(("dtype", "bits"), [("float16", 11), ("bfloat16", 8)])
@@ -120,7 +120,7 @@ FORMS = [
 ]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("verb", "form"), FORMS, ids=lambda x: getattr(x, "__name__", str(x)))
 @pytest.mark.parametrize("narrow", [True, False], ids=["narrow", "wide"])
 def test_a_pass_in_old_memory_is_a_fresh_one(kind, library, verb, form, narrow, monkeypatch):
@@ -189,7 +189,7 @@ def test_another_form_is_refused_and_nothing_is_lost(library):
 # ------------------------------------------------------------------------------------------- summarise
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("length", "batch"), [(1, ()), (7, (1,)), (300, (2, 3)), (521, ())], ids=["T = 1", "7", "300", "prime"]
 )

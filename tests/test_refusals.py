@@ -118,7 +118,7 @@ def right(name, function):
 CASES = [(name, argument) for name in FUNCTIONS if name not in ELSEWHERE for argument in required(FUNCTIONS[name])]
 
 
-@pytest.mark.sample(293)
+@pytest.mark.sample(118)
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize(("name", "argument"), CASES)
 def test_what_a_function_does_not_take_is_refused_by_name(name, argument, wrong):
@@ -167,6 +167,7 @@ VECTORS = {
 }
 
 
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("vector", VECTORS)
 @pytest.mark.parametrize("kind", ["cell", "step function", "stack", "matrices"])
 def test_a_vector_that_is_none_of_a_step_is_refused(kind, vector):

@@ -87,7 +87,7 @@ def test_a_flow_ends_where_all_units_are_dead():
     assert np.isfinite(flow.log_norm[5:]).all()
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_the_identity_network_keeps_a_positive_state(library):
     """The IRNN at rest: J = I, all exponents 0, on a state that is positive."""
     key = np.random.default_rng(0) if library == "numpy" else jax.random.key(0)

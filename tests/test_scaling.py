@@ -69,6 +69,7 @@ def test_a_power_of_two_out_of_range_is_zero_or_infinite_without_a_warning(libra
     assert_same(power_of_two(powers, dtype), np.array([0, np.inf], dtype))
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(seeds)
 def test_the_exponent_of_a_normal_number_is_that_of_frexp(seed):

@@ -170,7 +170,7 @@ def test_a_reset_empties_the_state(library):
 # ----------------------------------------------------------------------------------------------- derivatives
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("bias", [0.0, -800.0, 800.0])
 @each
 def test_the_derivative_from_an_empty_state_is_the_one_of_autodiff(activation, bias):

@@ -115,7 +115,7 @@ def test_statistics_are_those_of_the_gates(kind, library, batch, keep):
     assert_direct(found, history, 1e-12)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @gated
 @pytest.mark.parametrize("elements", [1, 100, 333])
 def test_chunks_give_what_the_whole_gives(kind, library, elements, monkeypatch):
@@ -281,7 +281,7 @@ def test_a_gate_that_is_almost_closed_has_the_time_scale_of_its_logarithm(librar
             np.testing.assert_allclose(scale, expected, rtol=4e-6 if dtype == "float32" else 1e-12)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("elements", [1, 10**7])
 def test_the_arithmetic_time_scale_of_gates_from_closed_to_open(library, elements, monkeypatch):
     """Gates whose pre-activations are inputs, against sums in logarithms in float64; it is the greater."""

@@ -25,6 +25,7 @@ def test_training_lowers_the_loss():
     assert training.losses[-20:].mean() < 0.5 * training.losses[:5].mean()
 
 
+@pytest.mark.slow
 def test_training_is_deterministic_and_resumes_to_the_bit():
     whole = lstmx.train(MODEL, MODEL.init(0), TASK.batch, steps=20, progress=False)
     half = lstmx.train(MODEL, MODEL.init(0), TASK.batch, steps=12, progress=False)

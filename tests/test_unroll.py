@@ -139,7 +139,7 @@ def test_jax_is_numpy(kind, dtype, length, hidden, batch):
         assert_close(device_passes, passes, TOLERANCE[dtype])
 
 
-@pytest.mark.sample(28)
+@pytest.mark.sample(13)
 @each_batch
 @pytest.mark.parametrize("keep", KEEP)
 def test_record_is_run_to_the_bit(kind, library, batch, keep):

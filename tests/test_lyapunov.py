@@ -464,6 +464,52 @@ def test_the_latch_has_the_known_first_exponent_in_both_states_and_between():
 # ------------------------------------------------------------------------------------------------------ bad input
 
 
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("name", ["LSTM", "Zoneout", "stack"])
+def test_linear_steps_have_the_spectrum_of_their_history(name, library):
+    cell = {
+        "LSTM": lstmx.LSTM(3, 4),
+        "Zoneout": lstmx.Zoneout(lstmx.GRU(3, 4), hidden=0.3),
+        "stack": lstmx.Stack([lstmx.LSTM(3, 4), lstmx.GRU(4, 2)]),
+    }[name]
+    draws = np.random.default_rng(0)
+    params = cell.init(draws, "float64")
+    history = lstmx.record(cell, *to(library, (params, draws.normal(size=(150, 2, 3)))))
+    found, expected = (lstmx.lyapunov_spectrum(one, "all") for one in (lstmx.linearise(history), history))
+    assert_close(found.exponents, expected.exponents, 1e-12)
+    assert_close(found.local, expected.local, 1e-10)
+    assert_close(found.sum_rule, expected.sum_rule, 1e-12)
+    assert (found.transient, found.window) == (expected.transient, expected.window)
+
+
+@pytest.mark.slow
+def test_spectra_of_linear_steps_can_be_differentiated():
+    cell = lstmx.GRU(3, 4)
+    draws = np.random.default_rng(0)
+    params, xs = to("jax", (cell.init(draws, "float64"), draws.normal(size=(20, 3))))
+
+    def least(params, read):
+        return lstmx.lyapunov_spectrum(read(lstmx.record(cell, params, xs)), "all").exponents[-1]
+
+    found, expected = (
+        jax.jit(jax.grad(lambda p, r=r: least(p, r)))(params) for r in (lstmx.linearise, lambda h: h)
+    )
+    assert_close(found, expected, 1e-10)
+
+
+@pytest.mark.parametrize("measure", [lstmx.lyapunov_spectrum, lstmx.covariant_vectors])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_linear_steps_that_do_not_all_count_are_refused(layers, measure):
+    cell = lstmx.Stack([lstmx.GRU(3, 3)] * layers)
+    draws = np.random.default_rng(0)
+    given = cell.init(draws, "float64"), draws.normal(size=(40, 2, 3))
+    for said in ({"lengths": [40, 30]}, {"mask": np.arange(40)[:, None] > [0, 3]}):
+        with pytest.raises(ValueError, match="with mask, lengths or resets, which do not say what steps count"):
+            measure(lstmx.linearise(lstmx.record(cell, *given, **said)))
+    with pytest.raises(ValueError, match=r"expected steps along time, \[T, \*batch\], at least one"):
+        measure(lstmx.linearise(lstmx.record(cell, given[0], given[1][:, 0]))[3])
+
+
 @pytest.mark.parametrize("history", [None, 3.0, [np.eye(2)], "history"], ids=str)
 def test_what_is_no_history_is_refused(history):
     with pytest.raises(TypeError, match=rf"history is a {type(history).__name__}; expected a History"):

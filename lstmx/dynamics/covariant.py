@@ -16,7 +16,6 @@ import numpy as np
 
 from lstmx.arrays import (
     Array,
-    all_finite,
     fetched,
     is_traced,
     jit,
@@ -29,7 +28,7 @@ from lstmx.arrays import (
 )
 from lstmx.checks import finite, finite_history, flag, jacobian_array, positive, require_history, seeding, unreset
 from lstmx.checks import path as checked_path
-from lstmx.dynamics.passing import count_of
+from lstmx.dynamics.passing import EXPECTED, count_of, whole_steps
 from lstmx.dynamics.vectors import CovariantVectors
 from lstmx.history import History, StoredHistory
 from lstmx.layers import StackHistory
@@ -37,9 +36,6 @@ from lstmx.linear import CellSteps, ControlledSteps, FunctionSteps, LinearSteps,
 from lstmx.scans.chunks import chunk_length, counting
 
 _KEPT = 2**23  # numbers of vectors that are kept in memory
-_EXPECTED = (
-    "a History, as made by record(cell, params, xs), its LinearSteps, or Jacobians [T, *batch, S, S] as one array"
-)
 
 
 def covariant_vectors(
@@ -92,7 +88,7 @@ def covariant_vectors(
             came is inside a JAX transformation.
         ValueError: count is over S; two transients and one block of `every` steps are longer than the pass (of the
             shortest sequence); the history has resets; path is no .npy file; or NaN or infinity in what came or in
-            the vectors.
+            the vectors; or `LinearSteps` of a pass with mask, lengths or resets.
 
     References:
         Ginelli, Poggi, Turchi, Chaté, Livi & Politi, "Characterizing dynamics with covariant Lyapunov vectors",
@@ -160,16 +156,13 @@ def _opened(history: Any) -> tuple[Any, np.ndarray | None]:
             "NumPy stretch by stretch; take the vectors outside"
         )
     if isinstance(history, LinearSteps):
-        if not history.lead or 0 in history.lead:
-            raise ValueError(f"history is {history!r}; expected steps along time, [T, *batch], at least one")
-        if not all(map(all_finite, leaves(history))):
-            raise ValueError("history holds NaN or infinity in its LinearSteps; expected finite numbers")
+        whole_steps(history)
         return history, None
     if hasattr(history, "__array_namespace__"):
         jacobian_array(history)
         finite("a Jacobian's entry", history, "column")
         return history, None
-    require_history(history, joint=True, disk=True, expected=_EXPECTED)
+    require_history(history, joint=True, disk=True, expected=EXPECTED)
     unreset(history, "covariant_vectors")
     finite_history(history)
     if history.counts is None:

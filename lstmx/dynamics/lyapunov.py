@@ -20,11 +20,11 @@ from lstmx.checks import (
     unreset,
 )
 from lstmx.dynamics.jacobians import jacobians_of
-from lstmx.dynamics.passing import PROBED, Options, Walk
+from lstmx.dynamics.passing import EXPECTED, PROBED, Options, Walk, whole_steps
 from lstmx.dynamics.spectrum import LyapunovSpectrum, PublishedRecipes
 from lstmx.history import History, StoredHistory
 from lstmx.layers import Stack, StackHistory
-from lstmx.linear import state_size
+from lstmx.linear import LinearSteps, state_size
 from lstmx.passes.run import record
 
 _SEGMENTS = 32  # calls that a progress bar counts
@@ -33,7 +33,7 @@ _ELEMENTS = 2**22  # of Jacobians at a time
 
 
 def lyapunov_spectrum(
-    history: History | StackHistory | StoredHistory | Array,
+    history: History | StackHistory | StoredHistory | LinearSteps | Array,
     count: int | str | None = None,
     *,
     transient: int | None = None,
@@ -59,8 +59,8 @@ def lyapunov_spectrum(
     −inf, R is singular and the derivative NaN: ask for fewer exponents there.
 
     Args:
-        history: the recorded pass, in memory or on disk; or Jacobians [T, *batch, S, S] of any map in the order of
-            time.
+        history: the recorded pass, in memory or on disk; its `LinearSteps`; or Jacobians [T, *batch, S, S] of any
+            map in the order of time.
         count: number of leading exponents, "all", or None for 8 (S where that is less).
         transient: first steps that do not count, in which state and frame settle; None for about a tenth of T (of
             the shortest sequence), with what is left over from whole windows.
@@ -77,11 +77,12 @@ def lyapunov_spectrum(
         The spectrum; `print` shows a summary.
 
     Raises:
-        TypeError: history is neither a history nor an array, or a number is no integer.
+        TypeError: history is neither a history, nor LinearSteps, nor an array; or a number is no integer.
         ValueError: count is over S; transient is not below T, or not below a sequence's length; the history has
-            resets; how many of its steps count is traced by JAX, or some do not and audit is asked for; an
-            interval or a window is longer than the steps that count; check without all exponents; audit without a
-            history; or NaN or infinity in what came, or in the tangents before a QR decomposition.
+            resets; how many of its steps count is traced by JAX, or some do not and audit is asked for;
+            `LinearSteps` are of a pass with mask, lengths or resets; an interval or a window is longer than the
+            steps that count; check without all exponents; audit without a history; or NaN or infinity in what
+            came, or in the tangents before a QR decomposition.
 
     Warns:
         RuntimeWarning: the interval between two QR decompositions is too long for the precision, with its number.
@@ -106,7 +107,7 @@ def lyapunov_spectrum(
     size, batch, like = _system(history)
     if audit and not isinstance(history, History):
         raise ValueError(
-            "audit reads the blocks of a cell's Jacobians: it needs a history, not matrices, and in memory"
+            "audit reads the blocks of a cell's Jacobians: it needs a history, not linear maps, and in memory"
         )
     lengths, length = None, len(history)
     if isinstance(history, History | StackHistory | StoredHistory) and history.counts is not None:
@@ -198,13 +199,16 @@ def autonomous_spectrum(
 
 
 def _system(history: Any) -> tuple[int, tuple[int, ...], Array]:
-    """State size, batch axes, and an array [*batch, ...] of the library and dtype, of a history or of matrices."""
+    """State size, batch axes, and an array [*batch, ...] of the library and dtype, of what was given."""
+    if isinstance(history, LinearSteps):
+        whole_steps(history)
+        return history.size, history.lead[1:], history[:1].matrices()[0]
     if not hasattr(history, "__array_namespace__"):
         if isinstance(history, (list, tuple)):
             raise TypeError(
                 f"history is a {type(history).__name__}; expected a History or one array: numpy.stack(Jacobians)"
             )
-        require_history(history, joint=True, disk=True)
+        require_history(history, joint=True, disk=True, expected=EXPECTED)
         unreset(history, "lyapunov_spectrum")
         finite_history(history)
         like = list(leaves(history.final))[-1]  # of the top, which is traced wherever anything is

@@ -10,12 +10,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmx.arrays import Array, fetched, is_traced, map_tree, namespace, ready, require, to_numpy
+from lstmx.arrays import (
+    Array,
+    all_finite,
+    fetched,
+    is_traced,
+    leaves,
+    map_tree,
+    namespace,
+    ready,
+    require,
+    to_numpy,
+)
 from lstmx.checks import flag, positive, seeding
 from lstmx.dynamics.spectrum import LyapunovSpectrum, SumRule
 from lstmx.dynamics.walk import Sizes, Walked, limit, walk
+from lstmx.linear import ControlledSteps, LinearSteps, StackSteps
 from lstmx.scans.chunks import chunk_length
 
+EXPECTED = (
+    "a History, as made by record(cell, params, xs), its LinearSteps, or Jacobians [T, *batch, S, S] as one array"
+)
 PROBED = 64  # first steps, from which the interval between two QR decompositions is chosen
 _LONGEST_INTERVAL = 32  # beyond, the decompositions cost little
 _WINDOWS = 1000  # about as many are kept
@@ -236,6 +251,20 @@ class Walk:
         warnings.warn(
             f"the least exponents have fewer than two digits: {often}; {advice}", RuntimeWarning, stacklevel=5
         )
+
+
+def whole_steps(steps: LinearSteps) -> None:
+    """Check `LinearSteps` that came as the history: along time, finite, each of them a step of the dynamics."""
+    if not steps.lead or 0 in steps.lead:
+        raise ValueError(f"history is {steps!r}; expected steps along time, [T, *batch], at least one")
+    for part in steps.layers if isinstance(steps, StackSteps) else (steps,):
+        if isinstance(part, ControlledSteps) and (part.hold is not None or part.reset is not None):
+            raise ValueError(
+                f"history is {steps!r} of a pass with mask, lengths or resets, which do not say what steps count; "
+                "expected the history itself"
+            )
+    if not is_traced(steps) and not all(map(all_finite, leaves(steps))):
+        raise ValueError("history holds NaN or infinity in its LinearSteps; expected finite numbers")
 
 
 def count_of(count: Any, size: int, what: str) -> int:

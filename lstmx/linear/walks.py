@@ -8,7 +8,8 @@ from typing import Any
 
 from lstmx.arrays import Array, leaves, map_tree, namespace, ready, scan
 from lstmx.history import History, StoredHistory
-from lstmx.linear.steps import state_size, steps_of
+from lstmx.layers import StackHistory
+from lstmx.linear.steps import LinearSteps, state_size, steps_of
 from lstmx.scans.chunks import chunk_length, counting, scan_chunks
 
 _SEGMENTS = 32  # calls that a pass with a progress bar is split into
@@ -162,7 +163,7 @@ def walk_forward(
     Where the length is no multiple of `size`, the first chunk is the shorter one.
 
     Args:
-        system: the recorded pass, or Jacobians [T, *batch, S, S].
+        system: the recorded pass, its `LinearSteps`, or Jacobians [T, *batch, S, S].
         chunk: what to do with a chunk, which is of the kind of `system`.
         carry: handed from chunk to chunk.
         size: steps of a chunk.
@@ -170,15 +171,19 @@ def walk_forward(
     Returns:
         The last carry, and what the chunks made, [chunks, ...].
     """
-    rows, matrices = rows_of(system), hasattr(system, "__array_namespace__")
+    rows, recorded = rows_of(system), isinstance(system, History | StackHistory)
 
     def body(carry: Any, rows: Any, own: None) -> tuple[Any, None, Any]:
         carry, initial = carry
-        part = rows if matrices else system.stretch(initial, rows)
+        part: Any = rows
+        if recorded:
+            part = system.stretch(initial, rows)
+        elif isinstance(system, LinearSteps):
+            part = system.at(rows)
         carry, made = chunk(carry, part)
-        return (carry, None if matrices else part.final), None, made
+        return (carry, part.final if recorded else None), None, made
 
-    start = None if matrices else system.initial
+    start = system.initial if recorded else None
     (carry, _), _, made = scan_chunks(body, (carry, start), rows, min(size, len(next(leaves(rows)))))
     return carry, made
 

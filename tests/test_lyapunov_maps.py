@@ -470,7 +470,7 @@ def test_what_is_no_product_of_matrices_is_refused(matrices, error, match):
         (
             {"audit": True},
             ValueError,
-            "audit reads the blocks of a cell's Jacobians: it needs a history, not matrices",
+            "audit reads the blocks of a cell's Jacobians: it needs a history, not linear maps",
         ),
     ],
     ids=str,

@@ -46,6 +46,8 @@ WORDS = {
     "both directions, mask": "the same with `mask=`",
     "both directions in a stack": "a `Stack` with a `Bidirectional` inside",
 }
+# Contexts that another has within it: JAX, which compiles each, is left out of them.
+IMPLIED = {"lengths": "mask", "stack": "stack, mask", "both directions": "both directions, mask"}
 ZONED = ("Zoneout", "Zoneout, key")
 MASKED = ("lengths", "mask", "stack, mask", "both directions, mask")
 

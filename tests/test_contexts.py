@@ -18,20 +18,13 @@ COMPILED_LONG = (
     *("memory_report", "autonomous_spectrum", "fixed_points", "cycles", "continue_fixed_points"),
     *("covariant_vectors", "online", "credit_error"),
 )
-# JAX is left out where another context has all that is in this one; NumPy runs both.
-IMPLIED = {
-    "lengths": "mask",
-    "Zoneout": "Zoneout, key",
-    "stack": "stack, mask",
-    "both directions": "both directions, mask",
-}
 HERE = Path(__file__).parent
 
 
 def is_told(name, context, library, size):
     """Whether an entry says something that others do not: no refusal depends on the size."""
     row = contexts.TABLE[name]
-    implied = library == "jax" and context in IMPLIED and row[IMPLIED[context]] is True
+    implied = library == "jax" and row.get(contexts.IMPLIED.get(context)) is True
     return (size == "small" or row[context] is True) and not implied
 
 

@@ -68,9 +68,7 @@ def test_the_way_back_of_very_wide_states_is_a_loop():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "context", [one for one in contexts.CONTEXTS if one not in ("lengths", "stack", "both directions")]
-)
+@pytest.mark.parametrize("context", [one for one in contexts.CONTEXTS if one not in contexts.IMPLIED])
 def test_in_every_context_it_is_what_a_plain_loop_gives(context):
     """Outputs, final states and gradients, also of a second set of parameters under vmap."""
     case = contexts.case_of(context, "small", "jax")

@@ -185,7 +185,7 @@ def all_finite(x: Array) -> bool:
     """Whether an array that is no tracer holds neither NaN nor infinity."""
     if is_elsewhere(x):
         return bool(jnp.isfinite(x).all())
-    if not is_jax(namespace(x)) or all(d.platform == "cpu" for d in x.devices()):  # type: ignore
+    if not is_jax(namespace(x)) or all(d.platform == "cpu" for d in x.devices()):  # type: ignore  # a jax.Array
         return bool(np.isfinite(np.asarray(x)).all())  # XLA's own reduction on a CPU takes ten times as long
     with (
         jax.ensure_compile_time_eval()
@@ -406,7 +406,8 @@ def gathered(tree: T, large: Sequence[str] = ()) -> T:
         large: names of fields of a result that stay where they lie.
     """
     if large:
-        small = {name: getattr(tree, name) for name in type(tree)._array_fields if name not in large}  # type: ignore
+        names = type(tree)._array_fields  # type: ignore  # a result
+        small = {name: getattr(tree, name) for name in names if name not in large}
         return dataclasses.replace(tree, **gathered(small))  # type: ignore  # a result
     return map_tree(lambda x: jnp.asarray(fetched(x)) if is_elsewhere(x) else x, tree)
 

@@ -57,7 +57,8 @@ class UnitStatistics:
     right: Array
 
     def __repr__(self) -> str:
-        return f"UnitStatistics({', '.join(self._array_fields)}: {self.mean.shape[-1]} units)"  # type: ignore
+        names = ", ".join(self._array_fields)  # type: ignore  # which `result` adds
+        return f"UnitStatistics({names}: {self.mean.shape[-1]} units)"
 
 
 @result(static=("retention_gate",))

@@ -102,7 +102,7 @@ class Walk:
         self.frame = xp.broadcast_to(rows, (*batch, self.count, size))
 
     def prepare(self, first: Any) -> None:
-        """Choose what was not given, from the first steps (a history or matrices)."""
+        """Choose what was not given, from the first steps (a history, linear steps or matrices)."""
         counted = self.length - self.transient
         longest, self.found = self._probed(first)
         interval = self.options.reorthonormalise or max(1, min(longest, counted // _LEAST_WINDOWS))

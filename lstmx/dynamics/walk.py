@@ -48,7 +48,7 @@ def walk(system: Any, frame: Array, sizes: Sizes, determinants: bool) -> tuple[A
     """Push a frame through a stretch of time, orthonormalising it every `sizes.interval` steps.
 
     Args:
-        system: the stretch: a history, or Jacobians [T, *batch, S, S].
+        system: the stretch: a history, its `LinearSteps`, or Jacobians [T, *batch, S, S].
         frame: orthonormal tangents in rows, [*batch, k, S].
         sizes: how it is cut. Where lengths are no multiples, the first interval, chunk or window is shorter.
         determinants: sum up ln |det J_t| as well.

@@ -273,7 +273,7 @@ def _opened(
             raise TypeError(f"{layer.name} is a step function, which runs in JAX; params and xs are NumPy")
     if is_jax(namespace(xs)):
         params = jax.tree.map(lambda x: x, params)
-    made = [controlled(layer, xs, None, **said.options(layer)) for layer in cell.cells]  # type: ignore
+    made = [controlled(layer, xs, None, **said.options(layer)) for layer in cell.cells]  # type: ignore  # a stack
     return params, made[0][0], state, tuple(controls for _, controls in made), masks
 
 

@@ -356,7 +356,9 @@ def _state_shapes(cell: Cell) -> dict[str, tuple[int, ...]]:
 def _state(cell: Cell, take: Callable[[str], Array]) -> Any:
     """A state, of arrays that `take(name)` gives."""
     values = [take(name) for name in _state_shapes(cell)]
-    return cell.state_type(*values) if cell.closed_form else cell.start.tree.unflatten(values)  # type: ignore
+    if cell.closed_form:
+        return cell.state_type(*values)
+    return cell.start.tree.unflatten(values)  # type: ignore  # a step function has it
 
 
 def _axes(cell: Cell, name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
